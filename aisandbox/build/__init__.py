@@ -1,0 +1,1 @@
+"""Builder side: bake, boot and check the image."""

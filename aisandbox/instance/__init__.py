@@ -1,0 +1,1 @@
+"""Instance side: what runs on the deployed appliance."""
