@@ -1,0 +1,53 @@
+#!/bin/sh
+# Sets up the host: Debian packages and the Python environment in .venv. Safe to repeat; does nothing when up to date.
+#   scripts/setup.sh [builder|dev]
+set -eu
+profile=${1:-builder}
+cd "$(dirname "$0")/.."
+
+packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 openssh-client ca-certificates zstd mtools dosfstools fdisk e2fsprogs qemu-utils"
+locks="locks/builder.txt"
+if [ "$profile" = dev ]; then
+    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light strace"
+    locks="$locks locks/dev.txt"
+fi
+
+say() { printf '%s\n' "$*" >&2; }
+fail() { say "setup: $1"; say "  fix: $2"; exit 1; }
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"
+    elif command -v sudo >/dev/null; then sudo -- "$@"
+    else fail "needs root, and sudo is not installed" "run as root, or: su -c 'apt-get install sudo'"
+    fi
+}
+
+missing=""
+for package in $packages; do
+    dpkg-query --show --showformat '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing="$missing $package"
+done
+if [ -n "$missing" ]; then
+    command -v apt-get >/dev/null || fail "this is not a Debian system (no apt-get)" "use Debian 12, or install yourself:$missing"
+    say "setup: installing Debian packages:$missing"
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq \
+        || fail "the package lists could not be fetched" "check the network and /etc/apt/sources.list, then repeat"
+    # Services of these packages (nginx) are only started by us, in our own folders and namespaces.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null \
+        || fail "packages could not be installed:$missing" "apt-get install$missing"
+fi
+
+# Debian's own Python: the image's version, and there on every Debian 12.
+stamp=".venv/.$profile-$(cat locks/uv.txt $locks | sha256sum | cut -c1-16)"
+[ -e "$stamp" ] && exit 0
+say "setup: Python environment (.venv)"
+[ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
+.venv/bin/pip install --quiet --require-hashes -r locks/uv.txt \
+    || fail "uv could not be installed" "check pip's settings: .venv/bin/pip config list"
+requirements=""
+for lock in $locks; do requirements="$requirements -r $lock"; done
+# shellcheck disable=SC2086
+.venv/bin/python -m aisandbox.build.host .venv/bin/uv pip install --quiet --python .venv/bin/python \
+    --require-hashes $requirements \
+    || fail "Python packages could not be installed" "see the message above, then repeat"
+rm -f ".venv/.$profile-"*
+touch "$stamp"
