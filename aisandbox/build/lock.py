@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,7 +24,7 @@ def lock(source: Path) -> Path:
     target = source.with_suffix(".txt")
     overrides = source.with_suffix(".overrides.txt")
     command = [
-        "uv", "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate",
+        str(Path(sys.executable).with_name("uv")), "pip", "compile", "--quiet", "--generate-hashes", "--no-annotate",
         "--python-version", manifest.load().os.python, "--python-platform", "x86_64-manylinux_2_28",
         "--custom-compile-command", "make lock", "--output-file", target.name, source.name,
     ]  # fmt: skip

@@ -1,0 +1,47 @@
+# AI Sandbox. `make` alone prints the targets.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+FLAVOUR ?= cpu
+NAME ?= default
+PYTHON := .venv/bin/python
+BUILD := $(PYTHON) -m aisandbox.build
+# Root is needed for overlays, containers and the bridge; with sudo the caller's caches are kept.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env)
+export AISANDBOX_REPO := $(CURDIR)
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: help
+help: ## Print this
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+
+##@ Use
+.PHONY: up down ssh status logs
+up: builder ## Set up, bake, boot and wait until you can chat (MODEL=ORG/NAME USER_DATA=file FLAVOUR=cpu|cuda)
+	@$(SUDO) $(BUILD) up --flavour $(FLAVOUR) --name $(NAME) $(if $(MODEL),--model '$(MODEL)') $(if $(USER_DATA),--user-data '$(USER_DATA)')
+down: builder ## Power the machine off; its disk and data stay
+	@$(SUDO) $(BUILD) down --name $(NAME)
+ssh: builder ## Log in to the machine
+	@$(SUDO) $(BUILD) ssh --name $(NAME)
+status: builder ## Show the state of the machine and its services
+	@$(SUDO) $(BUILD) status --name $(NAME)
+logs: builder ## Show the journal of the machine's services
+	@$(SUDO) $(BUILD) logs --name $(NAME)
+
+##@ Build
+.PHONY: image lock
+image: builder ## Bake and write root file system, disk images and manifest to build/image/ (FLAVOUR=cpu|cuda)
+	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR)
+lock: builder ## Resolve every Python environment anew, with hashes
+	@$(PYTHON) -m aisandbox.build.lock
+
+##@ Set up and clean
+.PHONY: builder dev clean clean-cache
+builder: ## Install what baking and booting need
+	@scripts/setup.sh builder
+dev: ## Install what tests and linters need, too
+	@scripts/setup.sh builder && scripts/setup.sh dev
+clean: ## Stop and delete machines, images and logs; baked layers stay in the cache
+	@[ ! -x $(PYTHON) ] || $(SUDO) $(BUILD) remove --all
+	@$(SUDO) rm -rf build
+clean-cache: ## Delete baked layers, wheels and packages of every checkout
+	@$(SUDO) rm -rf "$${AISANDBOX_CACHE:-$${XDG_CACHE_HOME:-$$HOME/.cache}/aisandbox}"

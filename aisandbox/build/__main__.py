@@ -1,0 +1,3 @@
+from aisandbox.build.cli import main
+
+main()

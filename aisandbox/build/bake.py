@@ -1,0 +1,166 @@
+"""Bakes the image: missing layers only, independent ones side by side."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from aisandbox import manifest
+from aisandbox.build import container, host
+from aisandbox.build.errors import BuildError
+from aisandbox.build.layers import TOP, Layer, Store, cache_directory, load
+from aisandbox.build.progress import Phases
+
+NEEDED_GIB = {"cpu": 12, "cuda": 40}
+TOOLS = {"mmdebstrap": "mmdebstrap", "systemd-nspawn": "systemd-container", "unshare": "util-linux", "packer": "packer"}
+MINIMUM_ANSIBLE = (2, 16)
+
+
+def preflight(flavour: str) -> None:
+    """Check what a bake needs before it spends a minute.
+
+    Raises:
+        BuildError: not root, a tool is missing or too old, or the disk is too full.
+    """
+    if os.geteuid() != 0:
+        raise BuildError("baking needs root (it mounts overlays and starts containers)", "run it through sudo: sudo make up")
+    for tool, package in TOOLS.items():
+        if not shutil.which(tool):
+            raise BuildError(f"{tool} is not installed", f"scripts/setup.sh builder   (or: apt-get install {package})")
+    container.packer_client.version()
+    ansible = Path(sys.executable).with_name("ansible-playbook")
+    if not ansible.exists():
+        raise BuildError(f"Ansible is not installed in {ansible.parent.parent}", "scripts/setup.sh builder")
+    found = subprocess.run([ansible, "--version"], capture_output=True, text=True, check=False).stdout
+    version = tuple(int(part) for part in found.split("core ", 1)[-1].split("]", 1)[0].split(".")[:2] if part.isdigit())
+    if version < MINIMUM_ANSIBLE:
+        raise BuildError(f"Ansible core {version} is too old; {MINIMUM_ANSIBLE} or later is needed", "scripts/setup.sh builder")
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(cache).free / 2**30
+    if free < NEEDED_GIB[flavour]:
+        raise BuildError(
+            f"{cache} has {free:.1f} GiB free; a {flavour} bake needs {NEEDED_GIB[flavour]} GiB",
+            "make clean-cache, or set AISANDBOX_CACHE to a folder on a larger disk",
+        )
+
+
+def bake(flavour: str, phases: Phases, until: str = TOP) -> Layer:
+    """Bake every missing layer below and including `until`; returns that layer.
+
+    Raises:
+        BuildError: a layer could not be baked. The others that were under way are finished and kept.
+    """
+    layers = load(flavour)
+    store = Store()
+    top = layers[until]
+    missing = [layer for layer in top.stack if not store.has(layer)]
+    for layer in top.stack:
+        if layer not in missing:
+            store.used(layer)
+    if not missing:
+        phases.note("bake", f"nothing changed, {top.id} is there")
+        return top
+    preflight(flavour)
+    waiting, running = list(missing), dict[Future[None], Layer]()
+    failure: BaseException | None = None
+    stopping = threading.Event()
+    with ThreadPoolExecutor() as pool:
+        try:
+            while running or (waiting and not failure):
+                if not failure:
+                    unfinished = {*(layer.name for layer in waiting), *(layer.name for layer in running.values())}
+                    ready = [x for x in waiting if not unfinished.intersection(p.name for p in x.parents)]
+                    for layer in ready:
+                        waiting.remove(layer)
+                        running[pool.submit(_bake_layer, layer, store, phases)] = layer
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    layer = running.pop(future)
+                    failure = failure or future.exception()
+        except KeyboardInterrupt:
+            stopping.set()
+            # The children got the interrupt too, and their namespaces go with them.
+            raise
+    if failure:
+        raise failure
+    store.prune(keep={layer.id for layer in top.stack})
+    return top
+
+
+def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
+    logs = manifest.REPOSITORY / "build" / "log"
+    logs.mkdir(parents=True, exist_ok=True)
+    log = logs / f"{layer.id}.log"
+    with store.lock(layer):
+        if store.has(layer):
+            return
+        log.unlink(missing_ok=True)
+        start = time.monotonic()
+        with phases.phase(f"bake {layer.name}", layer.seconds, lambda: _current_task(log)), store.create(layer) as work:
+            if layer.parents:
+                container.run(_job(layer, store, work, log))
+            else:
+                _bootstrap(work / "root", log)
+            info = {"name": layer.name, "key": layer.key, "seconds": round(time.monotonic() - start, 1)}
+            (work / "layer.json").write_text(json.dumps(info))
+            shutil.copy(log, work / "log")
+
+
+def _job(layer: Layer, store: Store, work: Path, log: Path) -> container.Job:
+    settings = host.read()
+    wheels, packages = cache_directory() / "uv", cache_directory() / "apt"
+    (packages / "partial").mkdir(parents=True, exist_ok=True)
+    wheels.mkdir(exist_ok=True)
+    cache = "/var/cache/aisandbox-bake/uv"
+    sources = {"UV_CACHE_DIR": cache}
+    parents = Layer("", layer.flavour, layer.parents, (), 0).stack[:-1]
+    return container.Job(
+        layer=layer.name,
+        lower=":".join(str(store.rootfs(below)) for below in reversed(parents)),
+        work=str(work),
+        log=str(log),
+        binds={str(wheels): cache, str(packages): "/var/cache/apt/archives"},
+        read_only=list(settings.paths),
+        variables={
+            "flavour": layer.flavour,
+            "bake_environment": settings.proxies,
+            "bake_uv_environment": {**settings.uv_environment(), **sources},
+            "bake_uv_environment_cpu_torch": {**settings.uv_environment(cpu_torch=True), **sources},
+        },
+    )
+
+
+def _bootstrap(root: Path, log: Path) -> None:
+    """Debian's minimal system, as a vendor's base image would be."""
+    release = manifest.load().os.release
+    packages = "systemd,python3,ca-certificates"
+    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", release, str(root)]
+    with log.open("ab") as output:
+        result = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+    if result.returncode:
+        reason = next((line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")), "no reason given")
+        raise BuildError(
+            f"Debian could not be bootstrapped: {reason}",
+            "check that the Debian mirror is reachable (curl -I http://deb.debian.org/debian/), then repeat",
+        )
+
+
+def _current_task(log: Path) -> str:
+    """The task that Ansible is at, from the end of the log."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(max(0, log.stat().st_size - 8192))
+            tail = handle.read().decode(errors="replace")
+    except OSError:
+        return ""
+    if "TASK [" in tail:
+        return tail.rsplit("TASK [", 1)[1].split("]", 1)[0]
+    return (tail.splitlines() or [""])[-1]

@@ -1,0 +1,187 @@
+"""The builder's commands: `python -m aisandbox.build …`. The Makefile is the everyday front to them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+from rich.console import Console
+
+from aisandbox import manifest
+from aisandbox.build import up
+from aisandbox.build.bake import bake as bake_layers
+from aisandbox.build.errors import BuildError
+from aisandbox.build.machine import Machine, machines
+from aisandbox.build.progress import Phases
+from aisandbox.build.seed import UserDataError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+console = Console(stderr=True)
+
+
+class Flavour(str, Enum):
+    cpu = "cpu"
+    cuda = "cuda"
+
+
+FlavourOption = Annotated[Flavour, typer.Option(help="cpu for try-outs and tests, cuda for GPU instances.")]
+NameOption = Annotated[str, typer.Option(help="Name of the machine.")]
+
+
+@app.command()
+def bake(
+    flavour: FlavourOption = Flavour.cpu, until: Annotated[str, typer.Option(help="Stop at this layer.")] = "appliance"
+) -> None:
+    """Bake the missing layers of the root file system."""
+    with Phases(console) as phases:
+        bake_layers(flavour.value, phases, until)
+
+
+@app.command()
+def image(flavour: FlavourOption = Flavour.cpu) -> None:
+    """Bake, then write the root file system, bootable disk images and the manifest to build/image/."""
+    from aisandbox.build.image import write_image
+
+    with Phases(console) as phases:
+        top = bake_layers(flavour.value, phases)
+        for path in write_image(top, phases):
+            print(path)
+
+
+@app.command(name="up")
+def up_command(
+    model: Annotated[str, typer.Option(help="Hugging Face model to serve, as ORGANISATION/NAME.")] = "",
+    user_data: Annotated[Path | None, typer.Option(help="File with cloud-init user-data.")] = None,
+    flavour: FlavourOption = Flavour.cpu,
+    name: NameOption = "default",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for chat and API.")] = 300,
+) -> None:
+    """Bake what is missing, boot it, wait until chat and API answer, and print the addresses."""
+    choice = _user_data(model, user_data)
+    with Phases(console) as phases:
+        top = bake_layers(flavour.value, phases)
+        machine = up.boot(Machine(name), top, choice, phases, timeout)
+    print(up.summary(machine))
+
+
+@app.command()
+def boot(
+    model: Annotated[str, typer.Option(help="Hugging Face model to serve, as ORGANISATION/NAME.")] = "",
+    user_data: Annotated[Path | None, typer.Option(help="File with cloud-init user-data.")] = None,
+    flavour: FlavourOption = Flavour.cpu,
+    via: Annotated[str, typer.Option(help="nspawn, kvm or tcg (QEMU's software emulation: slow).")] = "nspawn",
+    name: NameOption = "default",
+) -> None:
+    """Start a machine from the baked image and return as soon as it can be reached by SSH."""
+    choice = _user_data(model, user_data)
+    with Phases(console) as phases:
+        top = bake_layers(flavour.value, phases)
+        if via == "nspawn":
+            machine = Machine(name)
+            machine.start(top, choice)
+            with phases.phase("boot", 8):
+                machine.wait_for_ssh()
+            print(up.summary(machine))
+        else:
+            from aisandbox.build import virtual
+
+            print(virtual.boot(name, top, choice, via, phases))
+
+
+def _user_data(model: str, path: Path | None) -> str | None:
+    """The deployer's choice as one cloud-config: a file, a model, or the file with the model set in it."""
+    text = None
+    if path:
+        try:
+            text = path.read_text()
+        except OSError as error:
+            raise BuildError(f"user-data {path} cannot be read: {error.strerror}", "make up USER_DATA=FILE") from error
+    if not model:
+        return text
+    product = manifest.load()
+    rule = product.options_by_key["model"]
+    from re import fullmatch
+
+    if rule.pattern and not fullmatch(rule.pattern, model):
+        raise BuildError(f"{model!r} is not a model name", f"ORGANISATION/NAME, such as {rule.example}")
+    if text is None:
+        return "#cloud-config\n" + yaml.safe_dump({"aisandbox": {"model": model}})
+    if not text.startswith("#cloud-config"):
+        raise BuildError("MODEL= can only be combined with user-data of the kind #cloud-config", "set the model in that file")
+    config = yaml.safe_load(text) or {}
+    config.setdefault("aisandbox", {})["model"] = model
+    return "#cloud-config\n" + yaml.safe_dump(config, sort_keys=False)
+
+
+@app.command()
+def down(name: NameOption = "default", everything: Annotated[bool, typer.Option("--all")] = False) -> None:
+    """Power the machine off. Its disk and its data stay."""
+    for machine in machines() if everything else [Machine(name)]:
+        machine.stop()
+        console.print(f"machine {machine.name} is down", highlight=False)
+
+
+@app.command()
+def remove(name: NameOption = "default", everything: Annotated[bool, typer.Option("--all")] = False) -> None:
+    """Stop the machine and delete its disk and its data."""
+    for machine in machines() if everything else [Machine(name)]:
+        machine.remove()
+
+
+@app.command()
+def ssh(name: NameOption = "default", command: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Log in to the machine, or run a command on it."""
+    argv = _running(name).ssh_command(*(command or []))
+    os.execvp(argv[0], argv)
+
+
+@app.command()
+def status(name: NameOption = "default") -> None:
+    """Show the state of the machine and of its services."""
+    machine = Machine(name)
+    if not machine.running:
+        print(f"machine {name} is not running   (start it: make up)")
+        raise typer.Exit(1)
+    print(up.summary(machine), flush=True)
+    argv = machine.ssh_command("sudo", "aisandbox", "status")
+    os.execvp(argv[0], argv)
+
+
+@app.command()
+def logs(name: NameOption = "default", follow: Annotated[bool, typer.Option("--follow", "-f")] = False) -> None:
+    """Show the journal of the machine's services, or its console when SSH does not answer."""
+    machine = Machine(name)
+    if machine.running and machine.run("true", check=False).returncode == 0:
+        argv = machine.ssh_command("sudo", "aisandbox", "logs", *(["--follow"] if follow else []))
+        os.execvp(argv[0], argv)
+    console.print(f"no SSH; the console of machine {name} ({machine.console}):", highlight=False)
+    if machine.console.exists():
+        print(machine.console.read_text(errors="replace"))
+
+
+def _running(name: str) -> Machine:
+    machine = Machine(name)
+    if not machine.running:
+        raise BuildError(f"machine {name} is not running", "make up")
+    return machine
+
+
+def main() -> None:
+    """Run a command; what a person can mend is told in two lines, without a traceback."""
+    try:
+        app()
+    except BuildError as error:
+        console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"  fix: {error.fix}", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(1)
+    except (UserDataError, manifest.ManifestError) as error:
+        console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        console.print("interrupted: nothing is left mounted or running; the same command goes on from here", highlight=False)
+        sys.exit(130)

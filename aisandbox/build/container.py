@@ -1,0 +1,143 @@
+"""Bakes one layer inside private namespaces. Run as: `unshare … python -m aisandbox.build.container JOB.json`.
+
+The overlay mount and every process live in a mount and a PID namespace of their own: when the process that owns them goes,
+however it goes, the kernel unmounts and kills all of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from aisandbox.build import packer_client
+from aisandbox.build.errors import BuildError
+from aisandbox.manifest import REPOSITORY
+
+OVERLAY_OPTIONS = "index=off,redirect_dir=off,metacopy=off"
+"""Layers are stacked in orders that the kernel has not seen when it wrote them: no shortcuts across layers."""
+NSENTER = REPOSITORY / "ansible" / "enter-container"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to bake where. Paths are strings, so that a job travels as JSON."""
+
+    layer: str
+    lower: str
+    work: str
+    """Directory that gets `root/` (the overlay's upper directory), `overlay/` and `merged/`."""
+    log: str
+    binds: dict[str, str]
+    """Host path to container path, writable; for caches."""
+    read_only: list[str]
+    variables: dict[str, object]
+
+
+def enter_namespaces() -> list[str]:
+    """Command prefix that gives a command mount and PID namespaces which die with it."""
+    return ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
+
+
+def run(job: Job) -> None:
+    """Bake the layer of `job` in new namespaces.
+
+    Raises:
+        BuildError: provisioning failed; the message names the failed task.
+    """
+    path = Path(job.work) / "job.json"
+    path.write_text(json.dumps(asdict(job)))
+    command = [*enter_namespaces(), sys.executable, "-m", "aisandbox.build.container", str(path)]
+    # The venv's bin holds ansible-playbook and uv.
+    search = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    environment = {**os.environ, "PATH": search, "AISANDBOX_REPO": str(REPOSITORY), "PYTHONPATH": str(REPOSITORY)}
+    environment |= {"PACKER_NO_COLOR": "1", "CHECKPOINT_DISABLE": "1"}
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    path.unlink(missing_ok=True)
+    if result.returncode:
+        raise BuildError(_reason(Path(job.log), result.stderr), f"less {job.log}")
+
+
+def _reason(log: Path, stderr: str) -> str:
+    """The line that tells most about a failed bake: Ansible's, else the last one of ours."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    task = ""
+    for line in lines:
+        if "TASK [" in line:
+            task = line.split("TASK [", 1)[1].split("]", 1)[0]
+        if "fatal: [" in line or "FAILED!" in line:
+            return f"{task}: {line.split('=>', 1)[-1].strip()[:600]}"
+    return (stderr.strip().splitlines() or lines or ["no output"])[-1]
+
+
+@contextmanager
+def _container(job: Job, root: Path) -> Iterator[int]:
+    """A `systemd-nspawn` container over `root` that only sleeps; yields the PID of its init."""
+    binds = [f"--bind={host}:{inside}" for host, inside in job.binds.items()]
+    binds += [f"--bind-ro={path}" for path in job.read_only]
+    command = [
+        "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no", "--keep-unit", "--as-pid2",
+        "--resolv-conf=replace-host", "--timezone=off", "--console=pipe", "--suppress-sync=yes", *binds,
+        "/bin/sh", "-c", "echo ready; exec sleep infinity",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert process.stdout
+    try:
+        output = ""
+        for line in process.stdout:
+            if line.strip() == "ready":
+                break
+            output += line
+        else:
+            raise BuildError(f"systemd-nspawn could not open the root file system: {output.strip()}", f"less {job.log}")
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        yield int(children[0])
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _bake(job: Job) -> None:
+    work = Path(job.work)
+    merged, overlay = work / "merged", work / "overlay"
+    for directory in (merged, overlay):
+        directory.mkdir(exist_ok=True)
+    options = f"lowerdir={job.lower},upperdir={work / 'root'},workdir={overlay},{OVERLAY_OPTIONS}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
+    inventory, variables = work / "inventory.json", work / "vars.json"
+    host = {
+        "ansible_connection": "community.general.chroot",
+        "ansible_host": str(merged),
+        "ansible_chroot_exe": str(NSENTER),
+    }
+    inventory.write_text(json.dumps({"image": {"hosts": {"rootfs": host}}}))
+    variables.write_text(json.dumps(job.variables))
+    with _container(job, merged) as pid:
+        os.environ["AISANDBOX_CONTAINER_PID"] = str(pid)
+        packer_client.build(
+            REPOSITORY / "packer" / "local.pkr.hcl",
+            {"layer": job.layer, "inventory": str(inventory), "vars_file": str(variables)},
+            Path(job.log),
+        )
+    subprocess.run(["umount", str(merged)], check=True)
+    for leftover in (inventory, variables):
+        leftover.unlink()
+
+
+def main() -> None:
+    job = Job(**json.loads(Path(sys.argv[1]).read_text()))
+    start = time.monotonic()
+    try:
+        _bake(job)
+    except BuildError as error:
+        sys.exit(f"{error} (after {time.monotonic() - start:.0f} s)")
+
+
+if __name__ == "__main__":
+    main()

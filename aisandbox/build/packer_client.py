@@ -1,0 +1,70 @@
+"""Packer through the `python-packer` library; the one place that knows the quirks of both.
+
+python-packer 0.1.2 passes `-parallel=true` by default, which Packer dropped in 1.5.6, raises AttributeError for an invalid
+template, and returns bytes.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import packer
+import sh
+
+from aisandbox.build.errors import BuildError
+
+MINIMUM_VERSION = (1, 6, 0)
+
+
+def version() -> tuple[int, ...]:
+    """Version of the Packer on PATH.
+
+    Raises:
+        BuildError: there is none, it is another program of that name, or it is too old.
+    """
+    if not shutil.which("packer"):
+        raise BuildError("Packer is not installed", "scripts/setup.sh builder   (or: apt-get install packer)")
+    output = sh.packer("version", _ok_code=range(256)).stdout.decode(errors="replace")
+    found = re.search(r"Packer v(\d+)\.(\d+)\.(\d+)", output)
+    if not found:
+        raise BuildError(f"the `packer` on PATH is not HashiCorp Packer: {output[:80]!r}", "apt-get install packer")
+    numbers = tuple(int(part) for part in found.groups())
+    if numbers < MINIMUM_VERSION:
+        wanted = ".".join(map(str, MINIMUM_VERSION))
+        raise BuildError(f"Packer {'.'.join(found.groups())} is too old; {wanted} or later is needed", "apt-get install packer")
+    return numbers
+
+
+def _client(template: Path, variables: Mapping[str, str], log: Path | None = None) -> packer.Packer:
+    output = open(log, "ab") if log else None  # noqa: SIM115 - sh writes to it until the command ends
+    return packer.Packer(str(template), vars=dict(variables), out_iter=output, err_iter=output)
+
+
+def validate(template: Path, variables: Mapping[str, str]) -> None:
+    """Check a template with these variables.
+
+    Raises:
+        BuildError: Packer refuses it; the message is Packer's.
+    """
+    try:
+        _client(template, variables).validate()
+    except (sh.ErrorReturnCode, AttributeError) as error:
+        cause = error.__context__ if isinstance(error, AttributeError) else error
+        text = getattr(cause, "stdout", b"") + getattr(cause, "stderr", b"")
+        raise BuildError(f"{template}: {text.decode(errors='replace').strip()}", "mend the template, then: make lint") from error
+
+
+def build(template: Path, variables: Mapping[str, str], log: Path) -> None:
+    """Run `packer build`; its output goes to `log` while it runs.
+
+    Raises:
+        BuildError: the build failed; the message ends with the last lines of the log.
+    """
+    version()
+    try:
+        _client(template, variables, log).build(parallel=False)
+    except sh.ErrorReturnCode as error:
+        raise BuildError(f"packer build {template.name} failed (exit {error.exit_code})", f"less {log}") from error

@@ -1,0 +1,100 @@
+"""Boots a machine and waits until a person can chat."""
+
+from __future__ import annotations
+
+import json
+import time
+import urllib.request
+from typing import Any
+
+from aisandbox import manifest
+from aisandbox.build.errors import BuildError
+from aisandbox.build.layers import Layer
+from aisandbox.build.machine import Machine
+from aisandbox.build.progress import Phases
+
+INSTANCE = manifest.REPOSITORY / "build" / "instance.json"
+READY_SECONDS = 30
+"""What a first boot is expected to take on two cores; for the progress bar."""
+
+
+def boot(machine: Machine, image: Layer, user_data: str | None, phases: Phases, timeout: float) -> Machine:
+    """Start the machine unless it already runs this image, and wait until chat and API answer.
+
+    Raises:
+        BuildError: it runs another image or choice and cannot be replaced, or it was not ready within `timeout` seconds.
+    """
+    if machine.running and machine.facts["image"] != image.id:
+        phases.note("boot", "the running machine is from another image; stopping it (its data stays)")
+        machine.stop()
+    elif machine.running and user_data is not None and not machine.has_choice(user_data):
+        phases.note("boot", "the running machine has another user-data; stopping it (its data stays)")
+        machine.stop()
+    if machine.running:
+        phases.note("boot", "the machine is already running")
+    machine.start(image, user_data)
+    state = Watch(machine)
+    with phases.phase("boot until you can chat", READY_SECONDS, state.detail):
+        deadline = time.monotonic() + timeout
+        while not state.ready():
+            if not machine.running:
+                raise BuildError(f"the machine stopped while booting: {_tail(machine)}", f"less {machine.console}")
+            if time.monotonic() > deadline:
+                raise BuildError(f"not ready after {timeout:.0f} s: {state.detail()}", "make status; make logs")
+            time.sleep(0.3)
+    INSTANCE.write_text(json.dumps(machine.instance(), indent=2) + "\n")
+    return machine
+
+
+class Watch:
+    """Follows a booting machine from outside, the way its user does."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._instance = machine.instance()
+        self._detail = "power on"
+
+    def detail(self) -> str:
+        return self._detail
+
+    def ready(self) -> bool:
+        """True once the chat page is up and the API lists a model."""
+        status = _get(f"{self._instance['chat_url']}/aisandbox/status.json")
+        if status:
+            self._detail = str(status.get("message") or status.get("phase") or "starting")
+        models = _get(f"{self._instance['api_url']}/models")
+        chat = _get(f"{self._instance['chat_url']}/health")
+        return bool(models and models.get("data") and chat)
+
+
+def _get(url: str) -> dict[str, Any] | None:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as response:
+            answer = json.load(response)
+    except (OSError, ValueError):
+        return None
+    return answer if isinstance(answer, dict) else None
+
+
+def _tail(machine: Machine) -> str:
+    lines = machine.console.read_text(errors="replace").splitlines()
+    return (lines or ["no output"])[-1]
+
+
+def summary(machine: Machine) -> str:
+    """Addresses for a person."""
+    instance = machine.instance()
+    models = _get(f"{instance['api_url']}/models") or {}
+    served = ", ".join(model["id"] for model in models.get("data", [])) or "(starting)"
+    ssh = " ".join(machine.ssh_command())
+    return "\n".join(
+        (
+            "",
+            f"  Chat    {instance['chat_url']}",
+            f"  API     {instance['api_url']}   (model: {served})",
+            f"  SSH     make ssh   ({ssh})",
+            "",
+            "  Chat and API are open to everyone who can reach this address; `make ssh` shows how to close them.",
+            "  Stop: make down   State: make status   Logs: make logs",
+            "",
+        )
+    )
