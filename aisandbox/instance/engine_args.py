@@ -1,0 +1,66 @@
+"""vLLM's command line and environment for one configuration. Stdlib only."""
+
+from __future__ import annotations
+
+import os
+from importlib import metadata
+from pathlib import Path
+
+from aisandbox.instance.engine_files import EngineConfig, Mode
+
+MIB = 1 << 20
+
+ENVIRONMENT = {
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "HF_HUB_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "VLLM_CACHE_ROOT": "/var/cache/aisandbox/vllm",
+}
+"""Defaults in both modes: nothing phones home, nothing is downloaded."""
+
+
+def is_cpu_build() -> bool:
+    """Whether this is vLLM's CPU build, by the rule that vLLM itself uses; touches no GPU."""
+    try:
+        return "cpu" in metadata.version("vllm")
+    except metadata.PackageNotFoundError:
+        return True
+
+
+def environment(mode: Mode, cpu: bool) -> dict[str, str]:
+    """Defaults for vLLM's environment; what the unit sets goes before them."""
+    if mode == "plain" or not cpu:
+        return dict(ENVIRONMENT)
+    return ENVIRONMENT | {
+        # Lets the CPU platform keep the uniprocess executor (it would add a third process).
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        # The core that vLLM's own CPU binding leaves to the API server; that binding needs the third process.
+        "OMP_NUM_THREADS": str(max(1, len(os.sched_getaffinity(0)) - 1)),
+    }
+
+
+def build_argv(config: EngineConfig, port: int, mode: Mode, cpu: bool) -> list[str]:
+    """The arguments of vLLM's API server. Those of the configuration win over our defaults."""
+    argv = ["--model", config.model, "--host", "127.0.0.1", "--port", str(port)]
+    if config.served_names:
+        argv += ["--served-model-name", *config.served_names]
+    argv += ["--disable-uvicorn-access-log"]
+    if cpu:
+        if not _has(config.args, "--enforce-eager", "--no-enforce-eager"):
+            argv += ["--enforce-eager"]  # compiling takes minutes here and the models are small
+        if not _has(config.args, "--kv-cache-memory-bytes") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            argv += ["--kv-cache-memory-bytes", str(cpu_kv_cache_bytes(Path(config.model)))]
+        if mode == "fast" and not _has(config.args, "--distributed-executor-backend"):
+            argv += ["--distributed-executor-backend", "uni"]
+    return [*argv, *config.args]
+
+
+def _has(args: tuple[str, ...], *flags: str) -> bool:
+    return any(arg.partition("=")[0] in flags for arg in args)
+
+
+def cpu_kv_cache_bytes(model: Path) -> int:
+    """Twice the weights, within 128 MiB and 4 GiB: vLLM zeroes all of it at start (2 s per GiB)."""
+    weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
+    return max(128 * MIB, min(2 * weights, 4096 * MIB))

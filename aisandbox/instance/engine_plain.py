@@ -1,0 +1,89 @@
+"""The plain start: vLLM's stock API server as a child, its output watched for the reason of a failure."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from types import FrameType
+
+from aisandbox.instance.engine_start import die_with_parent, is_healthy
+
+SERVER = "vllm.entrypoints.openai.api_server"
+LINES_KEPT = 400
+STOP_SECONDS = 10
+WATCH_SECONDS = 0.25
+
+_ERROR = re.compile(r"(?:^|[\s\]])(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception)): (.+)$")
+_DETAIL = re.compile(r"^(?:\s+Value error, |\S+: error: )(.+?)(?: \[type=.*)?$")  # of pydantic, of argparse
+_CONSEQUENCE = re.compile(r"See root cause above|EngineDeadError")
+
+
+def last_error(lines: Iterable[str]) -> str:
+    """The last line that names a cause; empty when none does."""
+    found = ""
+    for line in lines:
+        if _CONSEQUENCE.search(line):
+            continue
+        if match := _DETAIL.match(line):
+            found = match[1]
+        elif match := _ERROR.search(line.rstrip()):
+            found = f"{match[1]}: {match[2]}"
+    return found
+
+
+class Terminated(Exception):
+    """SIGTERM came."""
+
+
+def serve(argv: list[str], port: int, on_healthy: Callable[[], None]) -> tuple[int, str]:
+    """Run the server to its end. Returns its exit code and the error behind it, empty after SIGTERM."""
+
+    def terminated(_signal: int, _frame: FrameType | None) -> None:
+        raise Terminated
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", SERVER, *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        preexec_fn=die_with_parent,  # safe: this process has one thread so far
+    )
+    signal.signal(signal.SIGTERM, terminated)
+    tail: deque[str] = deque(maxlen=LINES_KEPT)
+    reader = threading.Thread(target=_pass_on, args=(process, tail), daemon=True)
+    reader.start()
+    try:
+        while process.poll() is None and not is_healthy(port):
+            time.sleep(WATCH_SECONDS)
+        if process.poll() is None:
+            on_healthy()
+        code = process.wait()
+    except Terminated:
+        _stop(process)
+        return 0, ""
+    reader.join(1)
+    return code, last_error(tail) or f"vLLM ended with code {code}"
+
+
+def _pass_on(process: subprocess.Popen[str], tail: deque[str]) -> None:
+    assert process.stdout
+    for line in process.stdout:
+        sys.stdout.write(line)
+        sys.stdout.flush()
+        tail.append(line.rstrip("\n"))
+
+
+def _stop(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

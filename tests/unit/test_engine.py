@@ -1,0 +1,360 @@
+"""The engine's decisions by themselves, and its process control with a stand-in for vLLM's API server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aisandbox.instance import engine_args, engine_plain, engine_start
+from aisandbox.instance.engine_files import (
+    ConfigError,
+    EngineConfig,
+    FastFailure,
+    Mode,
+    Status,
+    parse_config,
+    read_config,
+    wait_for_config,
+)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+MODES: tuple[Mode, ...] = ("fast", "plain")
+CONFIG = {"model": "good", "served_names": ["name", "alias"], "args": ["--max-model-len", "512"]}
+
+# Serves /health for a model named "good"; fails like vLLM does for any other.
+FAKE_API_SERVER = """
+import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+print("arguments", sys.argv[1:], flush=True)
+option = lambda name: sys.argv[sys.argv.index(name) + 1]
+if option("--model") != "good":
+    print("(EngineCore pid=9) ERROR 11-22 07:15:48 [core.py:1506] ValueError: the model is bad", flush=True)
+    raise RuntimeError("Engine core initialization failed. See root cause above.")
+class Health(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+    def log_message(self, *args):
+        pass
+HTTPServer(("127.0.0.1", int(option("--port"))), Health).serve_forever()
+"""
+
+
+def config(*args: str, model: str = "organisation/name") -> EngineConfig:
+    return EngineConfig(model=model, served_names=("name", "alias"), args=args, digest="digest")
+
+
+# engine.json
+
+
+def test_a_configuration_is_read_with_its_digest() -> None:
+    content = json.dumps(CONFIG).encode()
+    parsed = parse_config(content)
+    assert (parsed.model, parsed.served_names, parsed.args) == (
+        "good",
+        ("name", "alias"),
+        ("--max-model-len", "512"),
+    )
+    assert parsed.digest != parse_config(content + b"\n").digest
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (b"", "not JSON"),
+        (b'{"model": "x"', "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[]", "not an object"),
+        (b"{}", "`model`"),
+        (b'{"model": ""}', "`model`"),
+        (b'{"model": "x", "args": "--a"}', "`args`"),
+        (b'{"model": "x", "served_names": [1]}', "`served_names`"),
+    ],
+)
+def test_an_unusable_configuration_is_named(content: bytes, complaint: str) -> None:
+    with pytest.raises(ConfigError, match=complaint):
+        parse_config(content)
+
+
+def test_no_configuration_yet(tmp_path: Path) -> None:
+    assert read_config(tmp_path / "engine.json") is None
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_config(tmp_path)
+
+
+def test_waiting_outlasts_absence_and_nonsense(tmp_path: Path) -> None:
+    path = tmp_path / "engine.json"
+    complaints: list[str] = []
+
+    def appear() -> None:
+        for content in ("nonsense", json.dumps(CONFIG)):
+            time.sleep(0.15)
+            (tmp_path / "new").write_text(content)
+            (tmp_path / "new").replace(path)
+
+    writer = threading.Thread(target=appear)
+    writer.start()
+    assert wait_for_config(path, lambda error: complaints.append(str(error))).model == "good"
+    writer.join()
+    assert len(complaints) == 1  # not one for every look
+
+
+# status
+
+
+def test_status_tells_phase_state_and_times(tmp_path: Path) -> None:
+    path = tmp_path / "status" / "engine.json"
+    status = Status(path)
+    status.publish("wait", "running", "Waiting")
+    first = json.loads(path.read_text())
+    assert "config" not in first
+    status.config = "abc"
+    status.publish("wait", "running", "Still waiting")
+    second = json.loads(path.read_text())
+    status.publish("serve", "done", "Serving")
+    third = json.loads(path.read_text())
+
+    assert first.keys() == {
+        *("service", "phase", "state", "message", "fix", "since", "updated", "mode", "timeline")
+    }
+    assert second["since"] == first["since"] <= second["updated"] <= third["since"]
+    assert (third["phase"], third["state"], third["config"]) == ("serve", "done", "abc")
+    assert list(third["timeline"]) == ["serve", "wait"]
+    assert 0 <= third["timeline"]["wait"] <= third["timeline"]["serve"]
+    assert os.listdir(path.parent) == ["engine.json"]
+
+
+def test_an_unwritable_status_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    Status(tmp_path / "file" / "engine.json").publish("wait", "running", "Waiting")
+    assert "cannot write" in capsys.readouterr().out
+
+
+def test_a_fast_failure_is_remembered_for_its_configuration_only(tmp_path: Path) -> None:
+    failure = FastFailure(tmp_path / "engine-fast-failed.json")
+    assert failure.reason("a") == ""
+    failure.remember("a", "it broke")
+    assert failure.reason("a") == "it broke"
+    assert failure.reason("b") == ""
+
+
+# arguments and environment
+
+
+def test_arguments_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
+    fast = engine_args.build_argv(config("--dtype", "float32"), 8001, "fast", cpu=True)
+    plain = engine_args.build_argv(config("--dtype", "float32"), 8001, "plain", cpu=True)
+    assert " ".join(fast).startswith("--model organisation/name --host 127.0.0.1 --port 8001")
+    assert "--served-model-name name alias --disable-uvicorn-access-log" in " ".join(fast)
+    assert fast[-2:] == ["--dtype", "float32"]
+    assert "--enforce-eager" in fast
+    assert "--enforce-eager" in plain
+    assert set(fast) - set(plain) == {"--distributed-executor-backend", "uni"}
+
+
+def test_arguments_on_gpu_are_vllm_defaults() -> None:
+    for mode in MODES:
+        argv = " ".join(engine_args.build_argv(config(), 8001, mode, cpu=False))
+        assert "eager" not in argv
+        assert "executor" not in argv
+        assert "kv-cache" not in argv
+
+
+def test_the_configuration_wins_over_our_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = config("--no-enforce-eager", "--kv-cache-memory-bytes=1G", "--distributed-executor-backend", "mp")
+    argv = engine_args.build_argv(given, 8001, "fast", cpu=True)
+    assert tuple(argv[-4:]) == given.args
+    assert "--enforce-eager" not in argv
+    assert sum(arg.startswith("--kv-cache-memory-bytes") for arg in argv) == 1
+    assert argv.count("--distributed-executor-backend") == 1
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    assert "--kv-cache-memory-bytes" not in engine_args.build_argv(config(), 8001, "fast", cpu=True)
+
+
+@pytest.mark.parametrize(("weights_mib", "cache_mib"), [(0, 128), (100, 200), (9000, 4096)])
+def test_cpu_cache_grows_with_the_weights(tmp_path: Path, weights_mib: int, cache_mib: int) -> None:
+    for part in range(2):
+        with (tmp_path / f"model-{part}.safetensors").open("wb") as file:
+            file.truncate(weights_mib * engine_args.MIB // 2)
+    assert engine_args.cpu_kv_cache_bytes(tmp_path) == cache_mib * engine_args.MIB
+
+
+def test_only_the_fast_cpu_start_changes_how_vllm_runs() -> None:
+    special = engine_args.environment("fast", cpu=True).keys() - engine_args.ENVIRONMENT.keys()
+    assert special == {"VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS"}
+    assert engine_args.environment("plain", cpu=True) == engine_args.ENVIRONMENT
+    assert engine_args.environment("fast", cpu=False) == engine_args.ENVIRONMENT
+
+
+# caches and errors
+
+
+def test_the_baked_cache_is_copied_once(tmp_path: Path) -> None:
+    baked, root = tmp_path / "baked", tmp_path / "cache" / "vllm"
+    engine_start.seed_cache(baked, root)
+    assert not root.exists()
+    (baked / "modelinfos").mkdir(parents=True)
+    (baked / "modelinfos" / "llama.json").write_text("baked")
+    engine_start.seed_cache(baked, root)
+    assert (root / "modelinfos" / "llama.json").read_text() == "baked"
+    (root / "modelinfos" / "llama.json").write_text("newer")
+    engine_start.seed_cache(baked, root)
+    assert (root / "modelinfos" / "llama.json").read_text() == "newer"
+
+
+def test_the_cause_is_found_in_the_output() -> None:
+    core = "(EngineCore pid=7) ERROR 11-22 07:15:48 [core.py:1506] "
+    assert engine_plain.last_error([]) == ""
+    assert engine_plain.last_error(["INFO: all is well", "Route: /error: x"]) == ""
+    assert engine_plain.last_error(
+        [
+            core + "Traceback (most recent call last):",
+            core + "ValueError: To serve at least one request with the model's max seq len (9999) ...",
+            "Traceback (most recent call last):",
+            "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}",
+        ]
+    ).startswith("ValueError: To serve at least one request")
+    assert (
+        engine_plain.last_error(
+            [
+                "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
+                "  Value error, The checkpoint has model type `x`. [type=value_error, input_value=ArgsKwargs(",
+                "    For further information visit https://errors.pydantic.dev/2.12/v/value_error",
+            ]
+        )
+        == "The checkpoint has model type `x`."
+    )
+    assert engine_plain.last_error(["api_server.py: error: unrecognized arguments: --nonsense"]) == (
+        "unrecognized arguments: --nonsense"
+    )
+
+
+# process control
+
+StartEngine = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def start_engine(tmp_path: Path) -> Iterator[StartEngine]:
+    """Starts the real engine with the stand-in for vLLM; its fast start can only fail."""
+    package = tmp_path / "python" / "vllm" / "entrypoints" / "openai"
+    package.mkdir(parents=True)
+    (package / "api_server.py").write_text(FAKE_API_SERVER)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    started: list[subprocess.Popen[str]] = []
+
+    def start(**environment: str) -> subprocess.Popen[str]:
+        own = {
+            "PYTHONPATH": f"{tmp_path / 'python'}:{REPOSITORY}",
+            "AISANDBOX_RUN": str(tmp_path / "run"),
+            "AISANDBOX_API_PORT": str(port),
+            "VLLM_CACHE_ROOT": str(tmp_path / "cache"),
+        }
+        process = subprocess.Popen(
+            [sys.executable, "-m", "aisandbox.instance.engine"],
+            env=os.environ | own | environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    (tmp_path / "run").mkdir()
+    yield start
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def engine_status(tmp_path: Path) -> dict[str, Any]:
+    path = tmp_path / "run" / "status" / "engine.json"
+    status: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    return status
+
+
+def wait_for_status(tmp_path: Path, phase: str, state: str) -> dict[str, Any]:
+    for _ in range(200):
+        status = engine_status(tmp_path)
+        if (status.get("phase"), status.get("state")) == (phase, state):
+            return status
+        time.sleep(0.05)
+    raise AssertionError(f"not {phase}/{state} but {status}")
+
+
+def write_config(tmp_path: Path, **changes: object) -> None:
+    (tmp_path / "new.json").write_text(json.dumps(CONFIG | changes))
+    (tmp_path / "new.json").replace(tmp_path / "run" / "engine.json")
+
+
+def test_a_failed_fast_start_falls_back_once_and_for_all(tmp_path: Path, start_engine: StartEngine) -> None:
+    engine = start_engine()
+    wait_for_status(tmp_path, "wait", "running")
+    write_config(tmp_path)
+    status = wait_for_status(tmp_path, "serve", "done")
+    assert status["mode"] == "plain"
+    assert "ModuleNotFoundError" in status["message"]
+    engine.send_signal(signal.SIGTERM)
+    output, _ = engine.communicate(timeout=5)
+    assert engine.returncode == 0
+    assert "import running" in output
+    assert "'--max-model-len', '512'" in output
+
+    again = start_engine()  # as systemd does
+    wait_for_status(tmp_path, "serve", "done")
+    again.send_signal(signal.SIGTERM)
+    assert "import running" not in again.communicate(timeout=5)[0]
+
+
+def test_plain_can_be_asked_for_and_ends_with_its_server(tmp_path: Path, start_engine: StartEngine) -> None:
+    write_config(tmp_path)
+    engine = start_engine(AISANDBOX_ENGINE="plain")
+    assert "asked for" in wait_for_status(tmp_path, "serve", "done")["message"]
+    children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
+    assert len(children) == 1
+    os.kill(int(children[0]), signal.SIGKILL)
+    engine.communicate(timeout=5)
+    assert engine.returncode != 0
+    assert engine_status(tmp_path)["state"] == "failed"
+
+
+def test_a_killed_engine_leaves_no_server(tmp_path: Path, start_engine: StartEngine) -> None:
+    write_config(tmp_path)
+    engine = start_engine(AISANDBOX_ENGINE="plain")
+    wait_for_status(tmp_path, "serve", "done")
+    child = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().strip()
+    engine.kill()
+    engine.communicate(timeout=5)  # the output ends when the server has ended, too
+    stat = Path(f"/proc/{child}/stat")
+    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_a_bad_model_is_reported_until_another_is_chosen(tmp_path: Path, start_engine: StartEngine) -> None:
+    write_config(tmp_path, model="bad")
+    for _ in range(2):  # the second one is systemd's restart: the error stays in sight meanwhile
+        engine = start_engine()
+        output, _ = engine.communicate(timeout=10)
+        assert engine.returncode == 1
+        status = engine_status(tmp_path)
+        assert (status["phase"], status["state"], status["mode"]) == ("load", "failed", "plain")
+        assert status["message"] == "ValueError: the model is bad"
+        assert "aisandbox configure" in status["fix"]
+    assert "load running" not in output
+
+    write_config(tmp_path)
+    start_engine()
+    assert wait_for_status(tmp_path, "serve", "done")["mode"] == "plain"
