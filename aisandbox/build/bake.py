@@ -7,13 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 
 from aisandbox import manifest
-from aisandbox.build import container, host
+from aisandbox.build import container, host, packer_client
 from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import TOP, Layer, Store, cache_directory, load
 from aisandbox.build.progress import Phases
@@ -30,18 +29,22 @@ def preflight(flavour: str) -> None:
         BuildError: not root, a tool is missing or too old, or the disk is too full.
     """
     if os.geteuid() != 0:
-        raise BuildError("baking needs root (it mounts overlays and starts containers)", "run it through sudo: sudo make up")
+        raise BuildError(
+            "baking needs root (it mounts overlays and starts containers)", "run it through sudo: sudo make up"
+        )
     for tool, package in TOOLS.items():
         if not shutil.which(tool):
             raise BuildError(f"{tool} is not installed", f"scripts/setup.sh builder   (or: apt-get install {package})")
-    container.packer_client.version()
+    packer_client.version()
     ansible = Path(sys.executable).with_name("ansible-playbook")
     if not ansible.exists():
         raise BuildError(f"Ansible is not installed in {ansible.parent.parent}", "scripts/setup.sh builder")
     found = subprocess.run([ansible, "--version"], capture_output=True, text=True, check=False).stdout
     version = tuple(int(part) for part in found.split("core ", 1)[-1].split("]", 1)[0].split(".")[:2] if part.isdigit())
     if version < MINIMUM_ANSIBLE:
-        raise BuildError(f"Ansible core {version} is too old; {MINIMUM_ANSIBLE} or later is needed", "scripts/setup.sh builder")
+        raise BuildError(
+            f"Ansible core {version} is too old; {MINIMUM_ANSIBLE} or later is needed", "scripts/setup.sh builder"
+        )
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free / 2**30
@@ -71,24 +74,18 @@ def bake(flavour: str, phases: Phases, until: str = TOP) -> Layer:
     preflight(flavour)
     waiting, running = list(missing), dict[Future[None], Layer]()
     failure: BaseException | None = None
-    stopping = threading.Event()
     with ThreadPoolExecutor() as pool:
-        try:
-            while running or (waiting and not failure):
-                if not failure:
-                    unfinished = {*(layer.name for layer in waiting), *(layer.name for layer in running.values())}
-                    ready = [x for x in waiting if not unfinished.intersection(p.name for p in x.parents)]
-                    for layer in ready:
-                        waiting.remove(layer)
-                        running[pool.submit(_bake_layer, layer, store, phases)] = layer
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    layer = running.pop(future)
-                    failure = failure or future.exception()
-        except KeyboardInterrupt:
-            stopping.set()
-            # The children got the interrupt too, and their namespaces go with them.
-            raise
+        # An interrupt from the terminal reaches the children too, and their namespaces go with them.
+        while running or (waiting and not failure):
+            if not failure:
+                unfinished = {layer.name for layer in (*waiting, *running.values())}
+                for layer in [x for x in waiting if not unfinished.intersection(p.name for p in x.parents)]:
+                    waiting.remove(layer)
+                    running[pool.submit(_bake_layer, layer, store, phases)] = layer
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in finished:
+                failure = failure or future.exception()
+                del running[future]
     if failure:
         raise failure
     store.prune(keep={layer.id for layer in top.stack})
@@ -146,7 +143,9 @@ def _bootstrap(root: Path, log: Path) -> None:
     with log.open("ab") as output:
         result = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
     if result.returncode:
-        reason = next((line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")), "no reason given")
+        reason = next(
+            (line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")), "no reason given"
+        )
         raise BuildError(
             f"Debian could not be bootstrapped: {reason}",
             "check that the Debian mirror is reachable (curl -I http://deb.debian.org/debian/), then repeat",

@@ -112,7 +112,9 @@ def _user_data(model: str, path: Path | None) -> str | None:
     if text is None:
         return "#cloud-config\n" + yaml.safe_dump({"aisandbox": {"model": model}})
     if not text.startswith("#cloud-config"):
-        raise BuildError("MODEL= can only be combined with user-data of the kind #cloud-config", "set the model in that file")
+        raise BuildError(
+            "MODEL= can only be combined with user-data of the kind #cloud-config", "set the model in that file"
+        )
     config = yaml.safe_load(text) or {}
     config.setdefault("aisandbox", {})["model"] = model
     return "#cloud-config\n" + yaml.safe_dump(config, sort_keys=False)
@@ -183,5 +185,7 @@ def main() -> None:
         console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        console.print("interrupted: nothing is left mounted or running; the same command goes on from here", highlight=False)
+        console.print(
+            "interrupted: nothing is left mounted or running; the same command goes on from here", highlight=False
+        )
         sys.exit(130)

@@ -11,8 +11,8 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -77,16 +77,44 @@ def _reason(log: Path, stderr: str) -> str:
 
 
 @contextmanager
+def open_rootfs(job: Job) -> Iterator[Path]:
+    """The job's layers and its own upper directory as one root file system, held open by a container.
+
+    Call it inside `enter_namespaces()`. Yields an Ansible inventory whose host `image` is that root file system.
+    """
+    work = Path(job.work)
+    merged, overlay = work / "merged", work / "overlay"
+    for directory in (merged, overlay):
+        directory.mkdir(exist_ok=True)
+    options = f"lowerdir={job.lower},upperdir={work / 'root'},workdir={overlay},{OVERLAY_OPTIONS}"
+    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
+    inventory = work / "inventory.json"
+    host = {
+        "ansible_connection": "community.general.chroot",
+        "ansible_host": str(merged),
+        "ansible_chroot_exe": str(NSENTER),
+    }
+    inventory.write_text(json.dumps({"image": {"hosts": {"rootfs": host}}}))
+    with _container(job, merged) as pid:
+        os.environ["AISANDBOX_CONTAINER_PID"] = str(pid)
+        yield inventory
+    subprocess.run(["umount", str(merged)], check=True)
+    inventory.unlink()
+
+
+@contextmanager
 def _container(job: Job, root: Path) -> Iterator[int]:
     """A `systemd-nspawn` container over `root` that only sleeps; yields the PID of its init."""
     binds = [f"--bind={host}:{inside}" for host, inside in job.binds.items()]
     binds += [f"--bind-ro={path}" for path in job.read_only]
     command = [
-        "systemd-nspawn", "--quiet", f"--directory={root}", "--register=no", "--keep-unit", "--as-pid2",
+        "systemd-nspawn", "--quiet", f"--directory={root}", f"--machine=bake-{job.layer}", "--register=no", "--keep-unit", "--as-pid2",
         "--resolv-conf=replace-host", "--timezone=off", "--console=pipe", "--suppress-sync=yes", *binds,
         "/bin/sh", "-c", "echo ready; exec sleep infinity",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
     assert process.stdout
     try:
         output = ""
@@ -104,30 +132,15 @@ def _container(job: Job, root: Path) -> Iterator[int]:
 
 
 def _bake(job: Job) -> None:
-    work = Path(job.work)
-    merged, overlay = work / "merged", work / "overlay"
-    for directory in (merged, overlay):
-        directory.mkdir(exist_ok=True)
-    options = f"lowerdir={job.lower},upperdir={work / 'root'},workdir={overlay},{OVERLAY_OPTIONS}"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
-    inventory, variables = work / "inventory.json", work / "vars.json"
-    host = {
-        "ansible_connection": "community.general.chroot",
-        "ansible_host": str(merged),
-        "ansible_chroot_exe": str(NSENTER),
-    }
-    inventory.write_text(json.dumps({"image": {"hosts": {"rootfs": host}}}))
+    variables = Path(job.work) / "vars.json"
     variables.write_text(json.dumps(job.variables))
-    with _container(job, merged) as pid:
-        os.environ["AISANDBOX_CONTAINER_PID"] = str(pid)
+    with open_rootfs(job) as inventory:
         packer_client.build(
             REPOSITORY / "packer" / "local.pkr.hcl",
             {"layer": job.layer, "inventory": str(inventory), "vars_file": str(variables)},
             Path(job.log),
         )
-    subprocess.run(["umount", str(merged)], check=True)
-    for leftover in (inventory, variables):
-        leftover.unlink()
+    variables.unlink()
 
 
 def main() -> None:

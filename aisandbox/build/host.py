@@ -80,9 +80,7 @@ def read() -> HostSettings:
     settings = _pip_settings()
     certificates = [os.environ[name] for name in CA_VARIABLES if os.environ.get(name)] + settings.get("cert", [])
     proxies = {
-        name: value
-        for name in PROXY_VARIABLES
-        if (value := os.environ.get(name) or os.environ.get(name.upper()))
+        name: value for name in PROXY_VARIABLES if (value := os.environ.get(name) or os.environ.get(name.upper()))
     }
     return HostSettings(
         index_url=next(iter(settings.get("index-url", [])), None),

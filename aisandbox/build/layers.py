@@ -167,4 +167,12 @@ class Store:
                 if path.name not in keep:
                     shutil.rmtree(path, ignore_errors=True)
                     removed.append(path.name)
+        for lock in self.root.glob(".lock-*"):
+            with lock.open("w") as handle:
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    continue
+                shutil.rmtree(self.root / lock.name.replace(".lock-", ".partial-"), ignore_errors=True)
+                lock.unlink()
         return removed

@@ -84,9 +84,13 @@ class Machine:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         if not self.key.exists():
-            subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "aisandbox", "-f", self.key], check=True)
+            subprocess.run(
+                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "aisandbox", "-f", self.key], check=True
+            )
         product = manifest.load()
-        composed = seed.ssh_user_data(self.key.with_suffix(".pub").read_text().strip(), product.os.default_user, user_data)
+        composed = seed.ssh_user_data(
+            self.key.with_suffix(".pub").read_text().strip(), product.os.default_user, user_data
+        )
         choice = _digest(user_data)
         if (self.facts.get("image"), self.facts.get("choice")) != (image.id, choice):
             for stale in ("upper", "work", "merged"):
@@ -165,7 +169,10 @@ class Machine:
         Raises:
             BuildError: it did not within `seconds`, or the machine stopped.
         """
-        if not _wait(lambda: not self.running or self.run("true", check=False).returncode == 0, seconds) or not self.running:
+        if (
+            not _wait(lambda: not self.running or self.run("true", check=False).returncode == 0, seconds)
+            or not self.running
+        ):
             raise BuildError(f"machine {self.name} cannot be reached by SSH", f"less {self.console}")
 
     def instance(self) -> dict[str, Any]:

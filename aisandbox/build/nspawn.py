@@ -29,7 +29,9 @@ def main() -> None:
     config = json.loads((directory / "nspawn.json").read_text())
     for name in ("upper", "work", "merged"):
         (directory / name).mkdir(exist_ok=True)
-    options = f"lowerdir={config['lower']},upperdir={directory / 'upper'},workdir={directory / 'work'},{OVERLAY_OPTIONS}"
+    options = (
+        f"lowerdir={config['lower']},upperdir={directory / 'upper'},workdir={directory / 'work'},{OVERLAY_OPTIONS}"
+    )
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(directory / "merged")], check=True)
     command = [
         "systemd-nspawn", "--quiet", "--boot", f"--machine={config['name']}", f"--directory={directory / 'merged'}",

@@ -11,9 +11,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import packer
 import sh
 
+import packer
 from aisandbox.build.errors import BuildError
 
 MINIMUM_VERSION = (1, 6, 0)
@@ -34,7 +34,9 @@ def version() -> tuple[int, ...]:
     numbers = tuple(int(part) for part in found.groups())
     if numbers < MINIMUM_VERSION:
         wanted = ".".join(map(str, MINIMUM_VERSION))
-        raise BuildError(f"Packer {'.'.join(found.groups())} is too old; {wanted} or later is needed", "apt-get install packer")
+        raise BuildError(
+            f"Packer {'.'.join(found.groups())} is too old; {wanted} or later is needed", "apt-get install packer"
+        )
     return numbers
 
 
@@ -54,7 +56,9 @@ def validate(template: Path, variables: Mapping[str, str]) -> None:
     except (sh.ErrorReturnCode, AttributeError) as error:
         cause = error.__context__ if isinstance(error, AttributeError) else error
         text = getattr(cause, "stdout", b"") + getattr(cause, "stderr", b"")
-        raise BuildError(f"{template}: {text.decode(errors='replace').strip()}", "mend the template, then: make lint") from error
+        raise BuildError(
+            f"{template}: {text.decode(errors='replace').strip()}", "mend the template, then: make lint"
+        ) from error
 
 
 def build(template: Path, variables: Mapping[str, str], log: Path) -> None:

@@ -1,0 +1,106 @@
+"""The layers of the image: which change bakes which layer again, and what the store keeps."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from aisandbox.build import layers
+from aisandbox.build.layers import Layer, Store
+
+
+def layer(name: str, *parents: Layer, inputs: tuple[str, ...] = ()) -> Layer:
+    return Layer(name=name, flavour="cpu", parents=parents, inputs=inputs, seconds=1)
+
+
+def test_the_real_definitions_load_and_end_in_the_appliance() -> None:
+    names = list(layers.load("cpu"))
+    assert names[0] == "debian"
+    assert names[-1] == layers.TOP
+    stack = [below.name for below in layers.load("cpu")[layers.TOP].stack]
+    assert sorted(stack) == sorted(names)
+    assert stack.index("base") < stack.index("vllm") < stack.index("guide") < stack.index("appliance")
+
+
+def test_flavours_share_no_key() -> None:
+    cpu, cuda = layers.load("cpu"), layers.load("cuda")
+    assert not {x.key for x in cpu.values()} & {x.key for x in cuda.values()}
+
+
+def test_a_change_reaches_only_what_stands_on_it() -> None:
+    base = layer("base")
+    left, right = layer("left", base), layer("right", base)
+    changed = layer("left", base, inputs=("x",))
+    assert layer("top", left, right).key != layer("top", changed, right).key
+    assert right.key == layer("right", layer("base")).key
+
+
+def test_late_role_leaves_early_layers_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = layers.load("cpu")
+    real = layers._digest_tree
+
+    def changed(path: Path):  # type: ignore[no-untyped-def]
+        yield from real(path)
+        if path.name == "motd":
+            yield "one more line"
+
+    monkeypatch.setattr(layers, "_digest_tree", changed)
+    after = layers.load("cpu")
+    assert {name for name in before if before[name].key != after[name].key} == {"appliance"}
+
+
+def test_molecule_scenarios_are_no_input() -> None:
+    assert not any("molecule" in line for x in layers.load("cpu").values() for line in x.inputs)
+
+
+def test_shared_parents_are_stacked_once() -> None:
+    base = layer("base")
+    top = layer("top", layer("left", base), layer("right", base))
+    assert [below.name for below in top.stack] == ["base", "left", "right", "top"]
+
+
+def test_a_layer_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    store, one = Store(tmp_path), layer("one")
+    with pytest.raises(RuntimeError), store.create(one) as work:
+        (work / "root" / "half").write_text("")
+        raise RuntimeError
+    assert not store.has(one)
+    with store.create(one) as work:
+        assert not (work / "root" / "half").exists(), "what the interrupted bake left must be gone"
+        (work / "overlay").mkdir()
+        (work / "layer.json").write_text('{"seconds": 1}')
+    assert store.has(one)
+    assert store.info(one) == {"seconds": 1}
+    assert not (store.path(one) / "overlay").exists()
+
+
+def test_lower_directories_are_uppermost_first(tmp_path: Path) -> None:
+    base = layer("base")
+    top = layer("top", base)
+    store = Store(tmp_path)
+    assert store.lower_directories(top) == f"{store.rootfs(top)}:{store.rootfs(base)}"
+
+
+def test_prune_keeps_the_two_newest_and_what_is_in_use(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    versions = [layer("one", inputs=(str(number),)) for number in range(5)]
+    for age, version in enumerate(versions):
+        with store.create(version) as work:
+            (work / "layer.json").write_text("{}")
+        os.utime(store.path(version), (1000 + age, 1000 + age))
+    removed = store.prune(keep={versions[0].id})
+    assert sorted(removed) == sorted([versions[1].id, versions[2].id])
+    assert all(store.has(version) for version in (versions[0], versions[3], versions[4]))
+
+
+def test_prune_removes_what_a_killed_bake_left_but_not_one_under_way(tmp_path: Path) -> None:
+    store, dead, alive = Store(tmp_path), layer("dead"), layer("alive")
+    with store.lock(dead):
+        (store.root / f".partial-{dead.id}").mkdir()
+    with store.lock(alive):
+        (store.root / f".partial-{alive.id}").mkdir()
+        store.prune(keep=set())
+        assert not (store.root / f".partial-{dead.id}").exists()
+        assert (store.root / f".partial-{alive.id}").exists()
