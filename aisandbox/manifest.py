@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-"""Folder holding `marketplace.yaml`: the checkout, or `/opt/aisandbox/lib` on the appliance."""
+"""Folder of this package: the checkout, or `/opt/aisandbox/lib` on the appliance."""
 
 
 class ManifestError(Exception):
@@ -137,12 +137,14 @@ class Manifest(Part):
 
 
 def load(path: Path | None = None) -> Manifest:
-    """Read and check the manifest.
+    """Read and check the manifest: at `path`, else beside the package's folder, else (appliance) one up.
 
     Raises:
         ManifestError: it cannot be read, is not YAML, or breaks a rule.
     """
-    path = path or REPOSITORY / "marketplace.yaml"
+    if path is None:
+        beside = REPOSITORY / "marketplace.yaml"
+        path = beside if beside.exists() else REPOSITORY.parent / beside.name
     try:
         return Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:

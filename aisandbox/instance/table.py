@@ -1,0 +1,79 @@
+"""`aisandbox status` for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from aisandbox.instance.status import Overview, Phase
+
+COLOURS = {"ready": "green", "done": "green", "starting": "yellow", "running": "yellow", "failed": "red"}
+REFRESH_S = 1.0
+
+
+def show(overview: Overview) -> None:
+    """Print the state once."""
+    Console(highlight=False, soft_wrap=True).print(render(overview))
+
+
+def watch(compose: Callable[[], Overview]) -> None:
+    """Show the state, up to date, until interrupted."""
+    with Live(render(compose()), auto_refresh=False, console=Console(highlight=False)) as live:
+        while True:
+            time.sleep(REFRESH_S)
+            live.update(render(compose()), refresh=True)
+
+
+def render(overview: Overview) -> RenderableType:
+    """The whole state as one block."""
+    return Group(*_parts(overview))
+
+
+def _parts(overview: Overview) -> Iterator[RenderableType]:
+    yield Text.assemble(f"{overview.product} {overview.version}: ", (overview.state, COLOURS[overview.state]))
+    if overview.model:
+        other = overview.serving and overview.serving != overview.model
+        yield Text(f"Model: {overview.model}" + (f" (serving {overview.serving})" if other else ""))
+    yield _grid(
+        (endpoint.label, endpoint.url, _coloured("ready" if endpoint.ready else "starting"))
+        for endpoint in overview.endpoints
+    )
+    yield _grid((phase.phase, _coloured(phase.state), escape(_message(phase))) for phase in overview.phases)
+    if overview.services:
+        yield _grid(
+            (unit.name, f"{unit.active} ({unit.sub})", f"{unit.restarts} restarts" if unit.restarts else "")
+            for unit in overview.services
+        )
+    for problem in overview.problems:
+        yield Text(f"! {problem}\n  {problem.fix}", style="red")
+    for warning in overview.warnings:
+        yield Text(f"! {warning.text}\n  {warning.fix}", style="yellow")
+
+
+def _grid(rows: Iterator[tuple[str, str, str]]) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _coloured(state: str) -> str:
+    return f"[{COLOURS.get(state, 'default')}]{state}[/]"
+
+
+def _message(phase: Phase) -> str:
+    """The phase's message, and how far its download is."""
+    facts = phase.model_extra or {}
+    total = facts.get("bytes_total")
+    if phase.state != "running" or not total:
+        return phase.message
+    done, speed, eta = (facts.get(fact) or 0 for fact in ("bytes_done", "bytes_per_second", "eta_s"))
+    return (
+        f"{phase.message} {done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e6:.0f} MB/s, {eta:.0f} s left"
+    )
