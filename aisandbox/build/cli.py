@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,9 +14,10 @@ import yaml
 from rich.console import Console
 
 from aisandbox import manifest
-from aisandbox.build import up
+from aisandbox.build import up, virtual
 from aisandbox.build.bake import bake as bake_layers
 from aisandbox.build.errors import BuildError
+from aisandbox.build.image import write_image
 from aisandbox.build.machine import Machine, machines
 from aisandbox.build.progress import Phases
 from aisandbox.build.seed import UserDataError
@@ -24,9 +26,15 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 console = Console(stderr=True)
 
 
-class Flavour(str, Enum):
+class Flavour(StrEnum):
     cpu = "cpu"
     cuda = "cuda"
+
+
+class Via(StrEnum):
+    nspawn = "nspawn"
+    kvm = "kvm"
+    tcg = "tcg"
 
 
 FlavourOption = Annotated[Flavour, typer.Option(help="cpu for try-outs and tests, cuda for GPU instances.")]
@@ -45,8 +53,6 @@ def bake(
 @app.command()
 def image(flavour: FlavourOption = Flavour.cpu) -> None:
     """Bake, then write the root file system, bootable disk images and the manifest to build/image/."""
-    from aisandbox.build.image import write_image
-
     with Phases(console) as phases:
         top = bake_layers(flavour.value, phases)
         for path in write_image(top, phases):
@@ -74,23 +80,23 @@ def boot(
     model: Annotated[str, typer.Option(help="Hugging Face model to serve, as ORGANISATION/NAME.")] = "",
     user_data: Annotated[Path | None, typer.Option(help="File with cloud-init user-data.")] = None,
     flavour: FlavourOption = Flavour.cpu,
-    via: Annotated[str, typer.Option(help="nspawn, kvm or tcg (QEMU's software emulation: slow).")] = "nspawn",
+    via: Annotated[
+        Via, typer.Option(help="kvm and tcg: QEMU, with virtualisation or in software (slow).")
+    ] = Via.nspawn,
     name: NameOption = "default",
 ) -> None:
     """Start a machine from the baked image and return as soon as it can be reached by SSH."""
     choice = _user_data(model, user_data)
     with Phases(console) as phases:
         top = bake_layers(flavour.value, phases)
-        if via == "nspawn":
+        if via is Via.nspawn:
             machine = Machine(name)
             machine.start(top, choice)
             with phases.phase("boot", 8):
                 machine.wait_for_ssh()
             print(up.summary(machine))
         else:
-            from aisandbox.build import virtual
-
-            print(virtual.boot(name, top, choice, via, phases))
+            print(virtual.summary(virtual.boot(name, top, choice, via.value, phases)))
 
 
 def _user_data(model: str, path: Path | None) -> str | None:
@@ -105,9 +111,7 @@ def _user_data(model: str, path: Path | None) -> str | None:
         return text
     product = manifest.load()
     rule = product.options_by_key["model"]
-    from re import fullmatch
-
-    if rule.pattern and not fullmatch(rule.pattern, model):
+    if rule.pattern and not re.fullmatch(rule.pattern, model):
         raise BuildError(f"{model!r} is not a model name", f"ORGANISATION/NAME, such as {rule.example}")
     if text is None:
         return "#cloud-config\n" + yaml.safe_dump({"aisandbox": {"model": model}})

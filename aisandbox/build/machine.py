@@ -83,10 +83,7 @@ class Machine:
         if self.running:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        if not self.key.exists():
-            subprocess.run(
-                ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "aisandbox", "-f", self.key], check=True
-            )
+        make_key(self.directory)
         product = manifest.load()
         composed = seed.ssh_user_data(
             self.key.with_suffix(".pub").read_text().strip(), product.os.default_user, user_data
@@ -196,6 +193,14 @@ class Machine:
 
 def _digest(user_data: str | None) -> str:
     return hashlib.sha256((user_data or "").encode()).hexdigest()[:12]
+
+
+def make_key(directory: Path) -> Path:
+    """The SSH key pair of a machine, made once; returns the private key's path."""
+    key = directory / "id_ed25519"
+    if not key.exists():
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "aisandbox", "-f", str(key)], check=True)
+    return key
 
 
 def machines() -> list[Machine]:
