@@ -43,9 +43,7 @@ class Context:
 @app.callback()
 def _main(
     context: typer.Context,
-    root: Annotated[Path, typer.Option(hidden=True, help="Work on the appliance below this folder.")] = Path(
-        "/"
-    ),
+    root: Annotated[Path, typer.Option(hidden=True, help="Work on the appliance below this folder.")] = Path("/"),
 ) -> None:
     context.obj = Context(root)
 
@@ -54,9 +52,7 @@ def _main(
 def status(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    watch: Annotated[
-        bool, typer.Option("--watch", help="Keep the table up to date until interrupted.")
-    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Keep the table up to date until interrupted.")] = False,
     wait: Annotated[
         int | None, typer.Option(min=0, help="Wait up to so many seconds until chat and API answer.")
     ] = None,
@@ -86,17 +82,13 @@ def configure(
     context: typer.Context,
     model: Annotated[str | None, typer.Option(help="Model to serve, as ORGANISATION/NAME.")] = None,
     max_model_len: Annotated[str | None, typer.Option(help="Context length in tokens.")] = None,
-    assignments: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option.")
-    ] = None,
-    unset: Annotated[
-        list[str] | None, typer.Option(metavar="KEY", help="Return an option to its default.")
-    ] = None,
+    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option.")] = None,
+    unset: Annotated[list[str] | None, typer.Option(metavar="KEY", help="Return an option to its default.")] = None,
     boot: Annotated[bool, typer.Option(hidden=True)] = False,
 ) -> None:
     """Change options, or apply the options file again after editing it."""
     from aisandbox.instance import configure as configuring
-    from aisandbox.instance.options import Invalid
+    from aisandbox.instance.options import InvalidOptionError
 
     places, manifest = context.obj.places, context.obj.manifest
     if boot:
@@ -106,16 +98,14 @@ def configure(
     try:
         values = dict(_assignment(text) for text in assignments or ())
         values |= {
-            key: value
-            for key, value in (("model", model), ("max_model_len", max_model_len))
-            if value is not None
+            key: value for key, value in (("model", model), ("max_model_len", max_model_len)) if value is not None
         }
         if values or unset:
             edit = configuring.edit(places, manifest, values, tuple(unset or ()))
             if edit.diff:
                 print(edit.diff)
                 configuring.save(places, edit)
-    except Invalid as invalid:
+    except InvalidOptionError as invalid:
         _say(f"{invalid} {invalid.fix} Nothing was changed.")
         raise typer.Exit(BAD_INPUT) from None
     outcome = configuring.apply(places, manifest)
@@ -135,9 +125,7 @@ def configure(
 @app.command()
 def logs(
     context: typer.Context,
-    service: Annotated[
-        str | None, typer.Argument(help="One service, such as vllm. Without it, all of them.")
-    ] = None,
+    service: Annotated[str | None, typer.Argument(help="One service, such as vllm. Without it, all of them.")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
 ) -> None:
@@ -211,11 +199,11 @@ def _need_root(places: Places) -> None:
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    from aisandbox.instance.options import Invalid
+    from aisandbox.instance.options import InvalidOptionError
 
     key, equals, value = text.partition("=")
     if not equals:
-        raise Invalid(f"--set {text} has no value.", "Write it as --set KEY=VALUE.")
+        raise InvalidOptionError(f"--set {text} has no value.", "Write it as --set KEY=VALUE.")
     return key.strip(), value
 
 

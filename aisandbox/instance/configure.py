@@ -16,7 +16,7 @@ import yaml
 
 from aisandbox.instance import files, hardware, options, plan, systemd
 from aisandbox.instance.notices import Problem, warnings
-from aisandbox.instance.options import Choice, Invalid
+from aisandbox.instance.options import Choice, InvalidOptionError
 from aisandbox.instance.places import Places
 from aisandbox.instance.plan import Plan
 from aisandbox.instance.report import Reporter
@@ -90,24 +90,24 @@ def edit(places: Places, manifest: Manifest, values: Mapping[str, str], unset: t
     """Check a change of the options file, without making it.
 
     Raises:
-        Invalid: an option is unknown or its value breaks its rules, or the file cannot be understood.
+        InvalidOptionError: an option is unknown or its value breaks its rules, or the file cannot be understood.
     """
     sources = options.sources(places)
     name = str(places.options)
     own = next((source for source in sources if source.name == name), options.Source(name))
     if own.problems:
         fault = own.problems[0]
-        raise Invalid(str(fault), fault.fix)
+        raise InvalidOptionError(str(fault), fault.fix)
     after: dict[str, Any] = dict(own.values)
     for key in (*values, *unset):
         if key not in manifest.options_by_key:
-            raise Invalid(f"There is no option {key}.", options.nearest(key, manifest))
+            raise InvalidOptionError(f"There is no option {key}.", options.nearest(key, manifest))
     for key, raw in values.items():
         option = manifest.options_by_key[key]
         try:
             after[key] = options.check(option, raw)
-        except Invalid as invalid:
-            raise Invalid(f"{key}: {options.shown(option, raw)!r} {invalid.reason}.", invalid.fix) from None
+        except InvalidOptionError as invalid:
+            raise InvalidOptionError(f"{key}: {options.shown(option, raw)!r} {invalid.reason}.", invalid.fix) from None
     for key in unset:
         after.pop(key, None)
         # An empty entry hides what the user-data chose.
@@ -181,7 +181,7 @@ def render(template: str, context: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,
+        autoescape=False,  # noqa: S701 - these are settings and plain text, not HTML
     )
     environment.filters["quoted"] = quoted
     return environment.from_string(template).render(context)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class Failure(Exception):
+class UnobtainableError(Exception):
     """The model cannot be had as chosen. `fix` says what the user can do."""
 
     def __init__(self, message: str, fix: str) -> None:
@@ -11,7 +11,7 @@ class Failure(Exception):
         self.fix = fix
 
 
-class Unreachable(Exception):
+class UnreachableError(Exception):
     """The hub cannot serve now; trying again can help. `wait_s` is the hub's own wish, if it has one."""
 
     def __init__(self, message: str, wait_s: float | None = None) -> None:

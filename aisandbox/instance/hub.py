@@ -25,9 +25,9 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from aisandbox.instance.errors import Failure, Unreachable
+from aisandbox.instance.errors import UnobtainableError, UnreachableError
 
-SET_TOKEN = "sudo aisandbox configure --set hf_token=hf_…"
+GIVE_ACCESS = "sudo aisandbox configure --set hf_token=hf_…"
 CHOOSE = "sudo aisandbox configure --model ORGANISATION/NAME"
 SMALL_FILES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 OTHER_FORMATS = {"original", "metal", "onnx", "openvino", "coreml"}
@@ -68,11 +68,7 @@ def wanted(names: Iterable[str]) -> list[str]:
     """
     names = [name for name in names if not OTHER_FORMATS & set(PurePosixPath(name).parts[:-1])]
     for suffix in (".safetensors", ".bin"):
-        weights = [
-            name
-            for name in names
-            if name.endswith(suffix) and "/" not in name and name != "training_args.bin"
-        ]
+        weights = [name for name in names if name.endswith(suffix) and "/" not in name and name != "training_args.bin"]
         # Some publishers add the same weights again, in one piece or under their own format's name.
         weights = [name for name in weights if not name.startswith("consolidated")] or weights
         if weights:
@@ -103,8 +99,8 @@ def fetch(request: Request, cache: Path, on_progress: Callable[[Progress], None]
     """The model's folder in the cache, after downloading what is missing; partial files are resumed.
 
     Raises:
-        Failure: it cannot be had as chosen.
-        Unreachable: not now.
+        UnobtainableError: it cannot be had as chosen.
+        UnreachableError: not now.
     """
     try:
         return _fetch(request, cache, on_progress)
@@ -119,19 +115,18 @@ def _fetch(request: Request, cache: Path, on_progress: Callable[[Progress], None
     sizes = {file.rfilename: file.size or 0 for file in info.siblings or ()}
     names = wanted(sizes)
     if not names:
-        formats = (
-            ", ".join(sorted({PurePosixPath(name).suffix for name in sizes} - {"", ".md"})) or "no files"
-        )
-        raise Failure(
+        formats = ", ".join(sorted({PurePosixPath(name).suffix for name in sizes} - {"", ".md"})) or "no files"
+        raise UnobtainableError(
             f"{request.model} has no safetensors weights, which are needed here (it has {formats}).",
             f"Choose a model with safetensors weights: {CHOOSE}",
         )
     cache.mkdir(parents=True, exist_ok=True)
     total = sum(sizes[name] for name in names)
-    here = _bytes_here(request.model, str(info.sha), names, cache)
+    folder = cache / f"models--{request.model.replace('/', '--')}" / "snapshots" / str(info.sha)
+    here = _bytes_here(folder, {name: sizes[name] for name in names})
     _check_space(cache, total - here, request)
     meter = _Meter(total, here, on_progress)
-    folder = snapshot_download(
+    downloaded = snapshot_download(
         request.model,
         revision=request.revision,
         cache_dir=cache,
@@ -140,12 +135,25 @@ def _fetch(request: Request, cache: Path, on_progress: Callable[[Progress], None
         token=token,
         tqdm_class=meter.bars(),
     )
-    return Path(folder)
+    return Path(downloaded)
 
 
-def _bytes_here(model: str, commit: str, names: list[str], cache: Path) -> int:
-    folder = cache / f"models--{model.replace('/', '--')}" / "snapshots" / commit
-    return sum((folder / name).stat().st_size for name in names if (folder / name).is_file())
+def _bytes_here(folder: Path, sizes: dict[str, int]) -> int:
+    """Bytes of the snapshot that are on disk. Files of another size than they must have are removed.
+
+    The library takes any file that is there for complete; a power cut can leave it short.
+    """
+    here = 0
+    for name, size in sizes.items():
+        file = folder / name
+        if not file.is_file():
+            continue
+        if file.stat().st_size == size:
+            here += size
+        else:
+            file.resolve().unlink()
+            file.unlink(missing_ok=True)
+    return here
 
 
 def _check_space(cache: Path, needed: int, request: Request) -> None:
@@ -154,8 +162,8 @@ def _check_space(cache: Path, needed: int, request: Request) -> None:
         raise _disk_full(request, f"it needs {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free")
 
 
-def _disk_full(request: Request, why: str) -> Failure:
-    return Failure(
+def _disk_full(request: Request, why: str) -> UnobtainableError:
+    return UnobtainableError(
         f"The disk is too small for {request.model}: {why}.",
         f"Free space or attach a larger data volume, then: sudo aisandbox configure. Or take less: {CHOOSE}",
     )
@@ -164,9 +172,7 @@ def _disk_full(request: Request, why: str) -> Failure:
 class _SilentBar:
     """As much of tqdm's progress bar as the library uses, drawing nothing."""
 
-    def __init__(
-        self, *_: Any, total: float | None = None, initial: float = 0, unit: str = "it", **__: Any
-    ) -> None:
+    def __init__(self, *_: Any, total: float | None = None, initial: float = 0, unit: str = "it", **__: Any) -> None:
         self.n = initial
         self.total = total
         self.unit = unit
@@ -225,12 +231,10 @@ class _Meter:
             done = min(self._here + int(fresh), self._total)
             speed = fresh / max(now - self._started, 0.001)
             eta = (self._total - done) / speed if speed else None
-            self._on_progress(
-                Progress(done, self._total, round(speed), eta if eta is None else round(eta, 1))
-            )
+            self._on_progress(Progress(done, self._total, round(speed), eta if eta is None else round(eta, 1)))
 
 
-def explain(error: Exception, request: Request) -> Failure | Unreachable:
+def explain(error: Exception, request: Request) -> UnobtainableError | UnreachableError:
     """What an error of the library means for the user."""
     # A failed look-up that the library could not serve from its cache hides the real reason behind it.
     cause = error.__cause__
@@ -239,56 +243,56 @@ def explain(error: Exception, request: Request) -> Failure | Unreachable:
     page = f"{request.address}/{request.model}"
     if isinstance(error, GatedRepoError):
         if request.token:
-            return Failure(
+            return UnobtainableError(
                 f"{request.model} is gated, and the account of your access token may not use it.",
-                f"Accept its terms at {page} with that account, or give another token: {SET_TOKEN}",
+                f"Accept its terms at {page} with that account, or give another token: {GIVE_ACCESS}",
             )
-        return Failure(
+        return UnobtainableError(
             f"{request.model} is gated: it needs the access token of an account that accepted its terms.",
-            f"Accept the terms at {page}, then: {SET_TOKEN}",
+            f"Accept the terms at {page}, then: {GIVE_ACCESS}",
         )
     if isinstance(error, RepositoryNotFoundError | HFValidationError):
-        private = "" if request.token else f" If it is private, give a token: {SET_TOKEN}"
-        return Failure(
+        private = "" if request.token else f" If it is private, give a token: {GIVE_ACCESS}"
+        return UnobtainableError(
             f"There is no model {request.model} at {request.address}.",
             f"Check organisation and name, capitals included, then: {CHOOSE}.{private}",
         )
     if isinstance(error, RevisionNotFoundError):
-        return Failure(
+        return UnobtainableError(
             f"{request.model} has no revision {request.revision}.",
             "Take its main branch: sudo aisandbox configure --unset revision",
         )
     if isinstance(error, DisabledRepoError):
-        return Failure(f"{request.model} was disabled by its hub.", f"Choose another model: {CHOOSE}")
+        return UnobtainableError(f"{request.model} was disabled by its hub.", f"Choose another model: {CHOOSE}")
     if isinstance(error, HfHubHTTPError):
         return _explain_status(error, request)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return _disk_full(request, "it is full")
     if isinstance(error, OSError) and error.errno in (errno.EACCES, errno.EROFS):
         fix = "Check owner and mount options of the data directory."
-        return Failure(f"{request.model} cannot be stored: {error}.", fix)
+        return UnobtainableError(f"{request.model} cannot be stored: {error}.", fix)
     if isinstance(error, httpx2.InvalidURL | ValueError) and not isinstance(error, OSError):
-        return Failure(
+        return UnobtainableError(
             f"{request.address} does not answer like a model hub.",
             "Check the address, or return to the default: sudo aisandbox configure --unset hub_endpoint",
         )
-    return Unreachable(f"{request.address} cannot be reached or broke off ({_first_line(error)}).")
+    return UnreachableError(f"{request.address} cannot be reached or broke off ({_first_line(error)}).")
 
 
-def _explain_status(error: HfHubHTTPError, request: Request) -> Failure | Unreachable:
+def _explain_status(error: HfHubHTTPError, request: Request) -> UnobtainableError | UnreachableError:
     status = error.response.status_code
     if status in (401, 403):
-        return Failure(
+        return UnobtainableError(
             f"{request.address} refused the access token for {request.model}."
             if request.token
             else f"{request.address} wants an access token for {request.model}.",
-            f"Give a valid token: {SET_TOKEN}",
+            f"Give a valid token: {GIVE_ACCESS}",
         )
     if status in (408, 429) or status >= 500:
         wait = error.response.headers.get("Retry-After", "")
-        return Unreachable(f"{request.address} answered {status}.", float(wait) if wait.isdigit() else None)
+        return UnreachableError(f"{request.address} answered {status}.", float(wait) if wait.isdigit() else None)
     message = f"{request.address} answered {status} for {request.model}."
-    return Failure(message, f"Check the choice, then: {CHOOSE}")
+    return UnobtainableError(message, f"Check the choice, then: {CHOOSE}")
 
 
 def _first_line(error: Exception) -> str:

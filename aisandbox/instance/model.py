@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aisandbox.instance import files
-from aisandbox.instance.errors import Failure, Unreachable
+from aisandbox.instance.errors import UnobtainableError, UnreachableError
 from aisandbox.instance.places import Places
 from aisandbox.instance.plan import Plan, Serving
 from aisandbox.instance.report import Reporter
@@ -34,7 +34,7 @@ def fetch(places: Places, sleep: Callable[[float], None] = time.sleep) -> None:
         return
     try:
         folder = _embedded(places, plan) if plan.embedded else _downloaded(places, plan, report, sleep)
-    except Failure as failure:
+    except UnobtainableError as failure:
         serving = _fall_back(places, plan)
         message = f"{failure} Serving {serving} instead." if serving else str(failure)
         report.failed("fetch", message, failure.fix, **facts, serving=serving)
@@ -58,7 +58,7 @@ def _fall_back(places: Places, plan: Plan) -> str | None:
         return None
     try:
         folder = _embedded(places, fallback)
-    except Failure:
+    except UnobtainableError:
         return None
     # Its own name comes first, so that answers name it; the chosen one stays for clients that were set to it.
     names = tuple(dict.fromkeys((*fallback.served_names, *plan.served_names)))
@@ -70,7 +70,7 @@ def _embedded(places: Places, serving: Serving) -> Path:
     """The baked model's folder in the hub cache, copied there unless it is there already.
 
     Raises:
-        Failure: the image has no such model, or it cannot be copied.
+        UnobtainableError: the image has no such model, or it cannot be copied.
     """
     name = f"models--{serving.model.replace('/', '--')}"
     baked, kept = places.baked_models / name, places.hub_cache / name
@@ -81,7 +81,7 @@ def _embedded(places: Places, serving: Serving) -> Path:
             _copy(baked, kept)
         return folder
     except OSError as error:
-        raise Failure(
+        raise UnobtainableError(
             f"The model of the image, {serving.model}, cannot be used ({error}).",
             "Check the free space of the data directory, or deploy the image again.",
         ) from error
@@ -101,7 +101,7 @@ def _downloaded(places: Places, plan: Plan, report: Reporter, sleep: Callable[[f
     """The model's folder in the hub cache, downloaded unless it is complete. Tries until it succeeds.
 
     Raises:
-        Failure: it cannot be had as chosen, however often one tries.
+        UnobtainableError: it cannot be had as chosen, however often one tries.
     """
     from aisandbox.instance import hub  # slow to import, and the embedded model needs none of it
 
@@ -121,7 +121,7 @@ def _downloaded(places: Places, plan: Plan, report: Reporter, sleep: Callable[[f
         report.running("look-up", f"Looking up {plan.model} at {request.address}.", **facts)
         try:
             folder = hub.fetch(request, places.hub_cache, progressed)
-        except Unreachable as unreachable:
+        except UnreachableError as unreachable:
             pause = min(max(wait, unreachable.wait_s or 0), LONGEST_WAIT_S)
             report.running("wait", f"{unreachable} Trying again in {pause:.0f} s.", **facts, retry_in_s=pause)
             sleep(pause)

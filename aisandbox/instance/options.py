@@ -35,7 +35,7 @@ class Choice(Part):
     hub_endpoint: str | None = None
 
 
-class Invalid(Exception):
+class InvalidOptionError(Exception):
     """A value that breaks its option's rules. `reason` says which, `fix` what would be right."""
 
     def __init__(self, reason: str, fix: str) -> None:
@@ -70,7 +70,7 @@ def choose(given: list[Source], manifest: Manifest) -> tuple[Choice, tuple[Probl
                 continue
             try:
                 value = check(option, raw)
-            except Invalid as invalid:
+            except InvalidOptionError as invalid:
                 problems.append(problem(option, raw, invalid, source.name))
             else:
                 decided.setdefault(key, value)
@@ -86,7 +86,7 @@ def check(option: Option, raw: object) -> str | int | None:
     """The option's value; None and empty text mean its default.
 
     Raises:
-        Invalid: the value breaks the option's rules (those of `Option.schema_`).
+        InvalidOptionError: the value breaks the option's rules (those of `Option.schema_`).
     """
     example = "" if option.example is None else f" such as {option.example}"
     fix = f"Give {option.label.lower()}{example}."
@@ -94,7 +94,7 @@ def check(option: Option, raw: object) -> str | int | None:
         return None
     # A float or a boolean is no slip that can be repaired: YAML has already changed what was written.
     if isinstance(raw, bool) or not isinstance(raw, str | int):
-        raise Invalid(
+        raise InvalidOptionError(
             f"is not {'a whole number' if option.type == 'integer' else 'text'}", f"{fix} Put it in quotes."
         )
     text = str(raw).strip()
@@ -102,16 +102,16 @@ def check(option: Option, raw: object) -> str | int | None:
         return None
     if option.type != "integer":
         if option.pattern and not re.search(option.pattern, text):
-            raise Invalid(f"is not a valid {option.label.lower()}", fix)
+            raise InvalidOptionError(f"is not a valid {option.label.lower()}", fix)
         return text
     try:
         number = int(text)
     except ValueError:
-        raise Invalid("is not a whole number", fix) from None
+        raise InvalidOptionError("is not a whole number", fix) from None
     if option.minimum is not None and number < option.minimum:
-        raise Invalid(f"is less than {option.minimum}", fix)
+        raise InvalidOptionError(f"is less than {option.minimum}", fix)
     if option.maximum is not None and number > option.maximum:
-        raise Invalid(f"is more than {option.maximum}", fix)
+        raise InvalidOptionError(f"is more than {option.maximum}", fix)
     return number
 
 
@@ -120,11 +120,9 @@ def shown(option: Option, raw: object) -> str:
     return MASK if option.type == "secret" else str(raw)[:100]
 
 
-def problem(option: Option, raw: object, invalid: Invalid, source: str | None = None) -> Problem:
+def problem(option: Option, raw: object, invalid: InvalidOptionError, source: str | None = None) -> Problem:
     """The problem that an invalid value makes."""
-    command = (
-        f"aisandbox configure --set {option.key}={'VALUE' if option.example is None else option.example}"
-    )
+    command = f"aisandbox configure --set {option.key}={'VALUE' if option.example is None else option.example}"
     return Problem(
         option=option.key,
         value=shown(option, raw),
@@ -135,10 +133,10 @@ def problem(option: Option, raw: object, invalid: Invalid, source: str | None = 
 
 
 def nearest(key: str, manifest: Manifest) -> str:
-    """Advice for a key that is no option: the options with a like name, else all of them."""
-    close = difflib.get_close_matches(key, manifest.options_by_key, n=2, cutoff=0.5)
+    """Advice for a key that is no option: the option with the nearest name, else all of them."""
+    close = difflib.get_close_matches(key, manifest.options_by_key, n=1, cutoff=0.5)
     if close:
-        return f"Did you mean {' or '.join(close)}?"
+        return f"Did you mean {close[0]}?"
     return f"The options are {', '.join(manifest.options_by_key)}."
 
 
@@ -156,7 +154,7 @@ def _unknown(key: str, source: str, manifest: Manifest) -> Problem:
 def _parse(text: str, name: str) -> tuple[Any, Problem | None]:
     """The YAML in the text, or the problem with it and the line where it is."""
     try:
-        return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)), None
+        return yaml.safe_load(text), None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
@@ -217,9 +215,7 @@ def _cloud_config(places: Places) -> Iterator[Source]:
 def _ignored_parts(places: Places) -> Iterator[Problem]:
     """Parts of the user-data that cloud-init silently leaves out of what it merges."""
     try:
-        message_text = (places.cloud_instance / "user-data.txt.i").read_text(
-            encoding="utf-8", errors="replace"
-        )
+        message_text = (places.cloud_instance / "user-data.txt.i").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return
     if SECTION not in message_text and "cloud-config" not in message_text:

@@ -22,9 +22,7 @@ class Places:
     def of(cls, manifest: Manifest, root: Path = Path("/")) -> Places:
         """The manifest's places, below `root`."""
         paths = manifest.paths
-        opt, etc, data, run = (
-            root / path.relative_to("/") for path in (paths.opt, paths.etc, paths.data, paths.run)
-        )
+        opt, etc, data, run = (root / path.relative_to("/") for path in (paths.opt, paths.etc, paths.data, paths.run))
         return cls(opt, etc, data, run, root)
 
     @property

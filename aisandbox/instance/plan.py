@@ -90,9 +90,7 @@ def _serving(choice: Choice, manifest: Manifest, hardware: Hardware) -> Serving:
     )
 
 
-def _arguments(
-    model: str, embedded: bool, choice: Choice, manifest: Manifest, hardware: Hardware
-) -> list[str]:
+def _arguments(model: str, embedded: bool, choice: Choice, manifest: Manifest, hardware: Hardware) -> list[str]:
     arguments = []
     if not embedded:
         # `auto` lets vLLM take the longest context that fits into the memory it finds.

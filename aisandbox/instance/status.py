@@ -102,9 +102,7 @@ def compose(places: Places, manifest: Manifest) -> Overview:
     )
     engine = files.read_json(places.engine) or {}
     ready = all(endpoint.ready for endpoint in endpoints)
-    failed = any(phase.state == "failed" for phase in phases[1:]) or any(
-        unit.active == "failed" for unit in units
-    )
+    failed = any(phase.state == "failed" for phase in phases[1:]) or any(unit.active == "failed" for unit in units)
     return Overview(
         product=manifest.product.name,
         version=(files.read_json(places.release) or {}).get("version", manifest.product.version),
@@ -122,9 +120,7 @@ def compose(places: Places, manifest: Manifest) -> Overview:
     )
 
 
-def wait(
-    places: Places, manifest: Manifest, seconds: float, sleep: Callable[[float], None] = time.sleep
-) -> Overview:
+def wait(places: Places, manifest: Manifest, seconds: float, sleep: Callable[[float], None] = time.sleep) -> Overview:
     """The state once chat and API are ready, or after so many seconds."""
     deadline = time.monotonic() + seconds
     while True:
@@ -153,9 +149,7 @@ def _phase(path: Path, name: str) -> Phase:
     return Phase.model_validate({**report, "phase": name, "step": report.get("phase", "")})
 
 
-def _problems(
-    plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[systemd.Unit, ...]
-) -> tuple[Problem, ...]:
+def _problems(plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[systemd.Unit, ...]) -> tuple[Problem, ...]:
     found = [Problem.model_validate(entry) for entry in plan.get("problems", ())]
     # The plan's problems are what `configure` failed on.
     for phase in phases:

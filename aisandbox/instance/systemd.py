@@ -37,10 +37,7 @@ def units(names: tuple[str, ...] = SERVICES) -> tuple[Unit, ...]:
         shown = _run("show", "--property=Id,LoadState,ActiveState,SubState,Result,NRestarts", *names)
     except (OSError, subprocess.SubprocessError):
         return ()
-    blocks = (
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        for block in shown.split("\n\n")
-    )
+    blocks = (dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n"))
     return tuple(_unit(block) for block in blocks if block.get("LoadState") == "loaded")
 
 

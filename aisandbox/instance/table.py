@@ -74,6 +74,4 @@ def _message(phase: Phase) -> str:
     if phase.state != "running" or not total:
         return phase.message
     done, speed, eta = (facts.get(fact) or 0 for fact in ("bytes_done", "bytes_per_second", "eta_s"))
-    return (
-        f"{phase.message} {done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e6:.0f} MB/s, {eta:.0f} s left"
-    )
+    return f"{phase.message} {done / 1e9:.2f} of {total / 1e9:.2f} GB, {speed / 1e6:.0f} MB/s, {eta:.0f} s left"

@@ -1,4 +1,4 @@
-"""A small model hub for tests: speaks as much of the Hugging Face protocol as downloads need, and can misbehave.
+"""A small model hub for tests: as much of the Hugging Face protocol as downloads need, and misbehaviour.
 
     python -m tests.support.hub --dir FOLDER --bind 127.0.0.1 --port 8765 [--gated ORG/NAME] [--token hf_...]
 
@@ -31,7 +31,8 @@ class Faults:
     """How the hub misbehaves; may be changed while it runs."""
 
     gated: set[str] = field(default_factory=set)
-    """Models that need `token`."""
+    """Models that only the owner of `token` may read, once that account has `accepted` their terms."""
+    accepted: set[str] = field(default_factory=set)
     token: str = ""
     unavailable: int = 0
     """How many of the next requests are answered `status`."""
@@ -79,7 +80,7 @@ class Hub(ThreadingHTTPServer):
     def commit(self, files: dict[str, Path]) -> str:
         """A commit hash that changes with the files."""
         listing = "".join(f"{name}{self.digest(path)}" for name, path in files.items())
-        return hashlib.sha1(listing.encode()).hexdigest()
+        return hashlib.sha1(listing.encode(), usedforsecurity=False).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -97,48 +98,55 @@ class Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         path = unquote(urlsplit(self.path).path)
-        faults = self.server.faults
         self.server.requests[f"{self.command} {path}"] += 1
+        faults = self.server.faults
         if faults.unavailable > 0:
             faults.unavailable -= 1
             wait = {} if faults.retry_after_s is None else {"Retry-After": str(faults.retry_after_s)}
-            return self._error(faults.status, "", "try later", wait)
+            self._error(faults.status, "", "try later", wait)
+            return
         match = API.fullmatch(path.rstrip("/")) or RESOLVE.fullmatch(path)
+        files = self.server.files(match["model"]) if match else None
+        refusal = self._refusal(match, files)
+        if refusal or match is None or files is None:
+            self._error(*(refusal or (404, "", "no such page")))
+        elif match.re is RESOLVE:
+            self._file(files, match["file"], self.server.commit(files))
+        elif match["view"] == "tree":
+            self._json([self._entry(name, file) for name, file in files.items()])
+        else:
+            self._json(self._info(match["model"], files))
+
+    def _refusal(self, match: re.Match[str] | None, files: dict[str, Path] | None) -> tuple[int, str, str] | None:
+        """Status, code and message of the error to answer with, if any."""
+        faults, token = self.server.faults, self._token()
         if match is None:
-            return self._error(404, "", "no such page")
-        model = match["model"]
-        files = self.server.files(model)
+            return 404, "", "no such page"
+        if token is not None and token != faults.token:
+            return 401, "", "Invalid credentials in Authorization header"
         if files is None:
             # The real hub hides from strangers whether a repository exists.
-            known = self._token() is not None
-            return self._error(404 if known else 401, "RepoNotFound", "Repository not found")
+            return 404 if token else 401, "RepoNotFound", "Repository not found"
+        if match["revision"] not in (None, "main", self.server.commit(files)):
+            return 404, "RevisionNotFound", f"Invalid rev id: {match['revision']}"
+        # Only what a repository contains is gated; anybody may see that it exists.
+        contents = match.re is RESOLVE or match["view"] == "tree"
+        accepted = token is not None and match["model"] in faults.accepted
+        if contents and match["model"] in faults.gated and not accepted:
+            return 403 if token else 401, "GatedRepo", f"Access to model {match['model']} is restricted."
+        return None
+
+    def _info(self, model: str, files: dict[str, Path]) -> dict[str, object]:
         commit = self.server.commit(files)
-        if match["revision"] not in (None, "main", commit):
-            return self._error(404, "RevisionNotFound", f"Invalid rev id: {match['revision']}")
-        if self._token() is not None and self._token() != faults.token:
-            return self._error(401, "", "Invalid credentials in Authorization header")
-        refused = model in faults.gated and self._token() is None
-        if match.re is RESOLVE:
-            if refused:
-                return self._error(401, "GatedRepo", f"Access to model {model} is restricted.")
-            return self._file(files, match["file"], commit)
-        if match["view"] == "tree":
-            if refused:
-                return self._error(401, "GatedRepo", f"Access to model {model} is restricted.")
-            return self._json([self._entry(name, file) for name, file in files.items()])
-        self._json(
-            {
-                "_id": commit[:24],
-                "id": model,
-                "modelId": model,
-                "sha": commit,
-                "private": False,
-                "gated": "manual" if model in faults.gated else False,
-                "siblings": [
-                    {"rfilename": name, "size": file.stat().st_size} for name, file in files.items()
-                ],
-            }
-        )
+        return {
+            "_id": commit[:24],
+            "id": model,
+            "modelId": model,
+            "sha": commit,
+            "private": False,
+            "gated": "manual" if model in self.server.faults.gated else False,
+            "siblings": [{"rfilename": name, "size": file.stat().st_size} for name, file in files.items()],
+        }
 
     def _token(self) -> str | None:
         return self.headers.get("Authorization", "").removeprefix("Bearer ").strip() or None
@@ -153,14 +161,16 @@ class Handler(BaseHTTPRequestHandler):
     def _file(self, files: dict[str, Path], name: str, commit: str) -> None:
         path = files.get(name)
         if path is None:
-            return self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
+            self._error(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
+            return
         size = path.stat().st_size
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
         start, end = 0, size
         if wanted:
             start, end = int(wanted[1]), min(int(wanted[2] or size - 1) + 1, size)
         if start and start >= size:
-            return self._error(416, "", "range", {"Content-Range": f"bytes */{size}"})
+            self._error(416, "", "range", {"Content-Range": f"bytes */{size}"})
+            return
         self.send_response(206 if wanted else 200)
         self.send_header("ETag", f'"{self.server.digest(path)}"')
         self.send_header("X-Repo-Commit", commit)
@@ -225,20 +235,19 @@ def running(folder: Path, bind: str = "127.0.0.1", port: int = 0) -> Iterator[Hu
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", type=Path, required=True)
     parser.add_argument("--bind", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8765)
-    parser.add_argument("--gated", action="append", default=[])
-    parser.add_argument("--token", default="")
+    parser.add_argument("--gated", action="append", default=[], help="model that needs the token")
+    parser.add_argument("--token", default="", help="the one access token that is valid")
     parser.add_argument("--unavailable", type=int, default=0, help="answer so many requests with 503 first")
     parser.add_argument("--bytes-per-second", type=float, default=None)
     arguments = parser.parse_args()
     hub = Hub(arguments.dir, arguments.bind, arguments.port)
     hub.faults = Faults(
         gated=set(arguments.gated),
+        accepted=set(arguments.gated),
         token=arguments.token,
         unavailable=arguments.unavailable,
         bytes_per_second=arguments.bytes_per_second,

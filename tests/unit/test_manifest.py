@@ -1,0 +1,76 @@
+"""The manifest's rules and look-ups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aisandbox import manifest
+from aisandbox.manifest import ManifestError
+
+MANIFEST = manifest.load()
+
+
+def test_the_listed_models_go_from_large_to_one_that_needs_no_gpu() -> None:
+    needs = [model.gpu_memory_gib for model in MANIFEST.models]
+    assert needs == sorted(needs, reverse=True)
+    assert MANIFEST.default_model(0) == MANIFEST.embedded_model
+
+
+@pytest.mark.parametrize(("memory_gib", "index"), [(0, -1), (8.9, -1), (15, 1), (24, 1), (44.5, 0), (80, 0)])
+def test_the_default_model_is_the_best_that_fits(memory_gib: float, index: int) -> None:
+    assert MANIFEST.default_model(memory_gib) == MANIFEST.models[index]
+
+
+@pytest.mark.parametrize(
+    ("model", "tool", "reasoning"),
+    [
+        ("Qwen/Qwen3-8B", "hermes", "qwen3"),
+        ("qwen/QWEN3.5-9B", "qwen3_coder", "qwen3"),
+        ("Qwen/Qwen2.5-7B-Instruct", "hermes", None),
+        ("meta-llama/Llama-3.1-8B-Instruct", "llama3_json", None),
+        (MANIFEST.models[0].id.lower(), MANIFEST.models[0].tool_parser, MANIFEST.models[0].reasoning_parser),
+    ],
+)
+def test_parsers_follow_the_name(model: str, tool: str, reasoning: str | None) -> None:
+    parser = MANIFEST.parser(model)
+    assert parser
+    assert (parser.tool, parser.reasoning) == (tool, reasoning)
+
+
+def test_an_unknown_family_has_no_parsers() -> None:
+    assert MANIFEST.parser("acme/model") is None
+
+
+def test_examples_obey_their_own_rules() -> None:
+    import jsonschema
+
+    for option in MANIFEST.options:
+        if option.example is not None:
+            jsonschema.validate(option.example, option.schema_())
+
+
+def test_the_appliance_keeps_the_manifest_above_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "marketplace.yaml").write_text((manifest.REPOSITORY / "marketplace.yaml").read_text())
+    monkeypatch.setattr(manifest, "REPOSITORY", tmp_path / "lib")
+    assert manifest.load() == MANIFEST
+
+
+def test_a_broken_rule_is_named_with_its_place(tmp_path: Path) -> None:
+    content = yaml.safe_load((manifest.REPOSITORY / "marketplace.yaml").read_text())
+    content["ports"]["chat"]["port"] = 70000
+    file = tmp_path / "marketplace.yaml"
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ManifestError, match=r"marketplace.yaml: ports\.chat\.port: .*65535"):
+        manifest.load(file)
+
+
+@pytest.mark.parametrize(("text", "reason"), [("a: [", "not YAML"), (None, "cannot be read")])
+def test_an_unreadable_manifest_is_explained(tmp_path: Path, text: str | None, reason: str) -> None:
+    file = tmp_path / "marketplace.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(ManifestError, match=reason):
+        manifest.load(file)
