@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ from aisandbox.instance.engine_files import (
     read_config,
     wait_for_config,
 )
+from aisandbox.instance.engine_watch import describe
 
 FIX = "aisandbox configure --model …; aisandbox logs vllm"
 REASON = "AISANDBOX_ENGINE_REASON"
@@ -42,6 +44,7 @@ class Settings:
     plain: bool
     baked_cache: Path
     timeout: float
+    retry: float
 
     @classmethod
     def from_environment(cls, cpu: bool) -> Settings:
@@ -53,6 +56,8 @@ class Settings:
             baked_cache=Path(get("AISANDBOX_BAKED_CACHE", "/opt/aisandbox/cache/vllm")),
             # A fork that hangs is what this guards against; large models load and compile for long on a GPU.
             timeout=float(get("AISANDBOX_ENGINE_TIMEOUT", "600" if cpu else "1800")),
+            # A model that cannot be served would otherwise keep a core busy with its restarts.
+            retry=float(get("AISANDBOX_ENGINE_RETRY", "30")),
         )
 
 
@@ -107,7 +112,7 @@ class Engine:
             engine_start.import_vllm(self.cpu)
         except Exception as error:
             traceback.print_exc()
-            self._fall_back(engine_start.describe(error))
+            self._fall_back(describe(error))
         engine_start.freeze_heap()
         config = self._wait()
         self.status.config = config.digest
@@ -127,7 +132,7 @@ class Engine:
                 build_argv(config, self.settings.port, "fast", self.cpu), self.settings.timeout, healthy
             )
         except (Exception, SystemExit) as error:
-            reason = engine_start.describe(error)
+            reason = describe(error)
             if served:
                 self.status.publish("serve", "failed", f"Restarting: {reason}", "aisandbox logs vllm")
                 return 1
@@ -155,6 +160,7 @@ class Engine:
         if previous.get("state") == "failed" and previous.get("config") == config.digest:
             # A retry of the same: keep showing the error instead of blinking between "failed" and "running".
             self.status.publish("load", "failed", str(previous.get("message")), FIX)
+            time.sleep(self.settings.retry)
         else:
             self.status.publish("load", "running", message)
 

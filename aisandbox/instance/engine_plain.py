@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from types import FrameType
 
-from aisandbox.instance.engine_start import die_with_parent, is_healthy
+from aisandbox.instance.engine_watch import die_with_parent, is_healthy, last_error
 
 SERVER = "vllm.entrypoints.openai.api_server"
 LINES_KEPT = 400
 STOP_SECONDS = 10
 WATCH_SECONDS = 0.25
-
-_ERROR = re.compile(r"(?:^|[\s\]])(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception)): (.+)$")
-_DETAIL = re.compile(r"^(?:\s+Value error, |\S+: error: )(.+?)(?: \[type=.*)?$")  # of pydantic, of argparse
-_CONSEQUENCE = re.compile(r"See root cause above|EngineDeadError")
-
-
-def last_error(lines: Iterable[str]) -> str:
-    """The last line that names a cause; empty when none does."""
-    found = ""
-    for line in lines:
-        if _CONSEQUENCE.search(line):
-            continue
-        if match := _DETAIL.match(line):
-            found = match[1]
-        elif match := _ERROR.search(line.rstrip()):
-            found = f"{match[1]}: {match[2]}"
-    return found
 
 
 class Terminated(Exception):

@@ -6,7 +6,6 @@ Only this module imports vLLM, and only inside functions: the rest of the engine
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import importlib
 import multiprocessing
@@ -15,12 +14,12 @@ import shutil
 import signal
 import time
 from collections.abc import Callable
-from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-PR_SET_PDEATHSIG = 1
+from aisandbox.instance.engine_watch import describe, die_with_parent, is_healthy
+
 WATCH_SECONDS = 0.5
 
 MODULES = (
@@ -86,29 +85,6 @@ def freeze_heap() -> None:
     """Exempt what is loaded from garbage collection: faster collections, and the fork shares its memory."""
     gc.freeze()
     gc.enable()
-
-
-def is_healthy(port: int) -> bool:
-    """Whether the API server answers its health check."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def describe(error: BaseException) -> str:
-    """One line: the exception and the first line that says something."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill this process when its parent ends, however it ends."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def prepare_fork() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import engine_args, engine_plain, engine_start
+from aisandbox.instance import engine_args, engine_start, engine_watch
 from aisandbox.instance.engine_files import (
     ConfigError,
     EngineConfig,
@@ -216,9 +216,9 @@ def test_the_baked_cache_is_copied_once(tmp_path: Path) -> None:
 
 def test_the_cause_is_found_in_the_output() -> None:
     core = "(EngineCore pid=7) ERROR 11-22 07:15:48 [core.py:1506] "
-    assert engine_plain.last_error([]) == ""
-    assert engine_plain.last_error(["INFO: all is well", "Route: /error: x"]) == ""
-    assert engine_plain.last_error(
+    assert engine_watch.last_error([]) == ""
+    assert engine_watch.last_error(["INFO: all is well", "Route: /error: x"]) == ""
+    assert engine_watch.last_error(
         [
             core + "Traceback (most recent call last):",
             core + "ValueError: To serve at least one request with the model's max seq len (9999) ...",
@@ -227,18 +227,28 @@ def test_the_cause_is_found_in_the_output() -> None:
         ]
     ).startswith("ValueError: To serve at least one request")
     assert (
-        engine_plain.last_error(
+        engine_watch.last_error(
             [
                 "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
-                "  Value error, The checkpoint has model type `x`. [type=value_error, input_value=ArgsKwargs(",
+                "  Value error, The checkpoint has model type `x`. [type=value_error, input_value=Args(",
                 "    For further information visit https://errors.pydantic.dev/2.12/v/value_error",
             ]
         )
         == "The checkpoint has model type `x`."
     )
-    assert engine_plain.last_error(["api_server.py: error: unrecognized arguments: --nonsense"]) == (
+    assert engine_watch.last_error(["api_server.py: error: unrecognized arguments: --nonsense"]) == (
         "unrecognized arguments: --nonsense"
     )
+
+
+def test_an_exception_is_told_in_one_line() -> None:
+    assert engine_watch.describe(KeyError()) == "KeyError"
+    assert engine_watch.describe(TimeoutError("late")) == "TimeoutError: late"
+    assert (
+        engine_watch.describe(ValueError("1 error for Config\n  Value error, too long [type=x]"))
+        == "too long"
+    )
+    assert engine_watch.describe(RuntimeError("See root cause above.")).startswith("RuntimeError: See")
 
 
 # process control
@@ -262,6 +272,7 @@ def start_engine(tmp_path: Path) -> Iterator[StartEngine]:
             "PYTHONPATH": f"{tmp_path / 'python'}:{REPOSITORY}",
             "AISANDBOX_RUN": str(tmp_path / "run"),
             "AISANDBOX_API_PORT": str(port),
+            "AISANDBOX_ENGINE_RETRY": "0.2",
             "VLLM_CACHE_ROOT": str(tmp_path / "cache"),
         }
         process = subprocess.Popen(
