@@ -13,6 +13,7 @@ import typer
 from aisandbox import manifest as manifests
 
 if TYPE_CHECKING:
+    from aisandbox.instance.configure import Outcome
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest
 
@@ -92,7 +93,7 @@ def configure(
 
     places, manifest = context.obj.places, context.obj.manifest
     if boot:
-        configuring.apply_safely(places, manifest)
+        _tell(configuring.apply_safely(places, manifest))
         return
     _need_root(places)
     try:
@@ -109,8 +110,7 @@ def configure(
         _say(f"{invalid} {invalid.fix} Nothing was changed.")
         raise typer.Exit(BAD_INPUT) from None
     outcome = configuring.apply(places, manifest)
-    for problem in outcome.plan.problems:
-        _say(f"{problem}. {problem.fix}")
+    _tell(outcome)
     services = configuring.services_to_restart(places, outcome)
     if not outcome.changed and not services:
         print("Nothing changed.")
@@ -205,6 +205,12 @@ def _assignment(text: str) -> tuple[str, str]:
     if not equals:
         raise InvalidOptionError(f"--set {text} has no value.", "Write it as --set KEY=VALUE.")
     return key.strip(), value
+
+
+def _tell(outcome: Outcome) -> None:
+    for problem in outcome.plan.problems:
+        _say(f"{problem}. {problem.fix}")
+    _say(f"Configured to serve {outcome.plan.model}.")
 
 
 def _say(text: str) -> None:

@@ -39,7 +39,7 @@ class Outcome:
 
 def apply(places: Places, manifest: Manifest) -> Outcome:
     """Read the choice, plan, and bring every rendered file up to date."""
-    report = Reporter(places.status("configure"))
+    report = Reporter(places.status("configure"), quiet=True)
     given, found = options.read(places, manifest)
     decided = plan.decide(given, found, manifest, hardware.find(places))
     changed = _write(places, manifest, given, decided)
@@ -64,7 +64,7 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
         )
         decided = plan.decide(Choice(), (problem,), manifest, hardware.find(places))
         files.write_json(places.plan, decided.model_dump(mode="json"))
-        Reporter(places.status("configure")).failed("configure", str(problem), problem.fix)
+        Reporter(places.status("configure"), quiet=True).failed("configure", str(problem), problem.fix)
         return Outcome(decided, (places.plan.name,))
 
 
@@ -101,7 +101,7 @@ def edit(places: Places, manifest: Manifest, values: Mapping[str, str], unset: t
     after: dict[str, Any] = dict(own.values)
     for key in (*values, *unset):
         if key not in manifest.options_by_key:
-            raise InvalidOptionError(f"There is no option {key}.", options.nearest(key, manifest))
+            raise InvalidOptionError(f"There is no option {key}.", options.advice(key, manifest))
     for key, raw in values.items():
         option = manifest.options_by_key[key]
         try:

@@ -26,6 +26,7 @@ from huggingface_hub.errors import (
 )
 
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
+from aisandbox.instance.places import cache_name
 
 GIVE_ACCESS = "sudo aisandbox configure --set hf_token=hf_…"
 CHOOSE = "sudo aisandbox configure --model ORGANISATION/NAME"
@@ -33,6 +34,9 @@ SMALL_FILES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
 OTHER_FORMATS = {"original", "metal", "onnx", "openvino", "coreml"}
 """Folders that publishers keep copies of the weights in, for other programs than vLLM."""
 REPORT_SECONDS = 0.5
+ESTIMATE_AFTER_SECONDS = 2.0
+"""Before that, a speed says nothing about the time left."""
+CHUNK_BYTES = 1024**2
 FREE_BYTES_KEPT = 512 * 1024**2
 """Disk space that a download must leave for everything else."""
 
@@ -122,9 +126,11 @@ def _fetch(request: Request, cache: Path, on_progress: Callable[[Progress], None
         )
     cache.mkdir(parents=True, exist_ok=True)
     total = sum(sizes[name] for name in names)
-    folder = cache / f"models--{request.model.replace('/', '--')}" / "snapshots" / str(info.sha)
+    folder = cache / cache_name(request.model) / "snapshots" / str(info.sha)
     here = _bytes_here(folder, {name: sizes[name] for name in names})
     _check_space(cache, total - here, request)
+    # The library reports and resumes by the chunk; its own 10 MB are many seconds on a slow line.
+    constants.DOWNLOAD_CHUNK_SIZE = CHUNK_BYTES
     meter = _Meter(total, here, on_progress)
     downloaded = snapshot_download(
         request.model,
@@ -229,8 +235,9 @@ class _Meter:
             self._reported = now
             fresh = max(self._received.values())
             done = min(self._here + int(fresh), self._total)
-            speed = fresh / max(now - self._started, 0.001)
-            eta = (self._total - done) / speed if speed else None
+            elapsed = max(now - self._started, 0.001)
+            speed = fresh / elapsed
+            eta = (self._total - done) / speed if speed and elapsed >= ESTIMATE_AFTER_SECONDS else None
             self._on_progress(Progress(done, self._total, round(speed), eta if eta is None else round(eta, 1)))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from aisandbox.instance import files
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
-from aisandbox.instance.places import Places
+from aisandbox.instance.places import Places, cache_name, cached_model
 from aisandbox.instance.plan import Plan, Serving
 from aisandbox.instance.report import Reporter
 
@@ -52,7 +52,7 @@ def _fall_back(places: Places, plan: Plan) -> str | None:
     """Keep what is being served, else serve the fallback. Returns what is served then, if anything can be."""
     current = files.read_json(places.engine)
     if current:
-        return str(current["served_names"][0])
+        return cached_model(current["model"])
     fallback = plan.fallback
     if plan.embedded:
         return None
@@ -72,7 +72,7 @@ def _embedded(places: Places, serving: Serving) -> Path:
     Raises:
         UnobtainableError: the image has no such model, or it cannot be copied.
     """
-    name = f"models--{serving.model.replace('/', '--')}"
+    name = cache_name(serving.model)
     baked, kept = places.baked_models / name, places.hub_cache / name
     try:
         commit = (baked / "refs" / "main").read_text().strip()

@@ -55,7 +55,12 @@ class Source:
 
 def sources(places: Places) -> list[Source]:
     """Every place that gives options, the most important first."""
-    return [*_options_file(places), *_cloud_config(places)]
+    own = list(_options_file(places))
+    given = [*own, *_cloud_config(places)]
+    # User-data cannot be corrected after the deployment; who has chosen in the file since has dealt with it.
+    if not any(source.values for source in own):
+        given.append(Source("user-data", problems=tuple(_ignored_parts(places))))
+    return given
 
 
 def choose(given: list[Source], manifest: Manifest) -> tuple[Choice, tuple[Problem, ...]]:
@@ -63,17 +68,17 @@ def choose(given: list[Source], manifest: Manifest) -> tuple[Choice, tuple[Probl
     decided: dict[str, str | int | None] = {}
     problems = [problem for source in given for problem in source.problems]
     for source in given:
+        earlier = set(decided)  # what a more important source has settled is no problem any more
         for key, raw in source.values.items():
             option = manifest.options_by_key.get(key)
             if option is None:
-                problems.append(_unknown(key, source.name, manifest))
-                continue
-            try:
-                value = check(option, raw)
-            except InvalidOptionError as invalid:
-                problems.append(problem(option, raw, invalid, source.name))
-            else:
-                decided.setdefault(key, value)
+                if nearest(key, manifest) not in earlier:
+                    problems.append(_unknown(key, source.name, manifest))
+            elif key not in earlier:
+                try:
+                    decided[key] = check(option, raw)
+                except InvalidOptionError as invalid:
+                    problems.append(problem(option, raw, invalid, source.name))
     return Choice.model_validate(decided), tuple(problems)
 
 
@@ -132,23 +137,23 @@ def problem(option: Option, raw: object, invalid: InvalidOptionError, source: st
     )
 
 
-def nearest(key: str, manifest: Manifest) -> str:
-    """Advice for a key that is no option: the option with the nearest name, else all of them."""
-    close = difflib.get_close_matches(key, manifest.options_by_key, n=1, cutoff=0.5)
-    if close:
-        return f"Did you mean {close[0]}?"
+def nearest(key: object, manifest: Manifest) -> str | None:
+    """The option whose name is nearest to a key that is none."""
+    close = difflib.get_close_matches(str(key), manifest.options_by_key, n=1, cutoff=0.5)
+    return close[0] if close else None
+
+
+def advice(key: object, manifest: Manifest) -> str:
+    """What to do about a key that is no option."""
+    near = nearest(key, manifest)
+    if near:
+        return f"Did you mean {near}? Command: sudo aisandbox configure --set {near}=VALUE"
     return f"The options are {', '.join(manifest.options_by_key)}."
 
 
-def _unknown(key: str, source: str, manifest: Manifest) -> Problem:
+def _unknown(key: object, source: str, manifest: Manifest) -> Problem:
     # The value is left out: it may be a secret under a misspelt key.
-    return Problem(
-        option=str(key)[:50],
-        value=None,
-        reason="there is no such option",
-        fix=nearest(str(key), manifest),
-        source=source,
-    )
+    return Problem(option=str(key)[:50], reason="there is no such option", fix=advice(key, manifest), source=source)
 
 
 def _parse(text: str, name: str) -> tuple[Any, Problem | None]:
@@ -209,7 +214,6 @@ def _cloud_config(places: Places) -> Iterator[Source]:
             if path.exists():
                 value, _ = _parse(path.read_text(encoding="utf-8", errors="replace"), name)
                 yield _mapping(value.get(SECTION) if isinstance(value, dict) else None, name)
-    yield Source("user-data", problems=tuple(_ignored_parts(places)))
 
 
 def _ignored_parts(places: Places) -> Iterator[Problem]:

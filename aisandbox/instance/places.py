@@ -7,6 +7,19 @@ from pathlib import Path
 
 from aisandbox.manifest import Manifest
 
+MODEL_PREFIX = "models--"
+
+
+def cache_name(model: str) -> str:
+    """Name of a model's folder in a Hugging Face cache."""
+    return MODEL_PREFIX + model.replace("/", "--")
+
+
+def cached_model(path: str) -> str | None:
+    """The model that a path into a Hugging Face cache belongs to."""
+    name = next((part for part in Path(path).parts if part.startswith(MODEL_PREFIX)), None)
+    return name.removeprefix(MODEL_PREFIX).replace("--", "/", 1) if name else None
+
 
 @dataclass(frozen=True)
 class Places:

@@ -18,13 +18,14 @@ def now() -> str:
 
 
 class Reporter:
-    """Writes the status file of one service, and a journal line whenever the message changes.
+    """Writes the status file of one service, and a journal line whenever the message changes (unless `quiet`).
 
     `phase` names the step at hand; `since` in the file is when its state was entered.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, quiet: bool = False) -> None:
         self._path = path
+        self._quiet = quiet
         self._since = now()
         self._state: State | None = None
         self._message = ""
@@ -43,7 +44,8 @@ class Reporter:
             self._state, self._since = state, now()
         if message != self._message:
             self._message = message
-            print(f"{message} {fix}".strip(), file=sys.stderr, flush=True)
+            if not self._quiet:
+                print(f"{message} {fix}".strip(), file=sys.stderr, flush=True)
         entry = {
             "phase": phase,
             "state": state,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from aisandbox.instance import files, systemd
 from aisandbox.instance.notices import Problem, SecurityWarning, warnings
-from aisandbox.instance.places import Places
+from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.report import State, now
 from aisandbox.manifest import Manifest, Part
 
@@ -108,7 +108,7 @@ def compose(places: Places, manifest: Manifest) -> Overview:
         version=(files.read_json(places.release) or {}).get("version", manifest.product.version),
         state="ready" if ready else "failed" if failed else "starting",
         model=plan.get("model"),
-        serving=next(iter(engine.get("served_names", ())), None),
+        serving=cached_model(engine.get("model", "")),
         phases=phases,
         endpoints=endpoints,
         services=units,
@@ -154,7 +154,7 @@ def _problems(plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[syst
     # The plan's problems are what `configure` failed on.
     for phase in phases:
         if phase.state == "failed" and phase.phase != "configure":
-            found.append(Problem(reason=phase.message, fix=phase.fix, source=phase.phase))
+            found.append(Problem(reason=phase.message, fix=phase.fix))
     for unit in units:
         if unit.active == "failed":
             reason = f"{unit.name} has failed ({unit.result})"

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from huggingface_hub import constants
 
 from aisandbox.instance import configure, engine_sync, files, hub, model, systemd
 from aisandbox.instance.errors import UnobtainableError
@@ -145,6 +144,7 @@ def test_an_incomplete_model_is_completed(places: Places, server: Hub, damage: s
 
 def test_progress_is_reported(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(hub, "ESTIMATE_AFTER_SECONDS", 0.0)
     seen: list[hub.Progress] = []
     request = hub.Request("acme/tiny", "main", server.endpoint, None)
     hub.fetch(request, places.hub_cache, seen.append)
@@ -156,7 +156,7 @@ def test_progress_is_reported(places: Places, server: Hub, monkeypatch: pytest.M
 
 
 def test_an_interrupted_download_resumes(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 64 * 1024)
+    monkeypatch.setattr(hub, "CHUNK_BYTES", 64 * 1024)
     server.faults.cut_after = len(WEIGHTS) // 2
     choose(places, server)
     model.fetch(places, Naps())
@@ -236,7 +236,7 @@ def test_what_is_served_stays_when_the_next_model_fails(places: Places, server: 
     choose(places, server)
     model.fetch(places)
     before = places.engine.read_bytes()
-    choose(places, server, model="acme/tinny")
+    choose(places, server, model="acme/tinny", served_name="mine")
     model.fetch(places)
     assert places.engine.read_bytes() == before
     assert "Serving acme/tiny instead" in status(places)["message"]

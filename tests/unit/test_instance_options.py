@@ -164,7 +164,7 @@ def test_secrets_never_show(places: Places) -> None:
 def test_an_unknown_option_suggests_the_nearest(places: Places) -> None:
     appliance.options(places, "modle: Org/Name\nzzz: 1\n")
     _, (near, far) = options.read(places, MANIFEST)
-    assert near.fix == "Did you mean model?"
+    assert near.fix == "Did you mean model? Command: sudo aisandbox configure --set model=VALUE"
     assert far.fix.startswith("The options are model, revision")
 
 
@@ -196,6 +196,14 @@ def test_a_part_that_cloud_init_dropped_is_reported(places: Places) -> None:
     assert choice.model == "Org/One"
     assert problem.source == "user-data, part-002"
     assert problem.reason.startswith("line 3: not YAML")
+
+
+def test_what_the_user_settled_in_the_file_is_no_problem_any_more(places: Places) -> None:
+    appliance.options(places, "model: File/Model\nmax_model_len: 4096\n")
+    appliance.cloud_config(places, "#cloud-config\naisandbox: {model: typo, max_model_leng: 5, zzz: 1}\n")
+    appliance.cloud_config(places, MULTIPART, "user-data.txt.i")
+    choice, (problem,) = options.read(places, MANIFEST)
+    assert (choice.model, problem.option) == ("File/Model", "zzz")
 
 
 def test_user_data_without_its_first_line_is_reported(places: Places) -> None:
