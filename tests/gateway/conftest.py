@@ -1,0 +1,39 @@
+"""Fixtures: a gateway for each module, and one Open WebUI behind a gateway for the whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.gateway.installation import OpenWebUI
+from tests.gateway.stack import Gateway, running_gateway
+from tests.gateway.upstream import Upstream
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+    with running_gateway(tmp_path_factory.mktemp("gateway")) as running:
+        yield running
+
+
+@pytest.fixture
+def ready(gateway: Gateway) -> Iterator[Path]:
+    """The flag that the model serves."""
+    flag = gateway.www / "ready"
+    flag.touch()
+    yield flag
+    flag.unlink(missing_ok=True)
+
+
+@pytest.fixture(scope="session")
+def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
+    """Real Open WebUI behind its gateway, with a model server that is none."""
+    with (
+        running_gateway(tmp_path_factory.mktemp("chat")) as gateway,
+        Upstream(gateway.port("api_upstream")) as vllm,
+        OpenWebUI(gateway, vllm) as open_webui,
+    ):
+        (gateway.www / "ready").touch()
+        yield open_webui

@@ -1,0 +1,99 @@
+"""Real Open WebUI, set up and started as on the appliance, with every network connection that it makes on record."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shlex
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Self
+
+import httpx
+
+from tests.gateway.stack import Gateway, render
+from tests.gateway.upstream import MODEL, Upstream
+
+PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
+
+
+def environment(gateway: Gateway, **secret: str) -> dict[str, str]:
+    """The rendered environment file, read nearly as systemd reads it."""
+    plan = SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False)
+    text = render("open-webui.env.j2", manifest=gateway.manifest, plan=plan, secrets=secret)
+    words = (word for line in text.splitlines() if not line.startswith("#") for word in shlex.split(line))
+    return dict(word.split("=", 1) for word in words)
+
+
+@dataclass
+class OpenWebUI:
+    """One installation, which can be restarted; use it as a context manager."""
+
+    gateway: Gateway
+    vllm: Upstream
+    admin_password: str = field(default_factory=secrets.token_hex)
+    secret_key: str = field(default_factory=secrets.token_hex)
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def program(self) -> Path:
+        """`open-webui` of the environment under test."""
+        return Path(os.environ["AISANDBOX_OPEN_WEBUI_ENV"]) / "bin" / "open-webui"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return environment(self.gateway, webui_secret_key=self.secret_key, admin_password=self.admin_password)
+
+    @property
+    def trace(self) -> Path:
+        return self.gateway.folder / "connections"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        settings = self.settings
+        home = Path(settings["HOME"])
+        home.mkdir(parents=True, exist_ok=True)
+        port = self.gateway.port("chat_upstream")
+        watch = ["strace", "--seccomp-bpf", "-f", "-qq", "-e", "trace=connect", "-o", str(self.trace)]
+        self.process = subprocess.Popen(
+            [*watch, str(self.program), "serve", "--host", "127.0.0.1", "--port", str(port)],
+            cwd=home,
+            env={"PATH": "/usr/bin:/bin", **settings},
+            stdout=(self.gateway.folder / "open-webui.log").open("ab"),
+            stderr=subprocess.STDOUT,
+        )
+        self._wait(self.gateway.url("chat_upstream", "/ready"))
+
+    def stop(self) -> None:
+        if self.process:
+            # The traced program, for strace itself ends with it.
+            subprocess.run(["pkill", "-TERM", "-P", str(self.process.pid)], check=True)
+            self.process.wait(20)
+            self.process = None
+
+    def peers(self) -> set[tuple[str, int]]:
+        """Addresses and ports of every connection tried so far, DNS look-ups included."""
+        return {(address, int(port)) for port, address in PEER.findall(self.trace.read_text())}
+
+    def _wait(self, url: str) -> None:
+        deadline = time.monotonic() + 180
+        while time.monotonic() < deadline:
+            if self.process and self.process.poll() is not None:
+                raise RuntimeError((self.gateway.folder / "open-webui.log").read_text()[-3000:])
+            try:
+                if httpx.get(url).status_code == 200:
+                    return
+            except httpx.TransportError:
+                pass
+            time.sleep(0.1)
+        raise TimeoutError(f"{url} does not answer after 180 s")

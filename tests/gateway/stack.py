@@ -1,0 +1,101 @@
+"""The gateway as it is shipped: real nginx, rendered templates, on loopback ports and in a folder of the test's own."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import jinja2
+
+from aisandbox import manifest
+from aisandbox.manifest import Manifest
+
+TEMPLATES = manifest.REPOSITORY / "templates"
+SITES = ("chat", "api")
+_ports = count(18200)
+
+
+def render(template: str, **variables: object) -> str:
+    environment = jinja2.Environment(  # noqa: S701 - configuration, not HTML from strangers
+        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+    )
+    return environment.get_template(template).render(**variables)
+
+
+def wait_for_port(port: int, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise TimeoutError(f"nothing listens on port {port} after {seconds} s")
+
+
+@dataclass(frozen=True)
+class Gateway:
+    """A running gateway, and the upstream ports and folders that it looks at."""
+
+    manifest: Manifest
+    folder: Path
+
+    def url(self, port: str, path: str = "") -> str:
+        return f"http://127.0.0.1:{self.port(port)}{path}"
+
+    def port(self, name: str) -> int:
+        return self.manifest.ports[name].port
+
+    @property
+    def www(self) -> Path:
+        """Where the status publisher writes `status.json` and, once the model serves, `ready`."""
+        return self.manifest.paths.run / "www"
+
+    def log(self) -> str:
+        return (self.folder / "access.log").read_text() + (self.folder / "error.log").read_text()
+
+
+def _manifest(folder: Path) -> Manifest:
+    """The real manifest with ports and places of this test's own."""
+    real = manifest.load()
+    ports = {name: port.model_copy(update={"port": next(_ports)}) for name, port in real.ports.items()}
+    places = {name: folder / name for name in ("opt", "etc", "data", "run")}
+    return real.model_copy(update={"ports": ports, "paths": real.paths.model_copy(update=places)})
+
+
+def _configure(folder: Path, here: Manifest) -> Path:
+    variables = {"manifest": here.model_dump(mode="json", by_alias=True), "gateway_logs": str(folder)}
+    (folder / "aisandbox").mkdir()
+    for site in SITES:
+        (folder / "aisandbox" / f"{site}.conf").write_text(render(f"nginx/{site}.conf.j2", **variables))
+    for place in (here.paths.opt / "www", here.paths.run / "www"):
+        place.mkdir(parents=True)
+    (here.paths.opt / "www" / "progress.html").write_text(render("progress/progress.html.j2", **variables))
+    configuration = folder / "nginx.conf"
+    configuration.write_text(render("nginx/nginx.conf.j2", **variables))
+    return configuration
+
+
+@contextmanager
+def running_gateway(folder: Path) -> Iterator[Gateway]:
+    if not shutil.which("nginx"):
+        raise FileNotFoundError("nginx is missing: apt-get install nginx-light")
+    # nginx's workers are not root, and pytest's folders are private.
+    for parent in (folder, *folder.parents[:2]):
+        parent.chmod(0o755)
+    here = _manifest(folder)
+    command = ["nginx", "-c", str(_configure(folder, here)), "-g", f"daemon off; pid {folder}/nginx.pid;"]
+    subprocess.run([*command, "-t"], check=True, capture_output=True)
+    process = subprocess.Popen(command)
+    try:
+        wait_for_port(here.ports["chat"].port)
+        yield Gateway(here, folder)
+    finally:
+        process.terminate()
+        process.wait(10)

@@ -1,0 +1,150 @@
+"""The API port: which routes pass, what refusals look like, and that streams stream."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import httpx
+import pytest
+
+from tests.gateway.stack import Gateway
+from tests.gateway.upstream import ANSWER, Upstream
+
+ALLOWED = [
+    ("GET", "/health"),
+    ("GET", "/ready"),
+    ("GET", "/version"),
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/organisation/name"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/completions"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/responses"),
+    ("GET", "/v1/responses/resp_1"),
+    ("POST", "/v1/responses/resp_1/cancel"),
+]
+
+# Routes of vLLM that would give away, change or stop something, and tricks to reach them.
+CLOSED = [
+    "/",
+    "/invocations",
+    "/tokenize",
+    "/detokenize",
+    "/metrics",
+    "/docs",
+    "/openapi.json",
+    "/load",
+    "/ping",
+    "/scale_elastic_ep",
+    "/collective_rpc",
+    "/reset_prefix_cache",
+    "/sleep",
+    "/pause",
+    "/server_info",
+    "/inference/v1/generate",
+    "/v1/load_lora_adapter",
+    "/v1/chat/completions/render",
+    "/v1/chat/completions/batch",
+    "/v1/models/../../tokenize",
+    "/v1/models/%2e%2e/%2e%2e/metrics",
+    "/v1/models/..%2f..%2fmetrics",
+    "//metrics",
+    "/health/",
+]
+
+
+@pytest.fixture(scope="module")
+def vllm(gateway: Gateway) -> Iterator[Upstream]:
+    with Upstream(gateway.port("api_upstream")) as upstream:
+        yield upstream
+
+
+def call(gateway: Gateway, method: str, path: str, **options: object) -> httpx.Response:
+    url = httpx.URL(gateway.url("api"), raw_path=path.encode())
+    return httpx.request(method, url, **options)  # type: ignore[arg-type]
+
+
+def error(response: httpx.Response) -> dict[str, object]:
+    """The error in a response, which must have exactly the shape of OpenAI's."""
+    assert response.headers["Content-Type"] == "application/json"
+    data = response.json()
+    assert list(data) == ["error"] and set(data["error"]) == {"message", "type", "param", "code"}
+    fields: dict[str, object] = data["error"]
+    return fields
+
+
+@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def test_allowed_routes_pass(gateway: Gateway, vllm: Upstream, method: str, path: str) -> None:
+    assert call(gateway, method, path, json={} if method == "POST" else None).status_code == 200
+    arrived = vllm.seen[-1]
+    assert (arrived.method, arrived.path) == (method, "/health" if path == "/ready" else path)
+
+
+@pytest.mark.parametrize("path", CLOSED)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_everything_else_is_unknown(gateway: Gateway, vllm: Upstream, method: str, path: str) -> None:
+    before = len(vllm.seen)
+    response = call(gateway, method, path)
+    assert response.status_code == 404
+    assert error(response)["code"] == "unknown_url"
+    assert len(vllm.seen) == before
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allow"),
+    [("POST", "/v1/models", "GET"), ("GET", "/v1/chat/completions", "POST"), ("DELETE", "/v1/responses/resp_1", "GET")],
+)
+def test_wrong_method(gateway: Gateway, vllm: Upstream, method: str, path: str, allow: str) -> None:
+    response = call(gateway, method, path)
+    assert response.status_code == 405
+    assert response.headers["Allow"] == allow
+    assert error(response)["code"] == "method_not_supported"
+
+
+def test_other_web_pages_may_not_call_it(gateway: Gateway, vllm: Upstream) -> None:
+    origin = {"Origin": "https://elsewhere.example"}
+    assert call(gateway, "OPTIONS", "/v1/chat/completions", headers=origin).status_code == 405
+    assert "access-control-allow-origin" not in call(gateway, "GET", "/v1/models", headers=origin).headers
+
+
+def test_keys_and_sizes_pass_through(gateway: Gateway, vllm: Upstream) -> None:
+    body = b"x" * (8 << 20)
+    headers = {"Authorization": "Bearer sk-secret"}
+    assert call(gateway, "POST", "/v1/completions", content=body, headers=headers).json()["length"] == len(body)
+    assert vllm.seen[-1].header("Authorization") == ["Bearer sk-secret"]
+
+
+def test_too_large(gateway: Gateway, vllm: Upstream) -> None:
+    response = call(gateway, "POST", "/v1/completions", content=b"x" * (64 << 20) + b"x")
+    assert response.status_code == 413
+    assert error(response)["code"] == "request_too_large"
+
+
+def test_streams_arrive_piece_by_piece(gateway: Gateway, vllm: Upstream) -> None:
+    url = gateway.url("api", "/v1/chat/completions")
+    arrivals = []
+    with httpx.stream("POST", url, json={"stream": True, "messages": []}) as response:
+        for line in response.iter_lines():
+            if line.startswith("data: {"):
+                arrivals.append(time.monotonic())
+    assert len(arrivals) == len(ANSWER.split(" ")) + 1
+    gaps = [later - earlier for earlier, later in pairwise(arrivals[:-1])]
+    assert min(gaps) > vllm.pause / 4
+
+
+def test_nothing_private_is_logged(gateway: Gateway, vllm: Upstream) -> None:
+    secrets = {
+        "params": {"q": "secret-query"},
+        "json": {"prompt": "secret-prompt"},
+        "headers": {"Authorization": "secret-key"},
+    }
+    call(gateway, "POST", "/v1/completions", **secrets)
+    log = gateway.log()
+    assert "POST /v1/completions" in log
+    assert "secret" not in log
+
+
+def test_no_version_is_told(gateway: Gateway, vllm: Upstream) -> None:
+    assert call(gateway, "GET", "/v1/models").headers["Server"] == "nginx"

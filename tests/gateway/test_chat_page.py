@@ -1,0 +1,234 @@
+"""The chat page in a browser: real Open WebUI behind the gateway, and a model server that streams a fixed answer."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from tests.gateway.installation import OpenWebUI
+from tests.gateway.stack import Gateway
+from tests.gateway.upstream import ANSWER
+
+CHROMIUM = "/usr/bin/chromium"
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 60_000
+"""Milliseconds; the machine may be busy."""
+PDF_LINE = "The harbour of Kappel opens at dawn."
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    yield context.new_page()
+    context.close()
+
+
+def open_chat(page: Page, chat: OpenWebUI, path: str = "/") -> None:
+    page.goto(chat.gateway.url("chat", path))
+    expect(page.locator("#chat-input")).to_be_visible()
+
+
+def send(page: Page, text: str) -> None:
+    page.locator("#chat-input").click()
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/c/"))
+
+
+def pdf(text: str) -> bytes:
+    """The smallest PDF with a line of text."""
+    content = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
+    objects = [
+        b"<< /Type /Catalog /Pages 2 0 R >>",
+        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
+        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
+        b" /Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
+        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
+    ]
+    body = b"%PDF-1.4\n" + b"".join(b"%d 0 obj\n%s\nendobj\n" % pair for pair in enumerate(objects, 1))
+    return body + b"trailer << /Root 1 0 R /Size 5 >>\nstartxref\n0\n%%EOF\n"
+
+
+def test_a_message_and_its_answer(page: Page, chat: OpenWebUI) -> None:
+    open_chat(page, chat)
+    send(page, "Who are you?")
+    # It streams: the beginning is on the page before the end exists.
+    expect(page.get_by_text("Hello from")).to_be_visible()
+    expect(page.get_by_text(ANSWER)).to_be_visible()
+    page.screenshot(path=chat.gateway.folder / "chat.png")
+    page.reload()
+    expect(page.get_by_text(ANSWER)).to_be_visible()
+
+
+def test_the_model_gets_the_message_and_nothing_else(page: Page, chat: OpenWebUI) -> None:
+    open_chat(page, chat)
+    before = len(chat.vllm.chats())
+    send(page, "What is the capital of France?")
+    expect(page.get_by_text(ANSWER)).to_be_visible()
+    expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
+    asked = chat.vllm.chats()[before:]
+    message = {"role": "user", "content": "What is the capital of France?"}
+    assert [{key: body[key] for key in body if key != "model"} for body in asked] == [
+        {"stream": True, "messages": [message]}
+    ]
+
+
+def test_history_outlives_a_restart_and_can_be_searched(page: Page, chat: OpenWebUI) -> None:
+    open_chat(page, chat)
+    send(page, "Remember the word marmalade")
+    expect(page.get_by_text(ANSWER)).to_be_visible()
+    place = page.url
+    chat.stop()
+    chat.start()
+    page.goto(place)
+    expect(page.get_by_text(ANSWER)).to_be_visible()
+    page.get_by_role("button", name="Search").first.click()
+    page.keyboard.type("marmalade")
+    expect(page.get_by_role("dialog").get_by_text("marmalade").first).to_be_visible()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "content", "text"),
+    [
+        ("note.txt", "text/plain", b"The lighthouse keeper is called Ottilie.", "Ottilie"),
+        ("paper.pdf", "application/pdf", pdf(PDF_LINE), PDF_LINE),
+    ],
+)
+def test_documents_reach_the_model_whole(
+    page: Page, chat: OpenWebUI, name: str, kind: str, content: bytes, text: str
+) -> None:
+    open_chat(page, chat)
+    page.locator("input[type=file]").first.set_input_files({"name": name, "mimeType": kind, "buffer": content})
+    expect(page.get_by_text(name)).to_be_visible()
+    # The spinner of a file gives way to its size.
+    expect(page.get_by_text(re.compile(r"\d B"))).to_be_visible()
+    send(page, "What does the document say?")
+    expect(page.get_by_text(ANSWER)).to_be_visible()
+    assert text in json.dumps(chat.vllm.chats()[-1])
+
+
+def test_code_blocks_run_in_the_browser(page: Page, chat: OpenWebUI) -> None:
+    """Pyodide comes from this server, so it works without a network."""
+    open_chat(page, chat)
+    result = page.evaluate(
+        """async () => {
+            const { loadPyodide } = await import('/pyodide/pyodide.mjs');
+            const pyodide = await loadPyodide({ indexURL: '/pyodide/' });
+            return pyodide.runPython('6 * 7');
+        }"""
+    )
+    assert result == 42
+
+
+def test_settings_open(page: Page, chat: OpenWebUI) -> None:
+    open_chat(page, chat)
+    page.get_by_role("button", name="User menu").first.click()
+    page.get_by_role("menuitem", name="Settings").click()
+    expect(page.get_by_role("dialog")).to_be_visible()
+    page.screenshot(path=chat.gateway.folder / "settings.png")
+
+
+def test_the_banner_warns(page: Page, chat: OpenWebUI) -> None:
+    open_chat(page, chat)
+    expect(page.get_by_text("Anyone who reaches this address")).to_be_visible()
+
+
+STATUS = {
+    "started": 1000,
+    "now": 1075,
+    "phases": [
+        {"phase": "configure", "state": "done", "since": 1004, "updated": 1005, "message": "Serving Qwen/Qwen3-8B."},
+        {
+            "phase": "model",
+            "state": "running",
+            "since": 1005,
+            "message": "Fetching Qwen/Qwen3-8B",
+            "bytes_done": 6_400_000_000,
+            "bytes_total": 16_380_000_000,
+            "bytes_per_second": 118_000_000,
+            "eta_s": 84,
+        },
+        {"phase": "engine", "state": "waiting"},
+    ],
+    "log": ["07:13:20 model-00001-of-00005.safetensors"],
+}
+FAILED = {
+    "started": 1000,
+    "now": 1075,
+    "phases": [
+        {"phase": "configure", "state": "done", "since": 1004, "updated": 1005},
+        {
+            "phase": "model",
+            "state": "failed",
+            "since": 1005,
+            "updated": 1010,
+            "message": "There is no model Qwen/Qwen3-8C on the hub. Did you mean Qwen/Qwen3-8B?",
+            "fix": "sudo aisandbox configure --model Qwen/Qwen3-8B",
+        },
+        {"phase": "engine", "state": "waiting"},
+    ],
+}
+
+
+def publish(gateway: Gateway, status: object) -> None:
+    (gateway.www / "status.json").write_text(json.dumps(status))
+
+
+def test_progress_page_follows_the_status(page: Page, gateway: Gateway) -> None:
+    page.goto(gateway.url("chat"))
+    publish(gateway, STATUS)
+    expect(page.get_by_text("6.4 GB of 16.4 GB · 118 MB/s · about 1 min 24 s left")).to_be_visible()
+    expect(page.get_by_text("1 min 15 s since power-on")).to_be_visible()
+    expect(page.get_by_role("link", name="Go to the chat anyway")).to_be_hidden()
+    page.screenshot(path=gateway.folder / "progress.png", full_page=True)
+    publish(gateway, FAILED)
+    expect(page.get_by_text("sudo aisandbox configure --model Qwen/Qwen3-8B")).to_be_visible()
+    expect(page.get_by_role("status")).to_have_text("Fetch the model: failed.")
+    page.emulate_media(color_scheme="dark")
+    page.set_viewport_size({"width": 390, "height": 844})
+    page.screenshot(path=gateway.folder / "progress-failed.png", full_page=True)
+
+
+def test_progress_page_gives_way_by_itself(page: Page, chat: OpenWebUI) -> None:
+    flag = chat.gateway.www / "ready"
+    flag.unlink()
+    page.goto(chat.gateway.url("chat"))
+    expect(page.get_by_role("link", name="Go to the chat anyway")).to_be_visible()
+    flag.touch()
+    expect(page.locator("#chat-input")).to_be_visible()
+
+
+def test_progress_page_lets_people_through(page: Page, chat: OpenWebUI) -> None:
+    flag = chat.gateway.www / "ready"
+    flag.unlink()
+    try:
+        page.goto(chat.gateway.url("chat"))
+        page.get_by_role("link", name="Go to the chat anyway").click()
+        expect(page.locator("#chat-input")).to_be_visible()
+    finally:
+        flag.touch()
+
+
+def test_everything_stays_on_this_machine(chat: OpenWebUI) -> None:
+    """After all of the above: connections to the model server, and no others."""
+    assert chat.peers() == {("127.0.0.1", chat.gateway.port("api_upstream"))}

@@ -1,0 +1,112 @@
+"""The chat port in front of an upstream that tells what reached it: identities, origins, closed doors, uploads."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.gateway.stack import Gateway
+from tests.gateway.upstream import Upstream
+
+VISITOR = "visitor@aisandbox.invalid"
+
+
+@pytest.fixture(scope="module")
+def open_webui(gateway: Gateway) -> Iterator[Upstream]:
+    (gateway.www / "ready").touch()
+    with Upstream(gateway.port("chat_upstream")) as upstream:
+        yield upstream
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    ["X-Aisandbox-Visitor", "x-aisandbox-visitor", "X_Aisandbox_Visitor", "X-Aisandbox_Visitor", "X-AISANDBOX-VISITOR"],
+)
+def test_clients_cannot_name_themselves(gateway: Gateway, open_webui: Upstream, spelling: str) -> None:
+    headers = [(spelling, "administrator@aisandbox.invalid"), (spelling, "another"), (f"{spelling}-Name", "Boss")]
+    httpx.get(gateway.url("chat", "/api/config"), headers=headers)
+    arrived = [(name.lower().replace("_", "-"), value) for name, value in open_webui.seen[-1].headers]
+    assert [value for name, value in arrived if name == "x-aisandbox-visitor"] == [VISITOR]
+    assert [value for name, value in arrived if name == "x-aisandbox-visitor-name"] == ["Visitor"]
+
+
+@pytest.mark.parametrize(
+    "smuggled",
+    [
+        "X-Aisandbox-Visitor : administrator@aisandbox.invalid",
+        " X-Aisandbox-Visitor: administrator@aisandbox.invalid",
+        "X-Other: a\n\tb\nX-Aisandbox-Visitor: administrator@aisandbox.invalid",
+        "Connection: X-Aisandbox-Visitor\r\nX-Aisandbox-Visitor: administrator@aisandbox.invalid",
+    ],
+)
+def test_nor_with_odd_spelling(gateway: Gateway, open_webui: Upstream, smuggled: str) -> None:
+    before = len(open_webui.seen)
+    with socket.create_connection(("127.0.0.1", gateway.port("chat"))) as connection:
+        request = f"GET /api/config HTTP/1.1\r\nHost: here\r\n{smuggled}\r\nConnection: close\r\n\r\n"
+        connection.sendall(request.encode())
+        while connection.recv(65536):
+            pass
+    for seen in open_webui.seen[before:]:
+        assert seen.header("X-Aisandbox-Visitor") == [VISITOR]
+        assert not any("administrator" in value for _, value in seen.headers)
+
+
+@pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", "http://127.0.0.1:1", "http://evil-127.0.0.1"])
+@pytest.mark.parametrize("path", ["/api/v1/chats/new", "/ws/socket.io/"])
+def test_pages_of_other_origins_are_refused(gateway: Gateway, open_webui: Upstream, origin: str, path: str) -> None:
+    before = len(open_webui.seen)
+    assert httpx.post(gateway.url("chat", path), headers={"Origin": origin}).status_code == 403
+    assert len(open_webui.seen) == before
+
+
+def test_own_origin_passes(gateway: Gateway, open_webui: Upstream) -> None:
+    response = httpx.post(gateway.url("chat", "/api/v1/chats/new"), headers={"Origin": gateway.url("chat")})
+    assert response.status_code == 200
+    assert open_webui.seen[-1].header("Origin") == []
+
+
+def test_addresses_are_the_gateways_to_tell(gateway: Gateway, open_webui: Upstream) -> None:
+    httpx.get(gateway.url("chat", "/api/config"), headers={"X-Forwarded-For": "10.0.0.1", "X-Forwarded-Proto": "https"})
+    assert open_webui.seen[-1].header("X-Forwarded-For") == ["127.0.0.1"]
+    assert open_webui.seen[-1].header("X-Forwarded-Proto") == ["http"]
+
+
+def test_websockets_are_upgraded(gateway: Gateway, open_webui: Upstream) -> None:
+    headers = {"Upgrade": "websocket", "Connection": "Upgrade"}
+    httpx.get(gateway.url("chat", "/ws/socket.io/"), headers=headers)
+    assert open_webui.seen[-1].header("Upgrade") == ["websocket"]
+    assert open_webui.seen[-1].header("Connection") == ["upgrade"]
+
+
+def test_big_uploads_pass(gateway: Gateway, open_webui: Upstream) -> None:
+    body = b"x" * (100 << 20)
+    assert httpx.post(gateway.url("chat", "/api/v1/files/"), content=body, timeout=30).json()["length"] == len(body)
+
+
+def test_signing_in_is_slowed_down(gateway: Gateway, open_webui: Upstream) -> None:
+    url = gateway.url("chat", "/api/v1/auths/signin")
+    with httpx.Client() as client:
+        statuses = {client.post(url, json={}).status_code for _ in range(80)}
+    assert statuses == {200, 429}
+
+
+def test_security_headers(gateway: Gateway, open_webui: Upstream) -> None:
+    headers = httpx.get(gateway.url("chat", "/")).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "SAMEORIGIN"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Server"] == "nginx"
+
+
+def test_prompts_in_addresses_are_not_logged(gateway: Gateway, open_webui: Upstream) -> None:
+    httpx.get(gateway.url("chat", "/"), params={"q": "secret-prompt"})
+    assert "secret" not in gateway.log()
+
+
+def test_errors_keep_prompts_out_of_the_log(gateway: Gateway, tmp_path: Path) -> None:
+    httpx.get(gateway.url("api", "/v1/models"), params={"q": "secret-prompt"})
+    assert "secret" not in gateway.log()

@@ -1,0 +1,94 @@
+"""What people and programs get before Open WebUI and vLLM are there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.gateway.stack import Gateway
+from tests.gateway.test_api_port import ALLOWED, call, error
+from tests.gateway.upstream import Upstream
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+@pytest.fixture
+def open_webui(gateway: Gateway) -> Iterator[Upstream]:
+    with Upstream(gateway.port("chat_upstream")) as upstream:
+        yield upstream
+
+
+def page(gateway: Gateway, path: str = "/", **headers: str) -> httpx.Response:
+    return httpx.get(gateway.url("chat", path), headers={**BROWSER, **headers})
+
+
+def is_progress_page(response: httpx.Response) -> bool:
+    return response.status_code == 503 and "is starting</title>" in response.text
+
+
+@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def test_api_asks_to_come_back(gateway: Gateway, method: str, path: str) -> None:
+    response = call(gateway, method, path, json={} if method == "POST" else None)
+    assert response.status_code == 503
+    assert response.headers["Retry-After"] == "5"
+    assert (error(response)["type"], error(response)["code"]) == ("service_unavailable", "model_loading")
+
+
+def test_api_refuses_unknown_routes_as_ever(gateway: Gateway) -> None:
+    assert call(gateway, "GET", "/metrics").status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/", "/c/some-chat", "/?q=hello"])
+def test_people_see_the_progress_page(gateway: Gateway, path: str) -> None:
+    response = page(gateway, path)
+    assert is_progress_page(response)
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Content-Type"].startswith("text/html")
+
+
+@pytest.mark.parametrize("path", ["/", "/api/config", "/ws/socket.io/", "/health"])
+def test_programs_get_a_short_answer(gateway: Gateway, path: str) -> None:
+    response = httpx.get(gateway.url("chat", path))
+    assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
+    assert "starting" in response.json()["detail"]
+
+
+def test_the_page_needs_nothing_from_elsewhere(gateway: Gateway) -> None:
+    text = page(gateway).text
+    assert "https://" not in text and "src=" not in text
+    assert "http://" not in text.replace("http://${host}", "")
+
+
+def test_status_is_served_and_never_kept(gateway: Gateway) -> None:
+    path = "/aisandbox/status.json"
+    assert httpx.get(gateway.url("chat", path)).status_code == 404
+    (gateway.www / "status.json").write_text(json.dumps({"phases": []}))
+    response = httpx.get(gateway.url("chat", path))
+    assert response.json() == {"phases": []}
+    assert response.headers["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/aisandbox/../plan.json", "/aisandbox/%2e%2e/plan.json", "/aisandbox/plan.json"])
+def test_nothing_else_of_that_folder_is(gateway: Gateway, path: str) -> None:
+    (gateway.www.parent / "plan.json").write_text("secret")
+    (gateway.www / "plan.json").write_text("secret")
+    assert "secret" not in httpx.get(httpx.URL(gateway.url("chat"), raw_path=path.encode())).text
+
+
+def test_page_waits_for_the_model(gateway: Gateway, open_webui: Upstream) -> None:
+    assert is_progress_page(page(gateway))
+    # The chat's own requests pass, and so does everything once the visitor wants the chat.
+    assert httpx.get(gateway.url("chat", "/api/config")).status_code == 200
+    onward = page(gateway, "/aisandbox/chat")
+    assert (onward.status_code, onward.headers["Location"]) == (302, gateway.url("chat", "/"))
+    assert page(gateway, Cookie=onward.headers["Set-Cookie"].split(";")[0]).status_code == 200
+
+
+def test_page_gives_way_to_the_chat(gateway: Gateway, open_webui: Upstream, ready: Path) -> None:
+    assert page(gateway).json()["path"] == "/"
+    ready.unlink()
+    assert is_progress_page(page(gateway))
