@@ -35,18 +35,18 @@ def driver(*memory_gib: float, fault: str = "") -> SimpleNamespace:
 
 
 def test_the_smallest_gpu_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", driver(79.6, 44.5))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", driver(79.6, 44.5))
     found = hardware.find(appliance.make(tmp_path, "cuda"))
     assert [gpu.name for gpu in found.gpus] == ["NVIDIA 0", "NVIDIA 1"]
     assert (found.gpu_memory_gib, found.fault) == (44.5, None)
 
 
 def test_a_missing_driver_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", driver(fault="Driver Not Loaded"))  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", driver(fault="Driver Not Loaded"))
     found = hardware.find(appliance.make(tmp_path, "cuda"))
     assert (found.gpus, found.gpu_memory_gib, found.fault) == ((), 0, "Driver Not Loaded")
 
 
 def test_the_cpu_flavour_does_not_look_for_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)  # type: ignore[arg-type]
+    monkeypatch.setitem(sys.modules, "pynvml", None)
     assert hardware.find(appliance.make(tmp_path, "cpu")) == hardware.Hardware(flavour="cpu")
