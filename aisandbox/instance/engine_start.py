@@ -182,8 +182,11 @@ def seed_cache(baked: Path, root: Path) -> None:
     source, target = baked / "modelinfos", root / "modelinfos"
     if target.exists() or not source.is_dir():
         return
+    partial = target.with_suffix(".partial")
     try:
-        shutil.copytree(source, target)
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(source, partial, copy_function=shutil.copyfile)
+        partial.replace(target)
     except (OSError, shutil.Error) as error:
         print(f"engine: baked cache not copied: {error}", flush=True)
 
@@ -205,6 +208,8 @@ def bake(root: Path) -> int:
         except Exception as error:
             failed.append(name)
             print(f"engine: not baked: {name}: {describe(error)}", flush=True)
+    for file in root.rglob("*"):
+        file.chmod(0o755 if file.is_dir() else 0o644)  # vLLM writes them for its own user only
     done = len(models) - len(failed)
     seconds = time.monotonic() - started
     print(f"engine: baked {done} of {len(models)} architectures in {seconds:.0f} s", flush=True)

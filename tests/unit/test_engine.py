@@ -214,6 +214,14 @@ def test_the_baked_cache_is_copied_once(tmp_path: Path) -> None:
     assert (root / "modelinfos" / "llama.json").read_text() == "newer"
 
 
+def test_an_unreadable_baked_cache_leaves_no_half_copy(tmp_path: Path) -> None:
+    baked, root = tmp_path / "baked", tmp_path / "cache"
+    (baked / "modelinfos").mkdir(parents=True)
+    (baked / "modelinfos" / "dangling.json").symlink_to("nowhere")
+    engine_start.seed_cache(baked, root)
+    assert not (root / "modelinfos").exists()
+
+
 def test_the_cause_is_found_in_the_output() -> None:
     core = "(EngineCore pid=7) ERROR 11-22 07:15:48 [core.py:1506] "
     assert engine_watch.last_error([]) == ""
@@ -349,9 +357,19 @@ def test_a_killed_engine_leaves_no_server(tmp_path: Path, start_engine: StartEng
     wait_for_status(tmp_path, "serve", "done")
     child = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().strip()
     engine.kill()
-    engine.communicate(timeout=5)  # the output ends when the server has ended, too
-    stat = Path(f"/proc/{child}/stat")
-    assert not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+    engine.communicate(timeout=5)
+    deadline = time.monotonic() + 5
+    while is_running(child):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def is_running(pid: str) -> bool:
+    """Whether the process runs; one that ended but was not waited for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def test_a_bad_model_is_reported_until_another_is_chosen(tmp_path: Path, start_engine: StartEngine) -> None:
