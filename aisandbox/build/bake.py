@@ -116,7 +116,7 @@ def _job(layer: Layer, store: Store, work: Path, log: Path) -> container.Job:
     wheels, packages = cache_directory() / "uv", cache_directory() / "apt"
     (packages / "partial").mkdir(parents=True, exist_ok=True)
     wheels.mkdir(exist_ok=True)
-    cache = "/var/cache/aisandbox-bake/uv"
+    cache = "/run/aisandbox-bake/uv"
     sources = {"UV_CACHE_DIR": cache}
     parents = Layer("", layer.flavour, layer.parents, (), 0).stack[:-1]
     return container.Job(
