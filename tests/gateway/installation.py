@@ -15,7 +15,9 @@ from typing import Self
 
 import httpx
 
-from tests.gateway.stack import Gateway, render
+from aisandbox.instance.configure import render
+from aisandbox.instance.notices import warnings
+from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
 
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
@@ -23,8 +25,13 @@ PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INE
 
 def environment(gateway: Gateway, **secret: str) -> dict[str, str]:
     """The rendered environment file, read nearly as systemd reads it."""
-    plan = SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False)
-    text = render("open-webui.env.j2", manifest=gateway.manifest, plan=plan, secrets=secret)
+    context = {
+        "manifest": gateway.manifest,
+        "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False),
+        "secrets": secret,
+        "warnings": warnings(gateway.manifest),
+    }
+    text = render((TEMPLATES / "open-webui.env.j2").read_text(), context)
     words = (word for line in text.splitlines() if not line.startswith("#") for word in shlex.split(line))
     return dict(word.split("=", 1) for word in words)
 
