@@ -20,7 +20,6 @@ from aisandbox.build.errors import BuildError
 from aisandbox.build.image import write_image
 from aisandbox.build.machine import Machine, machines
 from aisandbox.build.progress import Phases
-from aisandbox.build.seed import UserDataError
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
@@ -185,9 +184,9 @@ def main() -> None:
         console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         console.print(f"  fix: {error.fix}", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
-    except (UserDataError, manifest.ManifestError) as error:
+    except manifest.ManifestError as error:
         console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
-        sys.exit(2)
+        sys.exit(1)
     except KeyboardInterrupt:
         console.print(
             "interrupted: nothing is left mounted or running; the same command goes on from here", highlight=False
