@@ -71,6 +71,7 @@ def up_command(
     with Phases(console) as phases:
         top = bake_layers(flavour.value, phases)
         machine = up.boot(Machine(name), top, choice, phases, timeout)
+    up.publish(machine)
     print(up.summary(machine))
 
 

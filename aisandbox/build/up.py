@@ -42,8 +42,12 @@ def boot(machine: Machine, image: Layer, user_data: str | None, phases: Phases, 
             if time.monotonic() > deadline:
                 raise BuildError(f"not ready after {timeout:.0f} s: {state.detail()}", "make status; make logs")
             time.sleep(0.3)
-    INSTANCE.write_text(json.dumps(machine.instance(), indent=2) + "\n")
     return machine
+
+
+def publish(machine: Machine) -> None:
+    """Write the machine's addresses to build/instance.json, for scripts."""
+    INSTANCE.write_text(json.dumps(machine.instance(), indent=2) + "\n")
 
 
 class Watch:
