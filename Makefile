@@ -34,6 +34,26 @@ image: builder ## Bake and write root file system, disk images and manifest to b
 lock: builder ## Resolve every Python environment anew, with hashes
 	@$(PYTHON) -m aisandbox.build.lock
 
+##@ Test
+PYTEST := $(SUDO) $(PYTHON) -m pytest
+.PHONY: test test-unit test-gateway test-roles test-boot test-e2e test-image bench
+test: dev lint ## Set up, lint and run every test
+	@$(PYTEST) tests
+test-unit: dev ## Unit tests (a minute)
+	@$(PYTEST) tests/unit
+test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
+	@$(PYTEST) tests/gateway
+test-roles: dev ## Every Ansible role by molecule (ROLE=name for one)
+	@$(PYTEST) tests/roles $(if $(ROLE),-k '$(ROLE)')
+test-boot: dev ## A booted machine: first boot, choices, restarts, reboots
+	@$(PYTEST) tests/boot
+test-e2e: dev ## Chat in Chromium and the API with official clients, on a booted machine
+	@$(PYTEST) tests/e2e
+test-image: dev ## Baking, its failures, and the disk image under QEMU
+	@$(PYTEST) tests/image
+bench: dev ## Benchmarks; results go to build/bench/
+	@$(SUDO) $(PYTHON) -m tests.bench.bench_first_boot
+
 ##@ Set up and clean
 .PHONY: builder dev clean clean-cache
 builder: ## Install what baking and booting need

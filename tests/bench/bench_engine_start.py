@@ -208,9 +208,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-engine-baked-") as folder:
         baked = Path(folder)
         bake = [arguments.python, "-m", "aisandbox.instance.engine", "bake", folder]
-        subprocess.run(
-            bake, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True, capture_output=True
-        )
+        subprocess.run(bake, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True, capture_output=True)
         cases = {
             plain: arguments.plain_rounds,
             engine_at_once: arguments.rounds,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 import shlex
@@ -19,6 +18,7 @@ from aisandbox.instance.configure import render
 from aisandbox.instance.notices import warnings
 from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
+from tests.support import environments
 
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
 
@@ -48,8 +48,8 @@ class OpenWebUI:
 
     @property
     def program(self) -> Path:
-        """`open-webui` of the environment under test."""
-        return Path(os.environ["AISANDBOX_OPEN_WEBUI_ENV"]) / "bin" / "open-webui"
+        """`open-webui` of the locked environment."""
+        return environments.environment("open-webui") / "bin" / "open-webui"
 
     @property
     def settings(self) -> dict[str, str]:

