@@ -96,7 +96,7 @@ def boot(
                 machine.wait_for_ssh()
             print(up.summary(machine))
         else:
-            print(virtual.summary(virtual.boot(name, top, choice, via.value, phases)))
+            print(virtual.summary(virtual.boot(name, top, choice, "kvm" if via is Via.kvm else "tcg", phases)))
 
 
 def _user_data(model: str, path: Path | None) -> str | None:
@@ -124,19 +124,30 @@ def _user_data(model: str, path: Path | None) -> str | None:
     return "#cloud-config\n" + yaml.safe_dump(config, sort_keys=False)
 
 
+AllOption = Annotated[bool, typer.Option("--all", help="Every machine of this checkout.")]
+
+
 @app.command()
-def down(name: NameOption = "default", everything: Annotated[bool, typer.Option("--all")] = False) -> None:
+def down(name: NameOption = "default", everything: AllOption = False) -> None:
     """Power the machine off. Its disk and its data stay."""
-    for machine in machines() if everything else [Machine(name)]:
+    for machine in _named(name, everything):
         machine.stop()
+        virtual.stop(machine.name)
         console.print(f"machine {machine.name} is down", highlight=False)
 
 
 @app.command()
-def remove(name: NameOption = "default", everything: Annotated[bool, typer.Option("--all")] = False) -> None:
+def remove(name: NameOption = "default", everything: AllOption = False) -> None:
     """Stop the machine and delete its disk and its data."""
-    for machine in machines() if everything else [Machine(name)]:
+    for machine in _named(name, everything):
         machine.remove()
+        virtual.stop(machine.name, remove=True)
+
+
+def _named(name: str, everything: bool) -> list[Machine]:
+    if not everything:
+        return [Machine(name)]
+    return [Machine(known) for known in sorted({machine.name for machine in machines()} | set(virtual.names()))]
 
 
 @app.command()

