@@ -1,7 +1,7 @@
 """Bakes one layer inside private namespaces. Run as: `unshare … python -m aisandbox.build.container JOB.json`.
 
-The overlay mount and every process live in a mount and a PID namespace of their own: when the process that owns them goes,
-however it goes, the kernel unmounts and kills all of it.
+The overlay mount and every process live in a mount and a PID namespace of their own: when the process that owns them
+goes, however it goes, the kernel unmounts and kills all of it.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def open_rootfs(job: Job) -> Iterator[Path]:
 
 
 def _remove_mountpoint(root: Path, path: Path) -> None:
-    """Remove what systemd-nspawn made to mount `path` on: an empty file or empty directories, a trace of the builder."""
+    """Remove what systemd-nspawn made to mount `path` on: an empty file or empty directories of the builder."""
     point = root / path.relative_to("/")
     if point.is_file() and point.stat().st_size == 0:
         point.unlink()
@@ -121,7 +121,8 @@ def _container(job: Job, root: Path) -> Iterator[int]:
     binds = [f"--bind={host}:{inside}" for host, inside in job.binds.items()]
     binds += [f"--bind-ro={path}" for path in job.read_only]
     command = [
-        "systemd-nspawn", "--quiet", f"--directory={root}", f"--machine=bake-{job.layer}", "--register=no", "--keep-unit", "--as-pid2",
+        "systemd-nspawn", "--quiet", f"--directory={root}", f"--machine=bake-{job.layer}",
+        "--register=no", "--keep-unit", "--as-pid2",
         "--resolv-conf=replace-host", "--timezone=off", "--console=pipe", "--suppress-sync=yes", *binds,
         "/bin/sh", "-c", "echo ready; exec sleep infinity",
     ]  # fmt: skip

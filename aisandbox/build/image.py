@@ -1,6 +1,6 @@
 """Writes a baked image to files: root file system, bootable disks, manifest and build log.
 
-Run as `unshare --mount … python -m aisandbox.build.image JOB.json`, so that the mount of the layers goes with the process.
+Run as `unshare --mount … python -m aisandbox.build.image JOB.json`, so that the mount of the layers goes with it.
 """
 
 from __future__ import annotations

@@ -115,7 +115,8 @@ class Machine:
             process = subprocess.Popen(
                 ["unshare", "--mount", "--propagation", "private",
                  sys.executable, "-m", "aisandbox.build.nspawn", str(self.directory)],
-                cwd=manifest.REPOSITORY, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True,
+                cwd=manifest.REPOSITORY, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
+                start_new_session=True,
             )  # fmt: skip
         facts = {
             "name": self.name, "image": image.id, "choice": choice, "address": address, "pid": process.pid,

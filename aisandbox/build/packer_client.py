@@ -1,7 +1,7 @@
 """Packer through the `python-packer` library; the one place that knows the quirks of both.
 
-python-packer 0.1.2 passes `-parallel=true` by default, which Packer dropped in 1.5.6, raises AttributeError for an invalid
-template, and returns bytes.
+python-packer 0.1.2 passes `-parallel=true` by default, which Packer dropped in 1.5.6, raises AttributeError for an
+invalid template, and returns bytes.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ def boot(machine: Machine, image: Layer, user_data: str | None, phases: Phases, 
     """Start the machine unless it already runs this image, and wait until chat and API answer.
 
     Raises:
-        BuildError: it runs another image or choice and cannot be replaced, or it was not ready within `timeout` seconds.
+        BuildError: it stopped while booting, or was not ready within `timeout` seconds.
     """
     if machine.running and machine.facts["image"] != image.id:
         phases.note("boot", "the running machine is from another image; stopping it (its data stays)")
