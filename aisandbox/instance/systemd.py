@@ -17,7 +17,7 @@ NGINX = "nginx.service"
 SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, NGINX)
 """What users see in status and logs."""
 
-ENVIRONMENT_OF = {"open-webui.env": OPEN_WEBUI, "vllm.env": VLLM}
+ENVIRONMENT_OF = {"open-webui.env": OPEN_WEBUI}
 """The service that reads each rendered environment file."""
 
 

@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
 
 def test_first_run_writes_everything_and_the_second_nothing(places: Places) -> None:
     first = configure.apply(places, MANIFEST)
-    assert set(first.changed) == {"hf_token", "open-webui.env", "vllm.env", "plan.json"}
+    assert set(first.changed) == {"hf_token", "open-webui.env", "plan.json"}
     assert configure.apply(places, MANIFEST).changed == ()
     status = files.read_json(places.status("configure"))
     assert status
