@@ -9,9 +9,10 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,12 +151,22 @@ class Store:
         """Mark a layer as used now; the least recently used ones go first."""
         os.utime(self.path(layer))
 
+    def in_use(self) -> set[str]:
+        """Ids of layers that are mounted right now, in whatever mount namespace: those under running machines."""
+        found: set[str] = set()
+        for mounts in Path("/proc").glob("[0-9]*/mounts"):
+            # The process may be gone by now, or not ours to look at.
+            with suppress(OSError):
+                found.update(re.findall(re.escape(f"{self.root}/") + r"([^/:,]+)/root", mounts.read_text()))
+        return found
+
     def prune(self, keep: set[str]) -> list[str]:
         """Remove old versions of layers, and all that unfinished bakes left; returns what was removed.
 
         Args:
-            keep: ids of layers that must stay, such as those under a running machine.
+            keep: ids of layers that must stay. Mounted layers stay in any case.
         """
+        keep = keep | self.in_use()
         by_name: dict[str, list[Path]] = {}
         removed = []
         for path in self.root.glob("*-*"):

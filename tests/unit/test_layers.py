@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,20 @@ def test_prune_removes_what_a_killed_bake_left_but_not_one_under_way(tmp_path: P
         store.prune(keep=set())
         assert not (store.root / f".partial-{dead.id}").exists()
         assert (store.root / f".partial-{alive.id}").exists()
+
+
+def test_mounted_layers_are_in_use(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    lower, other = layer("lower"), layer("other")
+    for one in (lower, other):
+        with store.create(one) as work:
+            (work / "layer.json").write_text("{}")
+    assert store.in_use() == set()
+    mount = f"mount -t overlay overlay -o lowerdir={store.lower_directories(lower)}:{tmp_path} /mnt && echo up && read x"
+    command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout and holder.stdin
+        assert holder.stdout.readline() == "up\n"
+        assert store.in_use() == {lower.id}
+        holder.communicate("\n")
+    assert store.in_use() == set()
