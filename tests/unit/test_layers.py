@@ -114,7 +114,10 @@ def test_mounted_layers_are_in_use(tmp_path: Path) -> None:
         with store.create(one) as work:
             (work / "layer.json").write_text("{}")
     assert store.in_use() == set()
-    mount = f"mount -t overlay overlay -o lowerdir={store.lower_directories(lower)}:{tmp_path} /mnt && echo up && read x"
+    second = tmp_path / "second"
+    second.mkdir()
+    options = f"lowerdir={store.lower_directories(lower)}:{second}"
+    mount = f"mount -t overlay overlay -o {options} /mnt && echo up && read x"
     command = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mount]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout and holder.stdin
