@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,6 +23,9 @@ from aisandbox.manifest import REPOSITORY
 
 OVERLAY_OPTIONS = "index=off,redirect_dir=off,metacopy=off"
 """Layers are stacked in orders that the kernel has not seen when it wrote them: no shortcuts across layers."""
+UNREACHABLE = re.compile(
+    r"error sending request|Failed to fetch|dns error|Could not resolve|Could not connect|timed out"
+)
 NSENTER = REPOSITORY / "ansible" / "enter-container"
 
 
@@ -61,19 +65,34 @@ def run(job: Job) -> None:
     result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     path.unlink(missing_ok=True)
     if result.returncode:
-        raise BuildError(_reason(Path(job.log), result.stderr), f"less {job.log}")
+        raise _failure(Path(job.log), result.stderr)
 
 
-def _reason(log: Path, stderr: str) -> str:
-    """The line that tells most about a failed bake: Ansible's, else the last one of ours."""
+def _failure(log: Path, stderr: str) -> BuildError:
+    """What a failed bake says to the person: Ansible's own words for the failed task, else our last ones."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    task = ""
+    task, reason = "", (stderr.strip().splitlines() or lines or ["no output"])[-1]
     for line in lines:
         if "TASK [" in line:
             task = line.split("TASK [", 1)[1].split("]", 1)[0]
-        if "fatal: [" in line or "FAILED!" in line:
-            return f"{task}: {line.split('=>', 1)[-1].strip()[:600]}"
-    return (stderr.strip().splitlines() or lines or ["no output"])[-1]
+        if "fatal: [" in line or "failed: [" in line:
+            reason = f"{task}: {_words(line)}"
+            break
+    if UNREACHABLE.search(reason):
+        return BuildError(
+            f"a package registry could not be reached. {reason}",
+            "check the network and pip's settings (.venv/bin/pip config list), then repeat: what is baked stays",
+        )
+    return BuildError(reason, f"less {log}")
+
+
+def _words(line: str) -> str:
+    """The readable part of Ansible's report of a failed task."""
+    report = line.split("=>", 1)[-1].strip()
+    with suppress(json.JSONDecodeError):
+        facts = json.JSONDecoder().raw_decode(report)[0]
+        report = str(facts.get("stderr") or facts.get("msg") or report)
+    return " / ".join(part.strip() for part in report.strip().splitlines()[-4:])[:800]
 
 
 @contextmanager
