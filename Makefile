@@ -29,8 +29,8 @@ logs: builder ## Show the journal of the machine's services
 
 ##@ Build
 .PHONY: image lock
-image: builder ## Bake and write root file system, disk images and manifest to build/image/ (FLAVOUR=cpu|cuda)
-	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR)
+image: builder ## Bake and write root file system, disk images and manifest to build/image/ (FLAVOUR=cpu|cuda BUILDER=local|qemu)
+	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR) $(if $(BUILDER),--builder $(BUILDER)) $(if $(SOURCE),--source '$(SOURCE)')
 lock: builder ## Resolve every Python environment anew, with hashes
 	@$(PYTHON) -m aisandbox.build.lock
 

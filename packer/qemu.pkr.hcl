@@ -1,4 +1,4 @@
-# Bakes the image inside a virtual machine, for hosts whose KVM works (`aisandbox bake --builder qemu` probes by booting).
+# Bakes the image inside a virtual machine, for hosts whose KVM works (`make image BUILDER=qemu` probes by booting).
 # The provisioning is the same playbook with the same variables as in local.pkr.hcl, all layers in one go.
 
 variable "source_image" {

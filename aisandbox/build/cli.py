@@ -14,7 +14,7 @@ import yaml
 from rich.console import Console
 
 from aisandbox import manifest
-from aisandbox.build import up, virtual
+from aisandbox.build import qemu_builder, seed, up, virtual
 from aisandbox.build.bake import bake as bake_layers
 from aisandbox.build.errors import BuildError
 from aisandbox.build.image import write_image
@@ -36,6 +36,11 @@ class Via(StrEnum):
     tcg = "tcg"
 
 
+class Builder(StrEnum):
+    local = "local"
+    qemu = "qemu"
+
+
 FlavourOption = Annotated[Flavour, typer.Option(help="cpu for try-outs and tests, cuda for GPU instances.")]
 NameOption = Annotated[str, typer.Option(help="Name of the machine.")]
 
@@ -50,9 +55,20 @@ def bake(
 
 
 @app.command()
-def image(flavour: FlavourOption = Flavour.cpu) -> None:
+def image(
+    flavour: FlavourOption = Flavour.cpu,
+    builder: Annotated[
+        Builder, typer.Option(help="local: on this host; qemu: in a virtual machine (KVM).")
+    ] = Builder.local,
+    source: Annotated[
+        str, typer.Option(help="qemu: the cloud image to start from, a path or URL.")
+    ] = qemu_builder.SOURCE,
+) -> None:
     """Bake, then write the root file system, bootable disk images and the manifest to build/image/."""
     with Phases(console) as phases:
+        if builder is Builder.qemu:
+            print(qemu_builder.bake(flavour.value, source, phases))
+            return
         top = bake_layers(flavour.value, phases)
         for path in write_image(top, phases):
             print(path)
@@ -107,6 +123,9 @@ def _user_data(model: str, path: Path | None) -> str | None:
             text = path.read_text()
         except OSError as error:
             raise BuildError(f"user-data {path} cannot be read: {error.strerror}", "make up USER_DATA=FILE") from error
+        # Before minutes of baking.
+        if text.strip():
+            seed.check_user_data(text)
     if not model:
         return text
     product = manifest.load()

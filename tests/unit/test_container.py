@@ -9,7 +9,7 @@ import pytest
 
 from aisandbox.build import container
 
-LOG = "    null.local: TASK [python_env : Make the environment] ****\n    null.local: fatal: [rootfs]: FAILED! => {}\x1b[0m\n"
+LOG = "  null.local: TASK [python_env : Make the environment]\n  null.local: fatal: [rootfs]: FAILED! => {}\x1b[0m\n"
 
 
 def log(path: Path, **facts: str) -> Path:
