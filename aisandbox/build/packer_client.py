@@ -6,8 +6,10 @@ invalid template, and returns bytes.
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -42,7 +44,11 @@ def version() -> tuple[int, ...]:
 
 def _client(template: Path, variables: Mapping[str, str], log: Path | None = None) -> packer.Packer:
     output = open(log, "ab") if log else None  # noqa: SIM115 - sh writes to it until the command ends
-    return packer.Packer(str(template), vars=dict(variables), out_iter=output, err_iter=output)
+    client = packer.Packer(str(template), vars=dict(variables), out_iter=output, err_iter=output)
+    # Packer finds Ansible on PATH; ours is beside the Python that runs this.
+    search = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
+    client.packer = client.packer.bake(_env={**os.environ, "PATH": search})
+    return client
 
 
 def validate(template: Path, variables: Mapping[str, str]) -> None:
