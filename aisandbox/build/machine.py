@@ -104,7 +104,7 @@ class Machine:
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
         config = {
-            "name": f"ais-{self.name}"[:11],
+            "name": f"ais-{self.name}",
             "lower": Store().lower_directories(image),
             "bridge": network.BRIDGE,
             "binds": {str(data): str(product.paths.data), **(binds or {})},
