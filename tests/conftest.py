@@ -1,0 +1,60 @@
+"""Fixtures shared by the tests of the baked image: the image itself, and one machine booted from it.
+
+Baking and booting take root and minutes, so both happen once, and only when a test asks for them.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from aisandbox.build import bake
+from aisandbox.build.layers import Layer, Store
+from aisandbox.build.machine import Machine
+from aisandbox.build.progress import Phases
+from tests.support import machines
+
+LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
+"""What a change of a file would change, for `find -printf`."""
+
+
+@pytest.fixture(scope="session")
+def image() -> Layer:
+    """The baked image; only layers that are not in the cache are baked."""
+    with Phases() as phases:
+        return bake.bake("cpu", phases)
+
+
+@pytest.fixture(scope="session")
+def layer_listings(image: Layer) -> dict[str, str]:
+    """Every file of every layer, as it was before the first machine was started."""
+    return list_layers(image)
+
+
+@pytest.fixture(scope="session")
+def machine(image: Layer, layer_listings: dict[str, str]) -> Iterator[Machine]:
+    """A machine as somebody gets it who chooses nothing."""
+    with machines.booted("test", image) as machine:
+        yield machine
+
+
+def list_layers(image: Layer) -> dict[str, str]:
+    command = ["find", ".", "-printf", LISTING]
+    folders = {layer.id: Store().rootfs(layer) for layer in image.stack}
+    return {
+        name: subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+        for name, folder in folders.items()
+    }
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Attach the journals of a failed test's machines to its report."""
+    report: pytest.TestReport = yield  # type: ignore[assignment]
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Machine):
+                report.sections.append((f"journal of machine {value.name}", machines.journal(value)))
+    return report  # type: ignore[return-value]

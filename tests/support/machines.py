@@ -1,0 +1,143 @@
+"""Booted machines for tests: made from nothing, waited for until one can chat, and removed whatever happens."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+
+from aisandbox import manifest
+from aisandbox.build import up
+from aisandbox.build.errors import BuildError
+from aisandbox.build.layers import Layer
+from aisandbox.build.machine import Machine
+from aisandbox.build.progress import Phases
+
+MANIFEST = manifest.load()
+PATIENCE = 300.0
+"""Seconds; the host may be busy."""
+
+
+@contextmanager
+def booted(name: str, image: Layer, user_data: str | None = None) -> Iterator[Machine]:
+    """A machine with no past, until the block ends."""
+    machine = Machine(name)
+    machine.remove()
+    try:
+        start(machine, image, user_data)
+        yield machine
+    finally:
+        machine.remove()
+
+
+def start(machine: Machine, image: Layer, user_data: str | None = None) -> None:
+    """Start it and wait until chat and API answer. Its data stay; with another user-data it is a new instance."""
+    try:
+        with Phases() as phases:
+            up.boot(machine, image, user_data, phases, PATIENCE)
+    except BuildError:
+        print(journal(machine))
+        raise
+
+
+def reboot(machine: Machine) -> None:
+    """Reboot it from inside and wait until chat and API answer again."""
+    before = boot_id(machine)
+    machine.run("sudo systemctl reboot", check=False)
+    wait_for("the reboot", lambda: boot_id(machine) not in ("", before))
+    wait_until_ready(machine)
+
+
+def wait_until_ready(machine: Machine) -> None:
+    """Wait until chat and API answer."""
+    watch = up.Watch(machine)
+    wait_for("chat and API", watch.ready)
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:.0f} s for {what}")
+        time.sleep(0.2)
+
+
+def boot_id(machine: Machine) -> str:
+    """Names the machine's current boot; empty while it cannot be reached."""
+    return machine.run("cat /proc/sys/kernel/random/boot_id", check=False).stdout.strip()
+
+
+def output(machine: Machine, command: str) -> str:
+    """What a command prints on the machine; the test fails with its messages when it fails."""
+    result = machine.run(command, check=False)
+    assert result.returncode == 0, f"{command}: exit {result.returncode}\n{result.stdout}{result.stderr}"
+    return result.stdout.strip()
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    """What `aisandbox status --json` tells."""
+    overview: dict[str, Any] = json.loads(output(machine, "sudo aisandbox status --json"))
+    return overview
+
+
+def properties(machine: Machine, unit: str, *names: str) -> dict[str, str]:
+    """Properties of a systemd unit."""
+    shown = output(machine, f"systemctl show --property={','.join(names)} {unit}")
+    return dict(line.split("=", 1) for line in shown.splitlines())
+
+
+def main_pid(machine: Machine, unit: str) -> int:
+    return int(properties(machine, unit, "MainPID")["MainPID"])
+
+
+def url(machine: Machine, port: str, path: str = "") -> str:
+    """Address of one of the manifest's ports, from outside."""
+    return f"http://{machine.address}:{MANIFEST.ports[port].port}{path}"
+
+
+def journal(machine: Machine, lines: int = 200) -> str:
+    """The end of the machine's journal, or of its console while it cannot be reached."""
+    if machine.running:
+        result = machine.run(f"sudo journalctl --boot --no-pager --lines={lines}", check=False)
+        if result.returncode == 0:
+            return result.stdout
+    if not machine.console.exists():
+        return "no console"
+    return "\n".join(machine.console.read_text(errors="replace").splitlines()[-lines:])
+
+
+class Visitor:
+    """Somebody at the chat page, by Open WebUI's own API."""
+
+    def __init__(self, machine: Machine) -> None:
+        self._client = httpx.Client(base_url=url(machine, "chat"), timeout=60)
+        session = self._post("/api/v1/auths/signin", {"email": "", "password": ""})
+        self._client.headers["Authorization"] = f"Bearer {session['token']}"
+
+    def ask(self, model: str, question: str) -> str:
+        """The model's answer through the chat port, at temperature 0."""
+        form = {"model": model, "messages": [{"role": "user", "content": question}], "temperature": 0}
+        return str(self._post("/api/chat/completions", form)["choices"][0]["message"]["content"])
+
+    def keep(self, title: str) -> None:
+        """Put a chat into the history."""
+        self._post("/api/v1/chats/new", {"chat": {"title": title}})
+
+    def history(self) -> set[str]:
+        """Titles of the chats kept."""
+        response = self._client.get("/api/v1/chats/")
+        assert response.status_code == 200, response.text
+        return {chat["title"] for chat in response.json()}
+
+    def post(self, path: str, form: dict[str, Any]) -> httpx.Response:
+        return self._client.post(path, json=form)
+
+    def _post(self, path: str, form: dict[str, Any]) -> dict[str, Any]:
+        response = self.post(path, form)
+        assert response.status_code == 200, response.text
+        answer: dict[str, Any] = response.json()
+        return answer
