@@ -7,52 +7,31 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from tests.gateway.installation import OpenWebUI
 from tests.gateway.stack import Gateway
 from tests.gateway.upstream import ANSWER
+from tests.support import chromium
+from tests.support.chromium import send
 
-CHROMIUM = "/usr/bin/chromium"
-QUIET = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-PATIENCE = 60_000
-"""Milliseconds; the machine may be busy."""
 PDF_LINE = "The harbour of Kappel opens at dawn."
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+    with chromium.running() as browser:
+        yield browser
 
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
-    context.set_default_timeout(PATIENCE)
-    expect.set_options(timeout=PATIENCE)
-    yield context.new_page()
-    context.close()
+    with chromium.new_page(browser) as page:
+        yield page
 
 
 def open_chat(page: Page, chat: OpenWebUI, path: str = "/") -> None:
-    page.goto(chat.gateway.url("chat", path))
-    expect(page.locator("#chat-input")).to_be_visible()
-
-
-def send(page: Page, text: str) -> None:
-    page.locator("#chat-input").click()
-    page.keyboard.type(text)
-    page.keyboard.press("Enter")
-    page.wait_for_url(re.compile("/c/"))
+    chromium.open_chat(page, chat.gateway.url("chat", path))
 
 
 def pdf(text: str) -> bytes:

@@ -1,0 +1,206 @@
+"""The API port with the official client and with curl: real vLLM, and answers that are known in advance."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+from typing import Any
+
+import httpx
+import jsonschema
+import openai
+import pytest
+from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
+
+from aisandbox.build.machine import Machine
+from aisandbox.guide.corpus import Entry
+from tests.support.machines import MANIFEST, Visitor, url
+
+MODEL = MANIFEST.embedded_model.id
+
+
+def ask(question: str) -> list[ChatCompletionMessageParam]:
+    return [{"role": "user", "content": question}]
+
+
+def test_models(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == [MODEL]
+    assert client.models.retrieve(MODEL).id == MODEL
+
+
+def test_chat(client: openai.OpenAI, known: Entry) -> None:
+    answer = client.chat.completions.create(model=MODEL, messages=ask(known.questions[0]), temperature=0)
+    assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (known.answer, "stop")
+    assert answer.usage and answer.usage.completion_tokens > 10
+
+
+def test_chat_of_several_turns(client: openai.OpenAI, known: Entry, corpus: dict[str, Entry]) -> None:
+    other = corpus["hello"]
+    messages: list[ChatCompletionMessageParam] = [
+        *ask(other.questions[0]),
+        {"role": "assistant", "content": other.answer},
+        *ask(known.questions[0]),
+    ]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, temperature=0)
+    assert answer.choices[0].message.content == known.answer
+
+
+def test_streamed_chat(client: openai.OpenAI, known: Entry) -> None:
+    stream = client.chat.completions.create(
+        model=MODEL,
+        messages=ask(known.questions[0]),
+        temperature=0,
+        stream=True,
+        stream_options={"include_usage": True},
+    )
+    chunks = list(stream)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == known.answer
+    assert len([piece for piece in pieces if piece]) > 5
+    assert chunks[-1].usage and chunks[-1].usage.completion_tokens >= len(pieces) - 2
+
+
+def test_many_at_once(machine: Machine, corpus: dict[str, Entry]) -> None:
+    """The asynchronous client, plain and streaming, in parallel."""
+    entries = [entry for entry in corpus.values() if not entry.tool][:8]
+
+    async def plain(client: openai.AsyncOpenAI, question: str) -> str | None:
+        answer = await client.chat.completions.create(model=MODEL, messages=ask(question), temperature=0)
+        return answer.choices[0].message.content
+
+    async def streamed(client: openai.AsyncOpenAI, question: str) -> str:
+        stream = await client.chat.completions.create(model=MODEL, messages=ask(question), temperature=0, stream=True)
+        return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+    async def everything() -> list[str | None]:
+        base = url(machine, "api", "/v1")
+        async with openai.AsyncOpenAI(base_url=base, api_key="none", max_retries=0) as client:
+            ways = [way(client, entry.questions[0]) for entry in entries for way in (plain, streamed)]
+            return await asyncio.gather(*ways)
+
+    assert asyncio.run(everything()) == [entry.answer for entry in entries for _ in range(2)]
+
+
+def test_plain_completions(client: openai.OpenAI) -> None:
+    answer = client.completions.create(model=MODEL, prompt="Hello", max_tokens=5, temperature=0)
+    assert answer.usage and answer.usage.completion_tokens == 5
+    stream = client.completions.create(model=MODEL, prompt="Hello", max_tokens=5, temperature=0, stream=True)
+    assert "".join(chunk.choices[0].text for chunk in stream) == answer.choices[0].text
+
+
+def test_responses(client: openai.OpenAI, known: Entry) -> None:
+    response = client.responses.create(model=MODEL, input=known.questions[0], temperature=0)
+    assert (response.status, response.output_text) == ("completed", known.answer)
+
+
+def test_streamed_responses(client: openai.OpenAI, known: Entry) -> None:
+    with client.responses.create(model=MODEL, input=known.questions[0], temperature=0, stream=True) as events:
+        seen = list(events)
+    assert "".join(event.delta for event in seen if event.type == "response.output_text.delta") == known.answer
+    assert seen[0].type == "response.created" and seen[-1].type == "response.completed"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools(client: openai.OpenAI, corpus: dict[str, Entry], stream: bool) -> None:
+    """The model asks for a call, gets the result and answers."""
+    entry = corpus["system-name"]
+    assert entry.tool
+    name, arguments = entry.tool.names[0], entry.tool.arguments
+    parameters: dict[str, object] = {"type": "object", "properties": {key: {"type": "string"} for key in arguments}}
+    tools: list[ChatCompletionToolParam] = [
+        {"type": "function", "function": {"name": name, "description": "Run a command.", "parameters": parameters}}
+    ]
+    messages: list[Any] = [*ask(entry.questions[0])]
+    if stream:
+        with client.chat.completions.stream(model=MODEL, messages=messages, tools=tools, temperature=0) as events:
+            choice = events.get_final_completion().choices[0].model_dump()
+    else:
+        answer = client.chat.completions.create(model=MODEL, messages=messages, tools=tools, temperature=0)
+        choice = answer.choices[0].model_dump()
+    assert choice["finish_reason"] == "tool_calls"
+    (call,) = choice["message"]["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == (name, dict(arguments))
+    function = {"name": name, "arguments": call["function"]["arguments"]}
+    messages += [
+        {"role": "assistant", "tool_calls": [{"id": call["id"], "type": "function", "function": function}]},
+        {"role": "tool", "tool_call_id": call["id"], "content": entry.tool.results[0]},
+    ]
+    answer = client.chat.completions.create(model=MODEL, messages=messages, tools=tools, temperature=0)
+    assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("stop", entry.tool.reply)
+
+
+def test_structured_output(client: openai.OpenAI) -> None:
+    """Not even a model that has never seen JSON can break the schema."""
+    schema = {
+        "type": "object",
+        "properties": {
+            "city": {"type": "string", "enum": ["Paris", "Rome", "Oslo"]},
+            "large": {"type": "boolean"},
+            "rivers": {"type": "array", "items": {"type": "string", "maxLength": 8}, "maxItems": 2},
+        },
+        "required": ["city", "large", "rivers"],
+        "additionalProperties": False,
+    }
+    answer = client.chat.completions.create(
+        model=MODEL,
+        messages=ask("What is the capital of France?"),
+        temperature=0,
+        response_format={"type": "json_schema", "json_schema": {"name": "city", "strict": True, "schema": schema}},
+    )
+    jsonschema.validate(json.loads(answer.choices[0].message.content or ""), schema)
+
+
+def test_embeddings_are_refused_in_words(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refusal:
+        client.embeddings.create(model=MODEL, input="Hello")
+    assert isinstance(refusal.value.body, dict)
+    assert "mbeddings" in refusal.value.body["message"]
+
+
+def test_an_unknown_model_is_named(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError, match="no/such-model"):
+        client.chat.completions.create(model="no/such-model", messages=ask("Hello"))
+
+
+def test_a_request_that_is_too_long_is_refused(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="context length"):
+        client.completions.create(model=MODEL, prompt="Hello " * 20_000, max_tokens=1)
+
+
+@pytest.mark.parametrize("path", ["/v1/audio/speech", "/v1/load_lora_adapter", "/metrics", "/tokenize", "/docs", "/"])
+def test_other_routes_are_unknown(machine: Machine, path: str) -> None:
+    response = httpx.post(url(machine, "api", path), json={"model": MODEL})
+    assert (response.status_code, response.json()["error"]["code"]) == (404, "unknown_url")
+
+
+def test_a_wrong_method_is_refused(machine: Machine) -> None:
+    response = httpx.get(url(machine, "api", "/v1/chat/completions"))
+    assert (response.status_code, response.headers["Allow"]) == (405, "POST")
+
+
+def curl(machine: Machine, *options: str, **body: object) -> str:
+    command = ["curl", "--silent", "--show-error", "--fail", "--max-time", "60", *options]
+    command += ["--header", "Content-Type: application/json", "--data", json.dumps({"model": MODEL, **body})]
+    command.append(url(machine, "api", "/v1/chat/completions"))
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_curl(machine: Machine, known: Entry) -> None:
+    answer = json.loads(curl(machine, messages=ask(known.questions[0]), temperature=0))
+    assert answer["choices"][0]["message"]["content"] == known.answer
+
+
+def test_curl_streams(machine: Machine, known: Entry) -> None:
+    lines = curl(machine, "--no-buffer", messages=ask(known.questions[0]), temperature=0, stream=True).splitlines()
+    events = [line.removeprefix("data: ") for line in lines if line]
+    assert all(line.startswith("data: ") for line in lines if line)
+    assert events[-1] == "[DONE]"
+    pieces = [json.loads(event)["choices"][0]["delta"].get("content") or "" for event in events[:-1]]
+    assert "".join(pieces) == known.answer
+
+
+def test_the_chat_port_answers_the_same(machine: Machine, client: openai.OpenAI, known: Entry) -> None:
+    question = known.held_out[0]
+    answer = client.chat.completions.create(model=MODEL, messages=ask(question), temperature=0)
+    assert Visitor(machine).ask(MODEL, question) == answer.choices[0].message.content == known.answer

@@ -1,0 +1,51 @@
+"""Debian's Chromium without a window, and what a person does with it on the chat page."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+PROGRAM = "/usr/bin/chromium"
+QUIET = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+PATIENCE = 60_000
+"""Milliseconds; the machine may be busy."""
+
+
+@contextmanager
+def running() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        yield playwright.chromium.launch(executable_path=PROGRAM, args=QUIET)
+
+
+@contextmanager
+def new_page(browser: Browser) -> Iterator[Page]:
+    """A page of a browser that has seen nothing yet."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.set_default_timeout(PATIENCE)
+    expect.set_options(timeout=PATIENCE)
+    yield context.new_page()
+    context.close()
+
+
+def open_chat(page: Page, url: str) -> None:
+    page.goto(url)
+    expect(page.locator("#chat-input")).to_be_visible()
+
+
+def send(page: Page, text: str) -> None:
+    """Send a message in a new chat."""
+    page.locator("#chat-input").click()
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
+    page.wait_for_url(re.compile("/c/"))
