@@ -40,11 +40,10 @@ def preflight(flavour: str) -> None:
     if not ansible.exists():
         raise BuildError(f"Ansible is not installed in {ansible.parent.parent}", "scripts/setup.sh builder")
     found = subprocess.run([ansible, "--version"], capture_output=True, text=True, check=False).stdout
-    version = tuple(int(part) for part in found.split("core ", 1)[-1].split("]", 1)[0].split(".")[:2] if part.isdigit())
-    if version < MINIMUM_ANSIBLE:
-        raise BuildError(
-            f"Ansible core {version} is too old; {MINIMUM_ANSIBLE} or later is needed", "scripts/setup.sh builder"
-        )
+    version = found.split("core ", 1)[-1].split("]", 1)[0]
+    if tuple(int(part) for part in version.split(".")[:2] if part.isdigit()) < MINIMUM_ANSIBLE:
+        wanted = ".".join(map(str, MINIMUM_ANSIBLE))
+        raise BuildError(f"Ansible core {version} is too old; {wanted} or later is needed", "scripts/setup.sh builder")
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(cache).free / 2**30
