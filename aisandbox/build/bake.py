@@ -102,7 +102,7 @@ def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
         start = time.monotonic()
         with phases.phase(f"bake {layer.name}", layer.seconds, lambda: _current_task(log)), store.create(layer) as work:
             if layer.parents:
-                container.run(_job(layer, store, work, log))
+                container.run(job(layer.name, store.lower_directories(*layer.parents), layer.flavour, work, log))
             else:
                 _bootstrap(work / "root", log)
             info = {"name": layer.name, "key": layer.key, "seconds": round(time.monotonic() - start, 1)}
@@ -110,23 +110,24 @@ def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
             shutil.copy(log, work / "log")
 
 
-def _job(layer: Layer, store: Store, work: Path, log: Path) -> container.Job:
+def job(name: str, lower: str, flavour: str, work: Path, log: Path) -> container.Job:
+    """A job over the layers `lower` that sees this host's package sources and caches."""
     settings = host.read()
     wheels, packages = cache_directory() / "uv", cache_directory() / "apt"
     (packages / "partial").mkdir(parents=True, exist_ok=True)
     wheels.mkdir(exist_ok=True)
     cache = "/run/aisandbox-bake/uv"
     sources = {"UV_CACHE_DIR": cache}
-    parents = Layer("", layer.flavour, layer.parents, (), 0).stack[:-1]
     return container.Job(
-        layer=layer.name,
-        lower=":".join(str(store.rootfs(below)) for below in reversed(parents)),
+        layer=name,
+        lower=lower,
         work=str(work),
         log=str(log),
         binds={str(wheels): cache, str(packages): "/var/cache/apt/archives"},
         read_only=list(settings.paths),
         variables={
-            "flavour": layer.flavour,
+            "flavour": flavour,
+            "image_bake": True,
             "bake_environment": settings.proxies,
             "bake_uv_environment": {**settings.uv_environment(), **sources},
             "bake_uv_environment_cpu_torch": {**settings.uv_environment(cpu_torch=True), **sources},

@@ -49,6 +49,14 @@ def enter_namespaces() -> list[str]:
     return ["unshare", "--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc"]
 
 
+def environment() -> dict[str, str]:
+    """What Packer, Ansible and our modules find their way by."""
+    # The venv's bin holds ansible-playbook and uv.
+    search = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
+    ours = {"PATH": search, "AISANDBOX_REPO": str(REPOSITORY), "PYTHONPATH": str(REPOSITORY)}
+    return {**os.environ, **ours, "PACKER_NO_COLOR": "1", "CHECKPOINT_DISABLE": "1"}
+
+
 def run(job: Job) -> None:
     """Bake the layer of `job` in new namespaces.
 
@@ -58,11 +66,7 @@ def run(job: Job) -> None:
     path = Path(job.work) / "job.json"
     path.write_text(json.dumps(asdict(job)))
     command = [*enter_namespaces(), sys.executable, "-m", "aisandbox.build.container", str(path)]
-    # The venv's bin holds ansible-playbook and uv.
-    search = f"{Path(sys.executable).parent}:{os.environ.get('PATH', '')}"
-    environment = {**os.environ, "PATH": search, "AISANDBOX_REPO": str(REPOSITORY), "PYTHONPATH": str(REPOSITORY)}
-    environment |= {"PACKER_NO_COLOR": "1", "CHECKPOINT_DISABLE": "1"}
-    result = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(command, cwd=REPOSITORY, env=environment(), capture_output=True, text=True, check=False)
     path.unlink(missing_ok=True)
     if result.returncode:
         raise _failure(Path(job.log), result.stderr)

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -69,11 +69,16 @@ class Layer:
     @property
     def stack(self) -> tuple[Layer, ...]:
         """This layer and all below it, lowest first, each once."""
-        seen: dict[str, Layer] = {}
-        for parent in self.parents:
-            for layer in parent.stack:
-                seen.setdefault(layer.name, layer)
-        return (*seen.values(), self)
+        return (*stack(self.parents), self)
+
+
+def stack(tops: Iterable[Layer]) -> tuple[Layer, ...]:
+    """These layers and all below them, lowest first, each once."""
+    seen: dict[str, Layer] = {}
+    for top in tops:
+        for layer in top.stack:
+            seen.setdefault(layer.name, layer)
+    return tuple(seen.values())
 
 
 def load(flavour: str) -> dict[str, Layer]:
@@ -118,9 +123,9 @@ class Store:
         info: dict[str, Any] = json.loads((self.path(layer) / "layer.json").read_text())
         return info
 
-    def lower_directories(self, layer: Layer) -> str:
-        """The `lowerdir` of an overlay that shows this layer and all below it (uppermost first)."""
-        return ":".join(str(self.rootfs(below)) for below in reversed(layer.stack))
+    def lower_directories(self, *tops: Layer) -> str:
+        """The `lowerdir` of an overlay that shows these layers and all below them (uppermost first)."""
+        return ":".join(str(self.rootfs(layer)) for layer in reversed(stack(tops)))
 
     @contextmanager
     def lock(self, layer: Layer) -> Iterator[None]:
