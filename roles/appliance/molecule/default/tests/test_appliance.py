@@ -1,0 +1,75 @@
+"""The services and what first boot needs: units that systemd accepts, our command, vLLM's baked table."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+from aisandbox import manifest
+from aisandbox.manifest import REPOSITORY
+from tests.roles import environments
+
+MANIFEST = manifest.load()
+OPT = MANIFEST.paths.opt
+DEFAULTS = yaml.safe_load((REPOSITORY / "roles" / "appliance" / "defaults" / "main.yml").read_text())
+SERVICES = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())["services"]
+ENABLED = [*DEFAULTS["appliance_enabled"], *(f"{name}.service" for name in SERVICES)]
+
+
+def test_systemd_accepts_every_unit(host: Host) -> None:
+    units = " ".join({*DEFAULTS["appliance_units"], *ENABLED})
+    checked = host.run(f"systemd-analyze verify --man=no {units}")
+    assert checked.succeeded, checked.stderr
+    assert checked.stderr == ""
+
+
+def test_there_is_no_ordering_cycle_up_to_the_login(host: Host) -> None:
+    checked = host.run("systemd-analyze verify --man=no multi-user.target")
+    assert "cycle" not in checked.stderr
+
+
+@pytest.mark.parametrize("unit", ENABLED)
+def test_they_start_with_the_machine(host: Host, unit: str) -> None:
+    assert host.service(unit.removesuffix(".service")).is_enabled
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_services_run_unprivileged(host: Host, name: str) -> None:
+    unit = host.file(f"/etc/systemd/system/{name}.service").content_string.splitlines()
+    assert f"User={SERVICES[name]['user']}" in unit
+    assert {"NoNewPrivileges=yes", "ProtectSystem=strict", "CapabilityBoundingSet="} <= set(unit)
+
+
+def test_the_command_runs(host: Host) -> None:
+    assert host.file("/usr/local/bin/aisandbox").mode == 0o755
+    assert "configure" in host.check_output("aisandbox --help")
+
+
+def test_its_environment_is_the_locked_one(host: Host) -> None:
+    environments.check(host, "appliance", "appliance", ["typer", "pydantic"])
+
+
+def test_the_release_is_recorded(host: Host) -> None:
+    release = json.loads(host.file(f"{OPT}/release.json").content_string)
+    assert release == {"version": MANIFEST.product.version, "flavour": "cpu"}
+
+
+def test_places_can_be_laid_out(host: Host) -> None:
+    laid_out = host.run("systemd-tmpfiles --create --dry-run /etc/tmpfiles.d/aisandbox.conf 2>&1 || true")
+    assert "Unknown user" not in laid_out.stdout
+    assert host.run("systemd-tmpfiles --create /etc/tmpfiles.d/aisandbox.conf").succeeded
+    assert host.file("/etc/aisandbox/secrets").mode == 0o700
+    assert host.file("/var/lib/aisandbox/models").user == "vllm"
+
+
+def test_vllms_table_of_models_is_baked_and_readable(host: Host) -> None:
+    table = f"{OPT}/cache/vllm/modelinfos"
+    assert len(host.file(table).listdir()) > 100
+    assert host.check_output(f"find {table} -type f \\! -perm -444") == ""
+
+
+def test_everything_belongs_to_root(host: Host) -> None:
+    assert host.check_output(f"find {OPT} \\! -user root -o -perm /022 \\! -type l") == ""

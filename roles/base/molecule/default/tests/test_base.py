@@ -1,0 +1,73 @@
+"""The base system: packages, a kernel, accounts that never change their numbers, places, and services at power-on."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+from aisandbox import manifest
+from aisandbox.manifest import REPOSITORY
+
+VARIABLES = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "main.yml").read_text())
+PACKAGES = yaml.safe_load((REPOSITORY / "roles" / "base" / "defaults" / "main.yml").read_text())["base_packages"]
+PATHS = manifest.load().paths
+
+
+def test_packages_are_installed(host: Host) -> None:
+    listing = host.check_output("dpkg-query --show --showformat '${db:Status-Abbrev} ${Package}\\n'")
+    installed = {line.split()[1] for line in listing.splitlines() if line.startswith("ii")}
+    assert installed >= {*PACKAGES, "linux-image-cloud-amd64"}
+    assert host.run("dpkg --audit").stdout == ""
+
+
+def test_the_kernel_can_boot(host: Host) -> None:
+    (kernel,) = host.check_output("ls /lib/modules").split()
+    assert host.file(f"/boot/vmlinuz-{kernel}").size > 1e6
+    assert host.file(f"/boot/initrd.img-{kernel}").size > 1e6
+
+
+@pytest.mark.parametrize("account", VARIABLES["service_accounts"], ids=lambda account: account["name"])
+def test_accounts_have_fixed_numbers_and_no_login(host: Host, account: dict[str, str | int]) -> None:
+    user = host.user(account["name"])
+    assert (user.uid, user.gid, user.shell) == (account["id"], account["id"], "/usr/sbin/nologin")
+    assert user.password == "!"
+
+
+def test_only_vllm_writes_the_status(host: Host) -> None:
+    group = VARIABLES["status_group"]
+    assert host.group(group["name"]).gid == group["id"]
+    assert host.group(group["name"]).members == group["members"]
+
+
+@pytest.mark.parametrize("path", [PATHS.opt, PATHS.etc, PATHS.data])
+def test_places_belong_to_root(host: Host, path: str) -> None:
+    place = host.file(str(path))
+    assert (place.is_directory, place.user, place.group, place.mode) == (True, "root", "root", 0o755)
+
+
+@pytest.mark.parametrize("unit", ["systemd-networkd", "systemd-resolved", "ssh"])
+def test_services_start_with_the_machine(host: Host, unit: str) -> None:
+    assert host.service(unit).is_enabled
+
+
+@pytest.mark.parametrize("timer", ["apt-daily.timer", "apt-daily-upgrade.timer"])
+def test_nothing_is_updated_behind_the_owners_back(host: Host, timer: str) -> None:
+    assert host.service(timer).is_masked
+
+
+def test_cloud_init_accepts_our_settings(host: Host) -> None:
+    checked = host.run("cloud-init schema --config-file /etc/cloud/cloud.cfg.d/90-aisandbox.cfg")
+    assert "Error" not in checked.stdout + checked.stderr
+    read = "from cloudinit.stages import Init; c = Init().cfg; print(c['datasource_list'][0], c['ssh_pwauth'])"
+    assert host.check_output(f'python3 -c "{read}"') == "NoCloud False"
+
+
+def test_the_network_settings_are_known_to_systemd(host: Host) -> None:
+    settings = host.check_output("systemd-analyze cat-config systemd/journald.conf")
+    assert "Storage=persistent" in settings
+    assert host.file("/etc/systemd/network/80-dhcp.network").contains("DHCP=yes")
+
+
+def test_package_scripts_start_nothing(host: Host) -> None:
+    assert host.run("/usr/sbin/policy-rc.d").rc == 101

@@ -1,0 +1,55 @@
+"""What must be unique to an instance, or tells of the builder, is not in the image."""
+
+from __future__ import annotations
+
+import pytest
+from testinfra.host import Host
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "/etc/ssh/ssh_host_*",
+        "/var/lib/apt/lists/*_*",
+        "/var/log/journal/*",
+        "/var/lib/cloud/*",
+        "/root/.cache",
+        "/root/.ssh",
+        "/root/.bash_history",
+        "/root/.ansible",
+        "/home/*/.ssh",
+        "/tmp/* /tmp/.[!.]*",
+        "/var/tmp/*",
+        "/var/lib/dbus/machine-id",
+        "/var/lib/systemd/random-seed",
+        "/usr/local/bin/uv",
+        "/usr/sbin/policy-rc.d",
+    ],
+)
+def test_it_is_gone(host: Host, pattern: str) -> None:
+    left = host.run(f'for path in {pattern}; do if [ -e "$path" ]; then echo "$path"; fi; done').stdout
+    assert left == ""
+
+
+def test_logs_are_empty(host: Host) -> None:
+    assert host.check_output("find /var/log -type f -size +0") == ""
+
+
+def test_the_first_boot_makes_the_machine_id(host: Host) -> None:
+    machine_id = host.file("/etc/machine-id")
+    assert (machine_id.size, machine_id.mode) == (0, 0o444)
+
+
+def test_the_image_has_its_own_name(host: Host) -> None:
+    assert host.file("/etc/hostname").content_string == "aisandbox\n"
+
+
+def test_it_still_knows_its_packages(host: Host) -> None:
+    assert host.run("dpkg --audit").stdout == ""
+    assert host.package("openssh-server").is_installed
+
+
+def test_nobody_but_root_can_change_the_system(host: Host) -> None:
+    # Folders for everybody's files are sticky.
+    writable = host.check_output("find / -xdev -perm -002 -not -type l -not -perm -1000 -print")
+    assert writable == ""
