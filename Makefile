@@ -36,7 +36,16 @@ lock: builder ## Resolve every Python environment anew, with hashes
 
 ##@ Test
 PYTEST := $(SUDO) $(PYTHON) -m pytest
-.PHONY: test test-unit test-gateway test-roles test-boot test-e2e test-image bench
+.PHONY: lint test test-unit test-gateway test-roles test-boot test-e2e test-image bench
+lint: dev ## Check Python, Ansible, YAML, shell and Packer files
+	@ruff check --quiet
+	@ruff format --check --quiet
+	@mypy --no-error-summary
+	@ansible-lint -q
+	@yamllint .
+	@shellcheck scripts/*.sh ansible/enter-container templates/motd.sh.j2
+	@packer fmt -check packer
+	@$(PYTHON) -m aisandbox.build.packer_lint
 test: dev lint ## Set up, lint and run every test
 	@$(PYTEST) tests
 test-unit: dev ## Unit tests (a minute)

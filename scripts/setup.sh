@@ -1,6 +1,8 @@
 #!/bin/sh
 # Sets up the host: Debian packages and the Python environment in .venv. Safe to repeat; does nothing when up to date.
 #   scripts/setup.sh [builder|dev]
+# Lists of packages and locks are words on purpose.
+# shellcheck disable=SC2086
 set -eu
 profile=${1:-builder}
 cd "$(dirname "$0")/.."
@@ -8,7 +10,7 @@ cd "$(dirname "$0")/.."
 packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 openssh-client ca-certificates zstd mtools dosfstools fdisk e2fsprogs qemu-utils"
 locks="locks/builder.txt"
 if [ "$profile" = dev ]; then
-    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light strace"
+    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light strace gnupg"
     locks="$locks locks/dev.txt"
 fi
 
@@ -45,7 +47,6 @@ say "setup: Python environment (.venv)"
     || fail "uv could not be installed" "check pip's settings: .venv/bin/pip config list"
 requirements=""
 for lock in $locks; do requirements="$requirements -r $lock"; done
-# shellcheck disable=SC2086
 .venv/bin/python -m aisandbox.build.host .venv/bin/uv pip install --quiet --python .venv/bin/python \
     --require-hashes $requirements \
     || fail "Python packages could not be installed" "see the message above, then repeat"

@@ -128,9 +128,7 @@ class Engine:
 
         self.status.publish("load", "running", f"Loading {_name(config)}")
         try:
-            engine_start.serve(
-                build_argv(config, self.settings.port, "fast", self.cpu), self.settings.timeout, healthy
-            )
+            engine_start.serve(build_argv(config, self.settings.port, "fast", self.cpu), self.settings.timeout, healthy)
         except (Exception, SystemExit) as error:
             reason = describe(error)
             if served:

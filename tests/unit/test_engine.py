@@ -125,9 +125,7 @@ def test_status_tells_phase_state_and_times(tmp_path: Path) -> None:
     status.publish("serve", "done", "Serving")
     third = json.loads(path.read_text())
 
-    assert first.keys() == {
-        *("service", "phase", "state", "message", "fix", "since", "updated", "mode", "timeline")
-    }
+    assert first.keys() == {*("service", "phase", "state", "message", "fix", "since", "updated", "mode", "timeline")}
     assert second["since"] == first["since"] <= second["updated"] <= third["since"]
     assert (third["phase"], third["state"], third["config"]) == ("serve", "done", "abc")
     assert list(third["timeline"]) == ["serve", "wait"]
@@ -252,10 +250,7 @@ def test_the_cause_is_found_in_the_output() -> None:
 def test_an_exception_is_told_in_one_line() -> None:
     assert engine_watch.describe(KeyError()) == "KeyError"
     assert engine_watch.describe(TimeoutError("late")) == "TimeoutError: late"
-    assert (
-        engine_watch.describe(ValueError("1 error for Config\n  Value error, too long [type=x]"))
-        == "too long"
-    )
+    assert engine_watch.describe(ValueError("1 error for Config\n  Value error, too long [type=x]")) == "too long"
     assert engine_watch.describe(RuntimeError("See root cause above.")).startswith("RuntimeError: See")
 
 
