@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from pathlib import Path
 
 from aisandbox import manifest
@@ -103,6 +104,7 @@ def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
         with phases.phase(f"bake {layer.name}", layer.seconds, lambda: _current_task(log)), store.create(layer) as work:
             if layer.parents:
                 container.run(job(layer.name, store.lower_directories(*layer.parents), layer.flavour, work, log))
+                _link_packages(work / "apt", cache_directory() / "apt")
             else:
                 _bootstrap(work / "root", log)
             info = {"name": layer.name, "key": layer.key, "seconds": round(time.monotonic() - start, 1)}
@@ -113,9 +115,11 @@ def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
 def job(name: str, lower: str, flavour: str, work: Path, log: Path) -> container.Job:
     """A job over the layers `lower` that sees this host's package sources and caches."""
     settings = host.read()
-    wheels, packages = cache_directory() / "uv", cache_directory() / "apt"
-    (packages / "partial").mkdir(parents=True, exist_ok=True)
+    wheels, packages = cache_directory() / "uv", work / "apt"
     wheels.mkdir(exist_ok=True)
+    # apt locks the folder that it uses: each job has its own.
+    (packages / "partial").mkdir(parents=True)
+    _link_packages(cache_directory() / "apt", packages)
     cache = "/run/aisandbox-bake/uv"
     sources = {"UV_CACHE_DIR": cache}
     return container.Job(
@@ -133,6 +137,14 @@ def job(name: str, lower: str, flavour: str, work: Path, log: Path) -> container
             "bake_uv_environment_cpu_torch": {**settings.uv_environment(cpu_torch=True), **sources},
         },
     )
+
+
+def _link_packages(source: Path, target: Path) -> None:
+    """Show Debian packages of one folder in another; one that cannot be shown (another disk) is downloaded again."""
+    target.mkdir(exist_ok=True)
+    for package in source.glob("*.deb"):
+        with suppress(OSError):
+            os.link(package, target / package.name)
 
 
 def _bootstrap(root: Path, log: Path) -> None:

@@ -23,6 +23,8 @@ from aisandbox.build.progress import Phases
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
+INTERRUPTED = 130
+"""The exit status that typer makes of Ctrl-C."""
 
 
 class Flavour(StrEnum):
@@ -218,8 +220,9 @@ def main() -> None:
     except manifest.ManifestError as error:
         console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        console.print(
-            "interrupted: nothing is left mounted or running; the same command goes on from here", highlight=False
-        )
-        sys.exit(130)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            console.print(
+                "interrupted: nothing is left mounted or running; the same command goes on from here", highlight=False
+            )
+        raise
