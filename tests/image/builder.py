@@ -1,0 +1,106 @@
+"""The builder's command line, run as a person would, on a cache and a checkout of the test's own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aisandbox.build.layers import Layer, Store, cache_directory
+from aisandbox.manifest import REPOSITORY
+
+
+@dataclass
+class Builder:
+    """`python -m aisandbox.build` in a checkout, with a cache folder."""
+
+    cache: Path
+    checkout: Path = REPOSITORY
+    python: Path = Path(sys.executable)
+    variables: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
+    """Words before the command, such as `setpriv` and its options."""
+
+    def lend(self, layers: tuple[Layer, ...], downloads: tuple[str, ...] = ("uv",)) -> None:
+        """Show the cache layers of the real one, and its downloads, so that only the rest is baked."""
+        (self.cache / "layers").mkdir(parents=True)
+        for layer in layers:
+            (self.cache / "layers" / layer.id).symlink_to(Store().path(layer))
+        for name in downloads:
+            (self.cache / name).symlink_to(cache_directory() / name)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command as a terminal does: in a process group of its own."""
+        return subprocess.Popen(
+            [*self.prefix, str(self.python), "-m", "aisandbox.build", *arguments],
+            cwd=self.checkout,
+            env={**os.environ, "AISANDBOX_CACHE": str(self.cache), **self.variables},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            process_group=0,
+        )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        with self.start(*arguments) as process:
+            output, errors = process.communicate(timeout=540)
+        return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+    def refusal(self, *arguments: str) -> tuple[str, str]:
+        """The message and the fix of a command that must fail, and must show nothing else."""
+        result = self.run(*arguments)
+        assert result.returncode == 1, result.stderr
+        assert "Traceback" not in result.stderr
+        *_, message, fix = result.stderr.splitlines()
+        assert message.startswith("error: ") and fix.startswith("  fix: "), result.stderr
+        return message.removeprefix("error: "), fix.removeprefix("  fix: ")
+
+    def traces(self) -> list[str]:
+        """Processes and mounts that have to do with the cache, in whatever namespace."""
+        mark = str(self.cache)
+        found = []
+        for process in Path("/proc").glob("[0-9]*"):
+            for name in ("cmdline", "mountinfo"):
+                try:
+                    text = (process / name).read_text(errors="replace")
+                except OSError:
+                    continue
+                if mark in text:
+                    found.append(f"{process}/{name}")
+        return found
+
+
+def copy_checkout(target: Path) -> None:
+    """Copy what a commit of the working tree would hold."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, target / name)
+
+
+def interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Ctrl-C, as the terminal sends it to the whole process group; returns exit status and messages."""
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    return process.returncode, errors
+
+
+def wait_for_text(path: Path, text: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists() or text not in path.read_text(errors="replace"):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"{text!r} not in {path} after {seconds:.0f} s")
+        time.sleep(0.1)

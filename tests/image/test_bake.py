@@ -1,0 +1,77 @@
+"""Baking again after a small change: only what the change reaches, also after an interruption."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from aisandbox.build.layers import TOP, Layer
+from tests.image.builder import Builder, copy_checkout, interrupt, wait_for_text
+
+KEYS = "import json; from aisandbox.build.layers import load; print(json.dumps([x.id for x in load('cpu').values()]))"
+
+
+@pytest.fixture(scope="module")
+def builder(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Builder:
+    """A checkout with one more line in a late role, and a cache with all layers that this does not reach."""
+    folder = tmp_path_factory.mktemp("bake")
+    builder = Builder(cache=folder / "cache", checkout=folder / "checkout")
+    copy_checkout(builder.checkout)
+    with (builder.checkout / "roles" / "motd" / "tasks" / "main.yml").open("a") as tasks:
+        tasks.write("\n- name: Say something new\n  ansible.builtin.debug:\n    msg: new\n")
+    builder.lend(image.stack[:-1])
+    return builder
+
+
+@pytest.fixture(scope="module")
+def missing(builder: Builder, image: Layer) -> str:
+    """The one layer that the change reaches."""
+    listing = subprocess.run([sys.executable, "-c", KEYS], cwd=builder.checkout, capture_output=True, check=True).stdout
+    (changed,) = set(json.loads(listing)) - {layer.id for layer in image.stack}
+    assert changed.startswith(f"{TOP}-")
+    return str(changed)
+
+
+def test_an_interrupted_bake_leaves_nothing(builder: Builder, missing: str) -> None:
+    bake = builder.start("bake")
+    wait_for_text(builder.checkout / "build" / "log" / f"{missing}.log", "TASK [gateway : Install nginx]")
+    assert builder.traces()
+    status, messages = interrupt(bake)
+    assert status == 130
+    assert "interrupted: nothing is left mounted or running; the same command goes on from here" in messages
+    assert "Traceback" not in messages
+    time.sleep(1)  # the kernel takes a moment to end a namespace
+    assert builder.traces() == []
+    assert not (builder.cache / "layers" / missing).exists()
+
+
+def test_the_next_bake_does_the_rest_and_no_more(builder: Builder, missing: str) -> None:
+    begun = time.monotonic()
+    result = builder.run("bake")
+    print(f"baked {missing} anew in {time.monotonic() - begun:.0f} s")
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if ": started" in line and f"bake {TOP}:" not in line] == []
+    layer = builder.cache / "layers" / missing
+    assert json.loads((layer / "layer.json").read_text())["seconds"] > 1
+    assert "Say something new" in (layer / "log").read_text()
+    assert builder.traces() == []
+
+
+def test_then_there_is_nothing_to_do(builder: Builder, missing: str) -> None:
+    begun = time.monotonic()
+    result = builder.run("bake")
+    assert f"nothing changed, {missing} is there" in result.stderr
+    assert time.monotonic() - begun < 10
+
+
+def test_nothing_of_the_builder_is_in_the_layer(builder: Builder, missing: str) -> None:
+    root = builder.cache / "layers" / missing / "root"
+    assert [str(path) for path in root.rglob("*") if str(builder.cache.parent) in str(path.relative_to(root))] == []
+    assert (root / "etc" / "machine-id").read_text() == ""
+    # What a layer removes from those below it is a device there, not a file.
+    assert [path for path in Path(root, "etc", "ssh").glob("ssh_host_*") if path.is_file()] == []
