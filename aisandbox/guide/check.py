@@ -1,0 +1,119 @@
+"""Does the guide give exactly the right answers?
+
+Greedy decoding gives an answer exactly when each of its tokens is the most likely one after those before it, so one
+pass over question and answer checks what generating it token by token would. A margin between the best and the second
+best token keeps the answer the same under the rounding of other machines and of bfloat16.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaForCausalLM
+
+from aisandbox.guide.batches import Encoder, Example, batches, predict
+from aisandbox.guide.conversation import Conversation, offer_tools, tool_families, vary
+from aisandbox.guide.corpus import Entry
+
+MARGIN = 0.1
+BATCH_TOKENS = 4096
+REST_SHARE = 0.95
+"""Share of right answers wanted of the rest: in words never trained on, late in conversations, and to what it does
+not know."""
+KINDS = ("trained", "held out", "tool calls", "tool replies", "conversations")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A conversation whose answers are checked; named by its last question."""
+
+    kind: str
+    entry: Entry
+    question: str
+    conversation: Conversation
+
+    @property
+    def exact(self) -> bool:
+        """Whether a wrong answer means a failed training: to a known question in any of its trained wordings."""
+        return self.kind in ("trained", "tool calls", "tool replies") and not self.entry.fallback
+
+
+def good_enough(checked: Sequence[Probe], failed: Sequence[Probe]) -> bool:
+    """Every answer that must be exact is, and nearly all of the rest."""
+    if any(probe.exact for probe in failed):
+        return False
+    return len(failed) <= (1 - REST_SHARE) * sum(not probe.exact for probe in checked)
+
+
+def probes(entries: Sequence[Entry], seed: int) -> list[Probe]:
+    """All that is checked: each question alone, each tool, and questions late in conversations."""
+    rng = random.Random(seed)  # noqa: S311 - no secret
+    return [*_single(entries), *_tools(entries, rng), *_conversations(entries, rng)]
+
+
+def _single(entries: Sequence[Entry]) -> Iterator[Probe]:
+    for entry in entries:
+        for kind, questions in (("trained", entry.questions), ("held out", entry.held_out)):
+            for question in questions:
+                conversation = Conversation()
+                conversation.ask(entry, question)
+                yield Probe(kind, entry, question, conversation)
+
+
+def _tools(entries: Sequence[Entry], rng: random.Random) -> Iterator[Probe]:
+    """Each question with each tool that fits it, alone and among others; the replies copy new results."""
+    for entry in entries:
+        if entry.tool is None:
+            continue
+        for name in entry.tool.names:
+            for question in (*entry.questions, *entry.held_out):
+                for others in (0, 8):
+                    tools = offer_tools(rng, [name], others)
+                    result = vary(rng.choice(entry.tool.results), rng)
+                    for kind, told in (("tool calls", None), ("tool replies", result)):
+                        conversation = Conversation(tools=tools)
+                        conversation.ask(entry, question, told)
+                        yield Probe(kind, entry, question, conversation)
+
+
+def _conversations(entries: Sequence[Entry], rng: random.Random) -> Iterator[Probe]:
+    """Each entry as the last of two to four questions, half of the time with tools on offer."""
+    families = tool_families(entries)
+    for entry in entries:
+        conversation = Conversation()
+        if rng.random() < 0.5:
+            conversation.tools = offer_tools(rng, [rng.choice(names) for names in families], rng.randint(0, 12))
+        earlier = rng.choices(entries, k=rng.randint(1, 3))
+        for turn in (*earlier, entry):
+            question = rng.choice(turn.held_out or turn.questions)
+            conversation.ask(turn, question, vary(rng.choice(turn.tool.results), rng) if turn.tool else None)
+        yield Probe("conversations", entry, question, conversation)
+
+
+def rounded(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """A copy with the weights as they are saved: rounded to bfloat16."""
+    return copy.deepcopy(model).to(torch.bfloat16).float().eval()
+
+
+def wrong(model: LlamaForCausalLM, encoder: Encoder, checked: Sequence[Probe]) -> list[Probe]:
+    """The probes that the model does not answer exactly."""
+    probe_of: dict[int, Probe] = {}
+    examples: list[Example] = []
+    for probe in checked:
+        example = encoder.example(probe.conversation)
+        examples.append(example)
+        probe_of[id(example)] = probe
+    failed: list[Probe] = []
+    for batch in batches(examples, BATCH_TOKENS):
+        with torch.no_grad():
+            scores, right, rows = predict(model, batch)
+        right = right.unsqueeze(1)
+        score = scores.gather(1, right)
+        best_other = scores.scatter(1, right, float("-inf")).max(1, keepdim=True).values
+        bad = (score - best_other < MARGIN).squeeze(1)
+        failed += [probe_of[id(batch[row])] for row in sorted(set(rows[bad].tolist()))]
+    return failed
