@@ -47,7 +47,7 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@packer fmt -check packer
 	@$(PYTHON) -m aisandbox.build.packer_lint
 test: dev lint ## Set up, lint and run every test
-	@$(PYTEST) tests
+	@$(PYTEST) tests/unit tests/gateway tests/roles tests/boot tests/e2e tests/image
 test-unit: dev ## Unit tests (a minute)
 	@$(PYTEST) tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
