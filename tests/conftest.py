@@ -5,6 +5,7 @@ Baking and booting take root and minutes, so both happen once, and only when a t
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 
@@ -18,6 +19,11 @@ from tests.support import machines
 
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 """What a change of a file would change, for `find -printf`."""
+
+
+def pytest_configure() -> None:
+    # Whoever ends the run early still gets the machines removed.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
