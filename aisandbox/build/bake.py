@@ -107,6 +107,8 @@ def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
                 _link_packages(work / "apt", cache_directory() / "apt")
             else:
                 _bootstrap(work / "root", log)
+            if load(layer.flavour)[layer.name].key != layer.key:
+                raise BuildError(f"files of layer {layer.name} were changed while it was baked", "repeat the command")
             info = {"name": layer.name, "key": layer.key, "seconds": round(time.monotonic() - start, 1)}
             (work / "layer.json").write_text(json.dumps(info))
             shutil.copy(log, work / "log")
