@@ -26,7 +26,6 @@ def ask(question: str) -> list[ChatCompletionMessageParam]:
 
 def test_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [MODEL]
-    assert client.models.retrieve(MODEL).id == MODEL
 
 
 def test_chat(client: openai.OpenAI, known: Entry) -> None:
@@ -155,7 +154,7 @@ def test_embeddings_are_refused_in_words(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refusal:
         client.embeddings.create(model=MODEL, input="Hello")
     assert isinstance(refusal.value.body, dict)
-    assert "mbeddings" in refusal.value.body["message"]
+    assert "the model makes no embeddings" in refusal.value.body["message"]
 
 
 def test_an_unknown_model_is_named(client: openai.OpenAI) -> None:
