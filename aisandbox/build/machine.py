@@ -103,12 +103,17 @@ class Machine:
         )
         data = self.directory / "data"
         data.mkdir(exist_ok=True)
+        no_routers = self.directory / network.NO_ROUTERS.name
+        no_routers.write_text(network.NO_ROUTERS_SETTINGS)
         config = {
             "name": f"ais-{self.name}",
             "lower": Store().lower_directories(image),
             "bridge": network.BRIDGE,
             "binds": {str(data): str(product.paths.data), **(binds or {})},
-            "read_only": {str(self.directory / "seed"): "/var/lib/cloud/seed/nocloud"},
+            "read_only": {
+                str(self.directory / "seed"): "/var/lib/cloud/seed/nocloud",
+                str(no_routers): str(network.NO_ROUTERS),
+            },
         }
         (self.directory / "nspawn.json").write_text(json.dumps(config, indent=2))
         with self.console.open("wb") as console:

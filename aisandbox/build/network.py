@@ -11,6 +11,12 @@ from pathlib import Path
 from aisandbox.build.errors import BuildError
 
 BRIDGE = "aisandbox0"
+INTERFACE = "host0"
+"""systemd-nspawn's name for the interface inside the machine."""
+NO_ROUTERS = Path(f"/etc/systemd/network/10-cloud-init-{INTERFACE}.network.d/no-routers.conf")
+"""Beside the file that cloud-init writes, which cannot say it: nobody advertises routes on the bridge, and
+systemd-networkd would hold up the boot for 14 seconds waiting for them."""
+NO_ROUTERS_SETTINGS = "[Network]\nIPv6AcceptRA=no\n"
 CANDIDATES = tuple(ipaddress.IPv4Network(f"10.213.{third}.0/24") for third in (77, 78, 79, 80))
 COMMENT = ["-m", "comment", "--comment", "aisandbox"]
 
@@ -30,19 +36,13 @@ class Network:
         return str(self.subnet[2 + index])
 
     def network_config(self, address: str, nameservers: list[str]) -> str:
-        """cloud-init's network configuration for the machine's interface.
-
-        In version 1, whose `accept-ra` cloud-init 22.4 passes on: nobody advertises routes on the bridge, and
-        systemd-networkd would hold up the boot for 14 seconds waiting for them.
-        """
-        subnet = {
-            "type": "static",
-            "address": f"{address}/{self.subnet.prefixlen}",
-            "gateway": self.gateway,
-            "dns_nameservers": nameservers,
+        """cloud-init's network configuration (version 2) for the machine's interface."""
+        interface = {
+            "addresses": [f"{address}/{self.subnet.prefixlen}"],
+            "gateway4": self.gateway,
+            "nameservers": {"addresses": nameservers},
         }
-        interface = {"type": "physical", "name": "host0", "accept-ra": False, "subnets": [subnet]}
-        return json.dumps({"version": 1, "config": [interface]})
+        return json.dumps({"version": 2, "ethernets": {INTERFACE: interface}})
 
 
 def _ip(*arguments: str) -> str:
