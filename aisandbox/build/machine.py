@@ -93,7 +93,7 @@ class Machine:
             for stale in ("upper", "work", "merged"):
                 shutil.rmtree(self.directory / stale, ignore_errors=True)
         net = network.up()
-        address = net.address(self._index())
+        address = network.lease()
         seed.write_seed_dir(
             self.directory / "seed",
             instance_id=f"{self.name}-{image.key}-{choice}",
@@ -106,7 +106,8 @@ class Machine:
         no_routers = self.directory / network.NO_ROUTERS.name
         no_routers.write_text(network.NO_ROUTERS_SETTINGS)
         config = {
-            "name": f"ais-{self.name}",
+            # It names the interface on the host too, which two machines cannot share.
+            "name": f"ais-{address.rsplit('.', 1)[-1]}",
             "lower": Store().lower_directories(image),
             "bridge": network.BRIDGE,
             "binds": {str(data): str(product.paths.data), **(binds or {})},
@@ -123,6 +124,7 @@ class Machine:
                 cwd=manifest.REPOSITORY, stdin=subprocess.DEVNULL, stdout=console, stderr=console,
                 start_new_session=True,
             )  # fmt: skip
+        network.hold(address, process.pid)
         facts = {
             "name": self.name, "image": image.id, "choice": choice, "address": address, "pid": process.pid,
             "started": time.time(),
@@ -133,12 +135,6 @@ class Machine:
         """Whether the machine was started with this user-data."""
         return bool(self.facts.get("choice") == _digest(user_data))
 
-    def _index(self) -> int:
-        """The lowest number that no other machine has."""
-        taken = {other.facts.get("address") for other in machines() if other.name != self.name and other.running}
-        net = network.up()
-        return next(index for index in range(200) if net.address(index) not in taken)
-
     def stop(self) -> None:
         """Power off in order; by force after 40 seconds. Does nothing when it is not running."""
         if self.running:
@@ -147,8 +143,8 @@ class Machine:
             if not _wait(lambda: not self.running, STOP_SECONDS):
                 os.killpg(pid, signal.SIGKILL)
                 _wait(lambda: not self.running, 5)
-        if not any(machine.running for machine in machines()):
-            network.down()
+        if self.facts:
+            network.release(self.address, int(self.facts["pid"]))
 
     def remove(self) -> None:
         """Stop it and delete everything about it, its data volume included."""

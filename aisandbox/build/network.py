@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import ipaddress
 import json
+import os
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +22,7 @@ NO_ROUTERS = Path(f"/etc/systemd/network/10-cloud-init-{INTERFACE}.network.d/no-
 systemd-networkd would hold up the boot for 14 seconds waiting for them."""
 NO_ROUTERS_SETTINGS = "[Network]\nIPv6AcceptRA=no\n"
 CANDIDATES = tuple(ipaddress.IPv4Network(f"10.213.{third}.0/24") for third in (77, 78, 79, 80))
+LEASES = Path("/run/aisandbox-build/leases")
 COMMENT = ["-m", "comment", "--comment", "aisandbox"]
 
 
@@ -105,6 +110,50 @@ def down() -> None:
         for table, chain, rule in _rules(str(network.subnet)):
             subprocess.run(["iptables", "-w", *table, "-D", chain, *rule], capture_output=True, check=False)
         _ip("link", "delete", BRIDGE)
+
+
+def lease() -> str:
+    """An address for a machine, held for this process until `hold` hands it on or `release` gives it back.
+
+    Machines of all checkouts on the host share the bridge, so who has which address is kept outside of them.
+
+    Raises:
+        BuildError: every candidate network is in use.
+    """
+    network = up()
+    with _leases():
+        taken = _held()
+        address = next(address for index in range(200) if (address := network.address(index)) not in taken)
+        hold(address, os.getpid())
+    return address
+
+
+def hold(address: str, pid: int) -> None:
+    """Note that the process of that number has the address, for as long as it lives."""
+    (LEASES / address).write_text(str(pid))
+
+
+def release(address: str, pid: int) -> None:
+    """Give back the address that the process of that number held. The network goes with its last machine."""
+    with _leases():
+        lease = LEASES / address
+        if lease.exists() and lease.read_text() == str(pid):
+            lease.unlink()
+        if not _held():
+            down()
+
+
+@contextmanager
+def _leases() -> Iterator[None]:
+    LEASES.mkdir(parents=True, exist_ok=True)
+    with (LEASES / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _held() -> set[str]:
+    leases = [path for path in LEASES.iterdir() if not path.name.startswith(".")]
+    return {path.name for path in leases if Path("/proc", path.read_text() or "none").exists()}
 
 
 def nameservers() -> list[str]:

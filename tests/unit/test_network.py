@@ -1,0 +1,42 @@
+"""Addresses of local machines: shared by all checkouts of a host, freed with the process that held them."""
+
+from __future__ import annotations
+
+import ipaddress
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from aisandbox.build import network
+from aisandbox.build.network import Network
+
+
+@pytest.fixture(autouse=True)
+def no_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leases of the test's own, and no bridge: that one is the boot tests' business."""
+    monkeypatch.setattr(network, "LEASES", tmp_path / "leases")
+    monkeypatch.setattr(network, "up", lambda: Network(ipaddress.IPv4Network("10.213.77.0/24")))
+    monkeypatch.setattr(network, "down", lambda: None)
+
+
+def test_machines_get_different_addresses() -> None:
+    assert [network.lease(), network.lease()] == ["10.213.77.2", "10.213.77.3"]
+
+
+def test_an_address_is_free_again_when_its_process_is_gone() -> None:
+    address = network.lease()
+    with subprocess.Popen(["sleep", "60"]) as process:
+        network.hold(address, process.pid)
+        assert network.lease() != address
+        process.kill()
+    assert network.lease() == address
+
+
+def test_only_the_holder_gives_an_address_back() -> None:
+    address = network.lease()
+    network.hold(address, 1)
+    network.release(address, 2)
+    assert network.lease() != address
+    network.release(address, 1)
+    assert network.lease() == address
