@@ -23,8 +23,8 @@ def test_the_model_is_whole(host: Host) -> None:
 
 
 def test_everybody_reads_it_and_only_root_writes_it(host: Host) -> None:
-    assert host.check_output(f"find {MODEL} \\! -user root -o -perm /022") == ""
-    assert host.check_output(f"find {MODEL} -type f \\! -perm -444 -o -type d \\! -perm -555") == ""
+    assert host.check_output(f"find {MODEL} -not -user root -o -not -type l -perm /022") == ""
+    assert host.check_output(f"find {MODEL} -type f -not -perm -444 -o -type d -not -perm -555") == ""
 
 
 def test_it_loads_and_writes_text(host: Host) -> None:
