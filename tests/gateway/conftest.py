@@ -27,7 +27,7 @@ def ready(gateway: Gateway) -> Iterator[Path]:
     flag.unlink(missing_ok=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
     """Real Open WebUI behind its gateway, with a model server that is none."""
     with (
