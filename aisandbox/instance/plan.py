@@ -92,7 +92,10 @@ def _serving(choice: Choice, manifest: Manifest, hardware: Hardware) -> Serving:
 
 def _arguments(model: str, embedded: bool, choice: Choice, manifest: Manifest, hardware: Hardware) -> list[str]:
     arguments = []
-    if not embedded:
+    if embedded:
+        # So small a model would rather fill an answer with the blank lines that JSON allows than end it.
+        arguments += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    else:
         # `auto` lets vLLM take the longest context that fits into the memory it finds.
         arguments += ["--max-model-len", str(choice.max_model_len or "auto")]
     parser = manifest.parser(model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from pydantic import SecretStr
 
@@ -27,7 +29,9 @@ def decide(hardware: Hardware, **choice: object) -> Plan:
 def test_without_gpu_the_embedded_model_is_served_with_nothing_gpu_like() -> None:
     planned = decide(CPU)
     assert (planned.model, planned.embedded, planned.tasks, planned.served_names) == (GUIDE, True, False, (GUIDE,))
-    assert planned.args == ("--enable-auto-tool-choice", "--tool-call-parser", "hermes")
+    structured, settings, *rest = planned.args
+    assert structured == "--structured-outputs-config" and json.loads(settings)["disable_any_whitespace"]
+    assert rest == ["--enable-auto-tool-choice", "--tool-call-parser", "hermes"]
     assert planned.servable
     assert not planned.problems
 
