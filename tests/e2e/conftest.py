@@ -22,7 +22,7 @@ def corpus() -> dict[str, Entry]:
 @pytest.fixture(scope="session")
 def known(corpus: dict[str, Entry]) -> Entry:
     """A question whose answer has a few sentences."""
-    return corpus["what-can-you-do"]
+    return corpus["who"]
 
 
 @pytest.fixture(scope="module")
