@@ -223,6 +223,8 @@ def main() -> None:
     except SystemExit as end:
         if end.code == INTERRUPTED:
             console.print(
-                "interrupted: nothing is left mounted or running; the same command goes on from here", highlight=False
+                "interrupted: nothing is left mounted or running; the same command goes on from here",
+                highlight=False,
+                soft_wrap=True,
             )
         raise
