@@ -43,7 +43,8 @@ def version() -> tuple[int, ...]:
 
 
 def _client(template: Path, variables: Mapping[str, str], log: Path | None = None) -> packer.Packer:
-    output = open(log, "ab") if log else None  # noqa: SIM115 - sh writes to it until the command ends
+    # Unbuffered: the log is followed while it grows, and its end must not be lost with the process.
+    output = open(log, "ab", buffering=0) if log else None  # noqa: SIM115 - sh writes to it until the command ends
     client = packer.Packer(str(template), vars=dict(variables), out_iter=output, err_iter=output)
     # Packer finds Ansible on PATH; ours is beside the Python that runs this.
     search = f"{Path(sys.executable).parent}:{os.environ.get('PATH', os.defpath)}"
