@@ -11,6 +11,7 @@ packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 ope
 locks="locks/builder.txt"
 if [ "$profile" = dev ]; then
     packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light strace gnupg"
+    packages="$packages tigervnc-standalone-server openbox novnc xdotool xclip scrot ffmpeg ripgrep"
     locks="$locks locks/dev.txt"
 fi
 
@@ -45,10 +46,11 @@ say "setup: Python environment (.venv)"
 [ -x .venv/bin/python ] || /usr/bin/python3 -m venv .venv
 .venv/bin/pip install --quiet --require-hashes -r locks/uv.txt \
     || fail "uv could not be installed" "check pip's settings: .venv/bin/pip config list"
+# The locks are complete, overrides included: nothing is resolved again (--no-deps).
 requirements=""
 for lock in $locks; do requirements="$requirements -r $lock"; done
 .venv/bin/python -m aisandbox.build.host .venv/bin/uv pip install --quiet --python .venv/bin/python \
-    --require-hashes $requirements \
+    --no-deps --require-hashes $requirements \
     || fail "Python packages could not be installed" "see the message above, then repeat"
 rm -f ".venv/.$profile-"*
 touch "$stamp"

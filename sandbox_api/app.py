@@ -1,0 +1,107 @@
+"""The application: services, routers, and the one form of answers around them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from sandbox_api import (
+    __version__,
+    access,
+    browser,
+    chat,
+    code,
+    desktop,
+    entry,
+    environment,
+    file,
+    mcp,
+    pages,
+    shell,
+    skills,
+    system,
+    util,
+)
+from sandbox_api.errors import SandboxError
+from sandbox_api.services import Services
+from sandbox_api.settings import Settings
+from sandbox_api.trace import Trace, error_response, trace_id
+
+DESCRIPTION = """Shell, files, code, browser and desktop of one sandbox. Every answer has the form
+`{success, message, data, hint, error}`; errors carry a code, a hint and a trace id, with a matching HTTP status."""
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    settings = settings or Settings()
+    services = Services(settings)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        environment.prepare(settings)
+        await asyncio.gather(*(service.start() for service in services.all.values()))
+        yield
+        await asyncio.gather(*(service.stop() for service in services.all.values()), return_exceptions=True)
+
+    app = FastAPI(
+        title="AI Sandbox",
+        version=__version__,
+        description=DESCRIPTION,
+        docs_url=None,  # `pages` serves it from our own files: the sandbox may have no network
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=lifespan,
+        responses={"default": {"description": "Error in the one form", "model": error_model()}},
+    )
+    app.state.services = services
+    app.add_exception_handler(SandboxError, _on_sandbox_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    packages = (system, shell, file, code, browser, desktop, mcp, skills, util, chat, access, pages, entry)
+    # `entry` comes last: it holds the routes that forward whatever lies under a prefix.
+    for package in packages:
+        app.include_router(package.router)
+    app.add_middleware(access.Guard, settings=settings, tokens=services.access)
+    app.add_middleware(Trace)
+    return app
+
+
+def error_model() -> type:
+    from sandbox_api.envelope import Envelope
+
+    return Envelope[None]
+
+
+def _answer(request: Request, error: SandboxError) -> Response:
+    # The client of agent-sandbox reads `success` and takes other statuses for a broken connection: the server that it
+    # was made for answers 200 to what the sandbox could not do. Refused access and malformed requests stay errors.
+    made_for_200 = "x-fern-language" in request.headers and error.status not in (401, 403, 422, 429)
+    return error_response(error, trace_id(request.scope), 200 if made_for_200 else None)
+
+
+async def _on_sandbox_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, SandboxError)
+    return _answer(request, error)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    problems = [(".".join(map(str, problem["loc"][1:])), problem) for problem in error.errors()]
+    if any(problem["type"] == "json_invalid" for _, problem in problems):
+        return _answer(request, SandboxError("invalid_json", "the body is no valid JSON"))
+    message = "; ".join(f"{place or 'body'}: {problem['msg']}" for place, problem in problems)
+    details = [{"field": place, "problem": problem["msg"]} for place, problem in problems]
+    return _answer(request, SandboxError("invalid_request", message, data=details))
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    place = f"{request.method} {request.url.path}"
+    known = {404: ("not_found", f"there is no {place}"), 405: ("method_not_allowed", f"{place} is not allowed")}
+    code, message = known.get(error.status_code, ("invalid_request", str(error.detail)))
+    return error_response(SandboxError(code, message), trace_id(request.scope), error.status_code)

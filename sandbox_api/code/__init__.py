@@ -1,0 +1,5 @@
+"""."""
+
+from sandbox_api.code.router import router
+
+__all__ = ["router"]

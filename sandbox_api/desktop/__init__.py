@@ -1,0 +1,5 @@
+"""."""
+
+from sandbox_api.desktop.router import router
+
+__all__ = ["router"]

@@ -1,0 +1,182 @@
+"""Starts the programs beside the sandbox, with the flags they need: `python -m sandbox_api.launch PROGRAM`.
+
+One owner of those flags for systemd units, the container's supervisor, tests and a developer's shell. Each launcher
+waits until what it builds on is ready, then becomes the program (exec), so that a supervisor sees the program itself.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from sandbox_api.environment import child_environment, prepare
+from sandbox_api.settings import Settings
+
+PATIENCE_S = 30.0
+POLL_S = 0.02
+
+
+def _fail(message: str) -> None:
+    print(f"sandbox: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _program(*names: str) -> str:
+    for name in names:
+        if found := shutil.which(name):
+            return found
+    _fail(f"{names[0]} is not installed")
+    raise AssertionError
+
+
+def _listening(path: Path | str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def _wait(ready: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not ready():
+        if time.monotonic() > deadline:
+            _fail(f"{what} did not come up within {PATIENCE_S:.0f} s")
+        time.sleep(POLL_S)
+
+
+def _display(settings: Settings) -> str:
+    if not settings.display:
+        _fail("SANDBOX_DISPLAY is not set")
+        raise AssertionError
+    return settings.display
+
+
+def _wait_for_display(settings: Settings) -> None:
+    number = _display(settings).removeprefix(":").split(".")[0]
+    _wait(lambda: _listening(f"/tmp/.X11-unix/X{number}"), f"display :{number}")  # noqa: S108 - X11's own place
+
+
+def _fresh(path: Path | None, name: str) -> Path:
+    """A socket's path, with what an earlier run left there removed."""
+    if path is None:
+        _fail(f"{name} is not set")
+        raise AssertionError
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    path.unlink(missing_ok=True)
+    return path
+
+
+def display(settings: Settings) -> list[str]:
+    """TigerVNC's X server: the desktop, and RFB on a unix socket. No port, so no password: the entry guards it."""
+    return [
+        _program("Xtigervnc", "Xvnc"), _display(settings),
+        "-geometry", f"{settings.display_width}x{settings.display_height}", "-depth", "24",
+        "-SecurityTypes", "None", "-rfbport", "-1",
+        "-rfbunixpath", str(_fresh(settings.vnc_socket, "SANDBOX_VNC_SOCKET")),
+        "-rfbunixmode", "0600", "-AlwaysShared", "-AcceptSetDesktopSize", "-nolisten", "tcp", "-desktop", "AI Sandbox",
+    ]  # fmt: skip
+
+
+def window_manager(settings: Settings) -> list[str]:
+    _wait_for_display(settings)
+    return [_program("openbox"), "--sm-disable"]
+
+
+def _namespaces_work() -> bool:
+    """Whether Chromium can build its own sandbox here."""
+    return (
+        os.getuid() != 0
+        and subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False).returncode == 0
+    )
+
+
+def browser(settings: Settings) -> list[str]:
+    """Chromium with its window on the desktop and DevTools on loopback."""
+    _wait_for_display(settings)
+    profile = settings.cache / "chromium"
+    profile.mkdir(parents=True, exist_ok=True)
+    # Left by a Chromium that was killed; they would make the next one refuse the profile.
+    for lock in profile.glob("Singleton*"):
+        lock.unlink()
+    address = urlsplit(settings.cdp_url or "http://127.0.0.1:9222")
+    arguments = [
+        _program("chromium", "google-chrome", "chrome"),
+        f"--remote-debugging-port={address.port or 9222}", "--remote-debugging-address=127.0.0.1",
+        f"--user-data-dir={profile}", "--password-store=basic", "--no-first-run", "--no-default-browser-check",
+        "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
+        "--disable-sync", "--disable-features=Translate,MediaRouter", "--hide-crash-restore-bubble",
+        "--start-maximized",
+    ]  # fmt: skip
+    if not _namespaces_work():
+        # Containers without user namespaces: there the container is the wall around the browser.
+        arguments += ["--no-sandbox", "--test-type"]
+    return [*arguments, *os.environ.get("SANDBOX_BROWSER_ARGUMENTS", "").split(), "about:blank"]
+
+
+def jupyter(settings: Settings) -> list[str]:
+    """Jupyter Lab on a unix socket, under the same prefix as behind the entry, which guards it."""
+    state = settings.cache / "jupyter"
+    options = {
+        "ServerApp.sock": _fresh(settings.jupyter_socket, "SANDBOX_JUPYTER_SOCKET"),
+        "ServerApp.sock_mode": "0600",
+        "ServerApp.base_url": "/jupyter/",
+        "ServerApp.root_dir": settings.workspace_path,
+        "ServerApp.allow_root": True,
+        "ServerApp.allow_remote_access": True,
+        "ServerApp.open_browser": False,
+        "IdentityProvider.token": "",
+        "ServerApp.password": "",
+        "ServerApp.disable_check_xsrf": True,
+        "ServerApp.terminals_enabled": True,
+        "LabApp.news_url": "",
+        "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+    }
+    os.environ.update(
+        JUPYTER_RUNTIME_DIR=str(state / "runtime"), JUPYTER_DATA_DIR=str(state / "data"),
+        JUPYTER_CONFIG_DIR=str(state / "config"), IPYTHONDIR=str(state / "ipython"),
+    )  # fmt: skip
+    return [str(settings.python), "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]
+
+
+def code_server(settings: Settings) -> list[str]:
+    """VS Code in the browser, on a unix socket; the entry guards it."""
+    state = settings.cache / "code-server"
+    return [
+        _program("code-server"), "--socket", str(_fresh(settings.code_server_socket, "SANDBOX_CODE_SERVER_SOCKET")),
+        "--socket-mode", "600", "--auth", "none", "--disable-telemetry", "--disable-update-check",
+        "--disable-workspace-trust", "--disable-getting-started-override",
+        "--user-data-dir", str(state / "data"), "--extensions-dir", str(state / "extensions"),
+        "--config", str(state / "config.yaml"), str(settings.workspace_path),
+    ]  # fmt: skip
+
+
+PROGRAMS: dict[str, Callable[[Settings], list[str]]] = {
+    "display": display,
+    "window-manager": window_manager,
+    "browser": browser,
+    "jupyter": jupyter,
+    "code-server": code_server,
+}
+
+
+def main() -> None:
+    if len(sys.argv) != 2 or sys.argv[1] not in PROGRAMS:
+        _fail(f"usage: python -m sandbox_api.launch {'|'.join(PROGRAMS)}")
+    settings = Settings()
+    prepare(settings)
+    command = PROGRAMS[sys.argv[1]](settings)
+    os.chdir(settings.workspace_path)
+    os.execve(command[0], command, child_environment(settings))  # noqa: S606
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""."""
+
+from sandbox_api.mcp.router import router
+
+__all__ = ["router"]

@@ -1,0 +1,5 @@
+"""."""
+
+from sandbox_api.pages.router import router
+
+__all__ = ["router"]

@@ -1,0 +1,180 @@
+"""Every setting of the sandbox, from `SANDBOX_*` environment variables, in one place."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import shutil
+import sys
+import tempfile
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIB = 2**20
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+
+def _default_root() -> Path:
+    """The checkout that the package runs from, else the current folder."""
+    return REPOSITORY if (REPOSITORY / "marketplace.yaml").exists() else Path.cwd()
+
+
+def _first_program(*names: str) -> Path | None:
+    return next((Path(found) for name in names if (found := shutil.which(name))), None)
+
+
+Words = Annotated[tuple[str, ...], NoDecode]
+"""A list that is written with commas in an environment variable."""
+
+
+class Settings(BaseSettings):
+    """Sizes are bytes, times are seconds. A secret may also be given as a file: `SANDBOX_API_KEYS_FILE` and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="SANDBOX_", extra="ignore", frozen=True)
+
+    # Where it listens
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8080, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    in_container: bool = Field(False, description="Set in the container image, where the published port is the guard.")
+    allow_unauthenticated: bool = Field(
+        False, description="Listen beyond loopback without authentication, outside the container."
+    )
+    allowed_hosts: Words = Field((), description="Further names or addresses that `Host` may carry, with commas.")
+    allowed_origins: Words = Field((), description="Further web origins whose pages may call, with commas.")
+    trusted_proxies: Words = Field(
+        ("127.0.0.1", "::1"), description="Addresses of proxies whose `X-Forwarded-*` headers are believed."
+    )
+
+    # Authentication
+    auth: bool = Field(False, description="Require a JWT or an API key for every route and websocket.")
+    api_keys: Annotated[tuple[SecretStr, ...], NoDecode] = Field((), description="Accepted API keys, with commas.")
+    jwt_secret: SecretStr | None = Field(None, description="Secret of HS256 tokens.")
+    jwt_public_key: str | None = Field(None, description="PEM public key of RS256 tokens.")
+    jwks_url: str | None = Field(None, description="Where the keys of RS256 tokens are published.")
+    jwt_audience: str | None = Field(None, description="Required `aud` of tokens.")
+    jwt_issuer: str | None = Field(None, description="Required `iss` of tokens.")
+    ticket_ttl_s: float = Field(30, gt=0, le=3600, description="Life of a one-time ticket.")
+    cookie_ttl_s: float = Field(12 * 3600, gt=0, description="Life of the cookie that a ticket is exchanged for.")
+
+    # Places
+    root: Path = Field(default_factory=_default_root, description="Everything written at run time lies under it.")
+    workspace: Path | None = Field(
+        None, validate_default=False, description="Folder of the user's files [ROOT/workspace]."
+    )
+    file_roots: Words = Field((), description="Further folders that the file API may reach, with commas.")
+
+    # Programs and services beside it. An empty value switches the capability off.
+    shell: Path | None = Field(default_factory=lambda: _first_program("bash", "sh"), description="Shell of commands.")
+    python: Path = Field(Path(sys.executable), description="Python of kernels; it needs ipykernel.")
+    node: Path | None = Field(default_factory=lambda: _first_program("node"), description="Node.js of JavaScript code.")
+    display: str | None = Field(None, description="X display of the desktop, such as :99.")
+    vnc_socket: Path | None = Field(None, description="Unix socket where the VNC server speaks RFB.")
+    novnc: Path = Field(Path("/usr/share/novnc"), description="Static files of noVNC.")
+    cdp_url: str | None = Field(None, description="Where the browser's DevTools answer, such as http://127.0.0.1:9222.")
+    jupyter_socket: Path | None = Field(None, description="Unix socket of Jupyter Lab, served under /jupyter.")
+    code_server_socket: Path | None = Field(None, description="Unix socket of code-server.")
+    web_assets: Path | None = Field(None, description="Folder with xterm.js and Swagger UI (`npm ci` in locks/web).")
+    proxy_ports: str = Field("1024-65535", description="Ports that /proxy/{port}/ may reach, as FIRST-LAST.")
+    denied_ports: Annotated[tuple[int, ...], NoDecode] = Field((), description="Ports that /proxy must not reach.")
+    display_width: int = Field(1280, ge=320, le=7680, description="Width of the desktop in pixels.")
+    display_height: int = Field(800, ge=200, le=4320, description="Height of the desktop in pixels.")
+
+    # Limits
+    command_timeout_s: float = Field(120, gt=0, description="Soft timeout: the answer comes, the command goes on.")
+    command_hard_timeout_s: float = Field(3600, gt=0, description="Hard timeout: the command's group is ended.")
+    command_output_bytes: int = Field(16 * MIB, ge=65536, description="Output kept of one command and stream.")
+    answer_output_chars: int = Field(50_000, ge=1000, description="Output in one answer; the middle is left out.")
+    max_commands: int = Field(64, ge=1, description="Commands that run at the same time.")
+    max_sessions: int = Field(64, ge=1, description="Sessions of one kind that exist at the same time.")
+    session_idle_s: float = Field(1800, gt=0, description="Idle time after which a code session is ended.")
+    code_timeout_s: float = Field(30, gt=0, description="Time for a piece of code when the request names none.")
+    read_bytes: int = Field(32 * MIB, ge=1024, description="Largest content of one file read; downloads have no limit.")
+    body_bytes: int = Field(64 * MIB, ge=1024, description="Largest JSON request.")
+    upload_bytes: int = Field(4096 * MIB, ge=1024, description="Largest upload.")
+    screenshot_bytes: int = Field(32 * MIB, ge=65536, description="Largest screenshot.")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_secret_files(cls, values: dict[str, Any]) -> dict[str, Any]:
+        for name in ("api_keys", "jwt_secret", "jwt_public_key"):
+            if path := os.environ.get(f"SANDBOX_{name.upper()}_FILE"):
+                values.setdefault(name, Path(path).read_text().strip())
+        return values
+
+    @field_validator("allowed_hosts", "allowed_origins", "trusted_proxies", "file_roots", "api_keys", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return (
+            [word.strip() for word in value.replace("\n", ",").split(",") if word.strip()]
+            if isinstance(value, str)
+            else value
+        )
+
+    @field_validator("denied_ports", mode="before")
+    @classmethod
+    def _split_numbers(cls, value: object) -> object:
+        return [int(word) for word in value.split(",") if word.strip()] if isinstance(value, str) else value
+
+    @field_validator(
+        "shell",
+        "node",
+        "display",
+        "vnc_socket",
+        "cdp_url",
+        "jupyter_socket",
+        "code_server_socket",
+        "web_assets",
+        mode="before",
+    )
+    @classmethod
+    def _empty_is_off(cls, value: object) -> object:
+        return None if value == "" else value
+
+    @field_validator("root", "workspace", mode="after")
+    @classmethod
+    def _absolute(cls, value: Path | None) -> Path | None:
+        return value.expanduser().absolute() if value else value
+
+    @property
+    def workspace_path(self) -> Path:
+        return self.workspace or self.root / "workspace"
+
+    @property
+    def cache(self) -> Path:
+        """Runtime files: command output, kernels' connection files, profiles, logs."""
+        return self.root / ".cache" / "sandbox"
+
+    @cached_property
+    def reachable_roots(self) -> tuple[Path, ...]:
+        """Folders that the file API may reach, resolved: workspace, runtime root, temporary folder, further ones."""
+        roots = [self.workspace_path, self.root, Path(tempfile.gettempdir()), *map(Path, self.file_roots)]
+        return tuple(dict.fromkeys(path.resolve() for path in roots))
+
+    @property
+    def beyond_loopback(self) -> bool:
+        """Whether other machines can reach the address that it listens on."""
+        if self.host == "localhost":
+            return False
+        try:
+            return not ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return True
+
+    def public(self) -> dict[str, Any]:
+        """The settings in force, secrets left out, for `GET /v1/sandbox`."""
+        secrets = {"api_keys", "jwt_secret", "jwt_public_key"}
+        return {**self.model_dump(mode="json", exclude=secrets), "workspace": str(self.workspace_path)}
+
+    @classmethod
+    def documentation(cls) -> list[dict[str, str]]:
+        """Name, default and meaning of every setting, for `--help`, the docs and `GET /v1/sandbox`."""
+        rows = []
+        for name, field in cls.model_fields.items():
+            default = "" if field.default_factory or field.default in (None, ()) else str(field.default)
+            rows.append({"name": f"SANDBOX_{name.upper()}", "default": default, "meaning": field.description or ""})
+        return rows

@@ -1,0 +1,5 @@
+"""."""
+
+from sandbox_api.shell.router import router
+
+__all__ = ["router"]

@@ -1,0 +1,5 @@
+"""."""
+
+from sandbox_api.system.router import router
+
+__all__ = ["router"]

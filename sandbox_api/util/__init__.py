@@ -1,0 +1,5 @@
+"""."""
+
+from sandbox_api.util.router import router
+
+__all__ = ["router"]
