@@ -70,6 +70,11 @@ CODES: dict[str, Code] = {
     "proxy_failed": Code(502, "The program behind it broke off the answer.", retryable=True),
     "tool_not_found": Code(404, "GET /v1/mcp/servers and /v1/mcp/{server}/tools list them."),
     "skill_not_found": Code(404, "GET /v1/skills/metadatas lists them."),
+    "report_not_found": Code(404, "GET /v1/sandbox/observe/reports lists them."),
+    "not_ready": Code(503, "Repeat shortly; GET /v1/sandbox says what each part waits for.", retryable=True),
+    "fetch_failed": Code(502, "Check the address, and that the sandbox may reach it.", retryable=True),
+    "conversion_failed": Code(422, "Read the file itself, or convert it by a program of your own."),
+    "conversion_timeout": Code(504, "Give a smaller document, or raise SANDBOX_CONVERT_TIMEOUT_S."),
     "hook_not_found": Code(404, "GET /v1/sandbox/hooks lists them."),
 }
 
