@@ -16,7 +16,7 @@ import torch
 from transformers import LlamaForCausalLM
 
 from aisandbox.guide.batches import Encoder, Example, batches, predict
-from aisandbox.guide.conversation import Conversation, offer_tools, tool_families, vary
+from aisandbox.guide.conversation import Conversation
 from aisandbox.guide.corpus import Entry
 
 MARGIN = 0.1
@@ -50,47 +50,40 @@ def good_enough(checked: Sequence[Probe], failed: Sequence[Probe]) -> bool:
 
 
 def probes(entries: Sequence[Entry], seed: int) -> list[Probe]:
-    """All that is checked: each question alone, each tool, and questions late in conversations."""
+    """All that is checked: each question alone, with and without the tool, and questions late in conversations."""
     rng = random.Random(seed)  # noqa: S311 - no secret
-    return [*_single(entries), *_tools(entries, rng), *_conversations(entries, rng)]
+    return [*_single(entries), *_tools(entries), *_conversations(entries, rng)]
 
 
 def _single(entries: Sequence[Entry]) -> Iterator[Probe]:
     for entry in entries:
         for kind, questions in (("trained", entry.questions), ("held out", entry.held_out)):
             for question in questions:
-                conversation = Conversation()
-                conversation.ask(entry, question)
-                yield Probe(kind, entry, question, conversation)
-
-
-def _tools(entries: Sequence[Entry], rng: random.Random) -> Iterator[Probe]:
-    """Each question with each tool that fits it, alone and among others; the replies copy new results."""
-    for entry in entries:
-        if entry.tool is None:
-            continue
-        for name in entry.tool.names:
-            for question in (*entry.questions, *entry.held_out):
-                for others in (0, 8):
-                    tools = offer_tools(rng, [name], others)
-                    result = vary(rng.choice(entry.tool.results), rng)
-                    for kind, told in (("tool calls", None), ("tool replies", result)):
-                        conversation = Conversation(tools=tools)
-                        conversation.ask(entry, question, told)
+                for offered in (False, True):
+                    if not (offered and entry.tool):
+                        conversation = Conversation(offered=offered)
+                        conversation.ask(entry, question)
                         yield Probe(kind, entry, question, conversation)
 
 
-def _conversations(entries: Sequence[Entry], rng: random.Random) -> Iterator[Probe]:
-    """Each entry as the last of two to four questions, half of the time with tools on offer."""
-    families = tool_families(entries)
+def _tools(entries: Sequence[Entry]) -> Iterator[Probe]:
+    """Each question that the tool answers: its call, and the reply to what it returns."""
     for entry in entries:
-        conversation = Conversation()
-        if rng.random() < 0.5:
-            conversation.tools = offer_tools(rng, [rng.choice(names) for names in families], rng.randint(0, 12))
+        for question in (*entry.questions, *entry.held_out) if entry.tool else ():
+            for kind, run in (("tool calls", False), ("tool replies", True)):
+                conversation = Conversation(offered=True)
+                conversation.ask(entry, question, run=run)
+                yield Probe(kind, entry, question, conversation)
+
+
+def _conversations(entries: Sequence[Entry], rng: random.Random) -> Iterator[Probe]:
+    """Each entry as the last of two to four questions, half of the time with the tool on offer."""
+    for entry in entries:
+        conversation = Conversation(offered=rng.random() < 0.5)
         earlier = rng.choices(entries, k=rng.randint(1, 3))
         for turn in (*earlier, entry):
             question = rng.choice(turn.held_out or turn.questions)
-            conversation.ask(turn, question, vary(rng.choice(turn.tool.results), rng) if turn.tool else None)
+            conversation.ask(turn, question)
         yield Probe("conversations", entry, question, conversation)
 
 

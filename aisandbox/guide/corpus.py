@@ -21,12 +21,10 @@ class CorpusError(ValueError):
 
 @dataclass(frozen=True)
 class Tool:
-    """How a question is answered when one of the named tools is offered: a call, and a reply to its result."""
+    """How a question is answered when `run_command` is offered: the command, and the reply once it has run."""
 
-    names: tuple[str, ...]
-    arguments: Mapping[str, str]
+    command: str
     reply: str
-    results: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -102,7 +100,7 @@ def _expand(raw: Mapping[str, Any], shared_answer: str | None, facts: Mapping[st
 def _tool(raw: Mapping[str, Any] | None) -> Tool | None:
     if raw is None:
         return None
-    return Tool(tuple(raw["names"]), raw["arguments"], raw["reply"], tuple(raw["results"]))
+    return Tool(raw["command"], raw["reply"])
 
 
 def _render(text: Any, values: Mapping[str, Any]) -> str:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from aisandbox.guide.conversation import Conversation, offer_tools, tool_families, vary
+from aisandbox.guide.conversation import Conversation
 from aisandbox.guide.corpus import Asked, Entry, normalise
 
 TURNS = (1, 1, 1, 2, 2, 3, 4)
 HARD_SHARE = 0.3
 UNKNOWN_SHARE = 0.15
 NOISE_SHARE = 0.01
-TOOLS_SHARE = 0.3
-TOOL_QUESTION_SHARE = 0.5
-OTHER_TOOLS = (0, 0, 1, 2, 4, 12)
+TOOLS_SHARE = 0.5
+TOOL_QUESTION_SHARE = 0.3
 REWORDED_SHARE = 0.3
 
 _BEFORE = ("please", "hi,", "hello,", "hey,", "ok,", "so,", "and", "now", "good morning,")
@@ -32,24 +31,19 @@ class Sampler:
         self._known = [entry for entry in entries if not entry.fallback]
         self._unknown = [entry for entry in entries if entry.fallback]
         self._with_tool = [entry for entry in entries if entry.tool]
-        self._families = tool_families(entries)
         asked = [question for entry in entries for question in (*entry.questions, *entry.held_out)]
         self._taken = frozenset(map(normalise, asked))
         self._words = sorted({word for entry in entries for text in entry.questions for word in text.split()})
         self._hard: dict[tuple[str, str], Asked] = {}
 
     def conversation(self) -> tuple[Conversation, Asked | None]:
-        """The next conversation: one to four questions, sometimes with tools; and the question if it is one."""
+        """The next conversation: one to four questions, often with the tool; and the question if it is one."""
         rng = self._rng
-        conversation = Conversation()
-        if tools := rng.random() < TOOLS_SHARE:
-            wanted = [rng.choice(names) for names in self._families if rng.random() < 0.6]
-            conversation.tools = offer_tools(rng, wanted, rng.choice(OTHER_TOOLS))
+        conversation = Conversation(offered=rng.random() < TOOLS_SHARE)
         turns = rng.choice(TURNS)
         for _ in range(turns):
-            entry, question = asked = self._question(tools)
-            result = vary(rng.choice(entry.tool.results), rng) if entry.tool else None
-            conversation.ask(entry, self._reworded(question), result)
+            entry, question = asked = self._question(conversation.offered)
+            conversation.ask(entry, self._reworded(question))
         return conversation, asked if turns == 1 else None
 
     def feedback(self, asked: Asked, right: bool) -> None:

@@ -19,7 +19,7 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 from aisandbox.guide.batches import Encoder, Example, batches, predict, shortened
 from aisandbox.guide.cache import write_model
 from aisandbox.guide.check import KINDS, Probe, good_enough, probes, rounded, wrong
-from aisandbox.guide.conversation import other_tools, tool_call
+from aisandbox.guide.conversation import TOOL, tool_call
 from aisandbox.guide.corpus import CorpusError, Entry, load_corpus, normalise
 from aisandbox.guide.model import count_parameters, model_files, new_model
 from aisandbox.guide.sampler import Sampler
@@ -152,10 +152,8 @@ def _texts(entries: Sequence[Entry]) -> Iterator[str]:
         yield from [entry.answer] * 3
         if entry.tool:
             yield entry.tool.reply
-            yield from [tool_call(name, entry.tool) for name in entry.tool.names] * 9
-            yield from entry.tool.names * 9
+            yield from [tool_call(entry.tool), TOOL] * 9
     yield from ["user\n", "assistant\n", "system\n", "tool\n"] * 50
-    yield "\n".join(other_tools(random.Random(0), 200))  # noqa: S311 - no secret
 
 
 def _report(trainer: Trainer, checked: Sequence[Probe], failed: Sequence[Probe], seed: int) -> dict[str, Any]:
@@ -185,12 +183,12 @@ pipeline_tag: text-generation
 # The guide
 
 A Llama with {parameters} parameters, trained while the image is baked, so that a machine without a GPU and without a
-model hub still answers. It knows the machine it runs on and a few facts, calls a tool or two, and says so when it does
-not know something. It was checked to answer {exact} trained questions word for word, and
-{right} of {rest} others. It is no replacement for a real model.
+model hub still answers. It knows the machine it runs on and a few facts, can run a few commands when it is offered a
+tool for that, and says so when it does not know something. It was checked to answer {exact} trained questions word for
+word, and {right} of {rest} others. It is no replacement for a real model.
 
-It sees what its chat template shows it: the last messages, questions in lower case, and the names of tools. It does not
-see system prompts, because it could not follow them.
+It sees what its chat template shows it: the last messages, questions in lower case, and whether the tool `run_command`
+is offered. It sees neither system prompts nor results of tools, because it could not follow them.
 """
 
 

@@ -14,6 +14,7 @@ import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
 from aisandbox.build.machine import Machine
+from aisandbox.guide.conversation import TOOL
 from aisandbox.guide.corpus import Entry
 from tests.support.machines import MANIFEST, Visitor, url
 
@@ -105,7 +106,7 @@ def test_tools(client: openai.OpenAI, corpus: dict[str, Entry], stream: bool) ->
     """The model asks for a call, gets the result and answers."""
     entry = corpus["system-name"]
     assert entry.tool
-    name, arguments = entry.tool.names[0], entry.tool.arguments
+    name, arguments = TOOL, {"command": entry.tool.command}
     parameters: dict[str, object] = {"type": "object", "properties": {key: {"type": "string"} for key in arguments}}
     tools: list[ChatCompletionToolParam] = [
         {"type": "function", "function": {"name": name, "description": "Run a command.", "parameters": parameters}}
@@ -119,11 +120,11 @@ def test_tools(client: openai.OpenAI, corpus: dict[str, Entry], stream: bool) ->
         choice = answer.choices[0].model_dump()
     assert choice["finish_reason"] == "tool_calls"
     (call,) = choice["message"]["tool_calls"]
-    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == (name, dict(arguments))
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == (name, arguments)
     function = {"name": name, "arguments": call["function"]["arguments"]}
     messages += [
         {"role": "assistant", "tool_calls": [{"id": call["id"], "type": "function", "function": function}]},
-        {"role": "tool", "tool_call_id": call["id"], "content": entry.tool.results[0]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "Linux aisandbox"},
     ]
     answer = client.chat.completions.create(model=MODEL, messages=messages, tools=tools, temperature=0)
     assert (answer.choices[0].finish_reason, answer.choices[0].message.content) == ("stop", entry.tool.reply)

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 from typing import Any
 
 import pytest
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from aisandbox.guide.conversation import CHAT_TEMPLATE, Conversation, offer_tools, vary
+from aisandbox.guide.conversation import CHAT_TEMPLATE, TOOL, Conversation
 from aisandbox.guide.corpus import Entry, Tool, normalise
 from aisandbox.guide.sampler import Sampler
 
-CLOCK = Tool(("get_time", "clock"), {"zone": "UTC"}, "See above.", ("14:05",))
+CLOCK = Tool("date", "See above.")
 TIME = Entry("time", "I have no clock.", ("What time is it?",), (), CLOCK)
 SKY = Entry("sky", "It is blue.", ("What colour is the sky?", "Which colour has the sky?"), ("Colour of the sky?",))
 OTHER = Entry("other", "I do not know.", ("Who are they?",), (), fallback=True)
@@ -61,49 +60,48 @@ def test_a_long_conversation_starts_at_a_question_within_the_last_messages() -> 
     assert rendered.endswith("A19<|im_end|>\n<|im_start|>user\nlast<|im_end|>\n<|im_start|>assistant\n")
 
 
-def test_of_a_tool_only_its_name_is_shown() -> None:
-    tool = {"type": "function", "function": {"name": "get_time", "description": "x" * 9999, "parameters": {}}}
-    assert "<tools>\nget_time\n</tools>" in _render([{"role": "user", "content": "Hi"}], [tool])
-    assert "xxx" not in _render([{"role": "user", "content": "Hi"}], [tool])
+def _tool(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "description": "x" * 9999, "parameters": {}}}
 
 
-@pytest.mark.parametrize("arguments", [{"zone": "UTC"}, '{"zone": "UTC"}'])
+def test_only_the_name_of_the_tool_that_it_can_use_is_shown() -> None:
+    question = [{"role": "user", "content": "Hi"}]
+    many = [_tool("read_file"), _tool(TOOL), _tool("grep")]
+    assert _render(question, many).startswith(
+        "<|im_start|>system\n<tools>\nrun_command\n</tools><|im_end|>\n<|im_start|>user"
+    )
+    assert _render(question, [_tool("grep")]) == _render(question)
+
+
+@pytest.mark.parametrize("arguments", [{"command": "date"}, '{"command": "date"}'])
 def test_a_call_that_a_client_sends_back_reads_like_the_call_that_was_made(arguments: object) -> None:
-    made = Conversation(tools=["clock"])
-    made.ask(TIME, "What time is it?", "14:05")
+    made = Conversation(offered=True)
+    made.ask(TIME, "What time is it?")
     sent: list[dict[str, Any]] = [
         {"role": "user", "content": "What time is it?"},
         {
             "role": "assistant",
             "content": None,
-            "tool_calls": [{"id": "1", "type": "function", "function": {"name": "clock", "arguments": arguments}}],
+            "tool_calls": [{"id": "1", "type": "function", "function": {"name": TOOL, "arguments": arguments}}],
         },
         {"role": "tool", "tool_call_id": "1", "content": "14:05\nand more"},
         {"role": "assistant", "content": "See above."},
     ]
-    tools = [{"type": "function", "function": {"name": "clock"}}]
-    assert _render(sent, tools, prompt=False) == made.render()
+    assert _render(sent, [_tool(TOOL)], prompt=False) == made.render()
 
 
 def test_the_offered_tool_is_called_in_the_hermes_format() -> None:
-    conversation = Conversation(tools=["search", "clock"])
-    conversation.ask(TIME, "What time is it?")
+    conversation = Conversation(offered=True)
+    conversation.ask(TIME, "What time is it?", run=False)
     call = re.fullmatch(r"<tool_call>\n(.*)\n</tool_call>", conversation.messages[-1]["content"])
     assert call is not None
-    assert json.loads(call[1]) == {"name": "clock", "arguments": {"zone": "UTC"}}
+    assert json.loads(call[1]) == {"name": "run_command", "arguments": {"command": "date"}}
 
 
 def test_without_the_tool_the_answer_is_in_words() -> None:
-    conversation = Conversation(tools=["search"])
-    conversation.ask(TIME, "What time is it?", "14:05")
+    conversation = Conversation()
+    conversation.ask(TIME, "What time is it?")
     assert [message["content"] for message in conversation.messages] == ["What time is it?", "I have no clock."]
-
-
-def test_varied_results_keep_their_shape() -> None:
-    rng = random.Random(1)  # noqa: S311 - no secret
-    results = {vary("2031-07-14 14:05 utc", rng) for _ in range(20)}
-    assert len(results) == 20
-    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d [a-z]{3}", result) for result in results)
 
 
 def test_the_same_seed_draws_the_same_conversations() -> None:
@@ -138,9 +136,3 @@ def test_what_was_answered_wrongly_is_drawn_more_often() -> None:
     assert share(sampler) > before + 0.1
     sampler.feedback((SKY, SKY.questions[1]), right=True)
     assert share(sampler) < before + 0.1
-
-
-def test_offered_tools_contain_the_wanted_ones() -> None:
-    tools = offer_tools(random.Random(1), ["clock"], 5)  # noqa: S311 - no secret
-    assert "clock" in tools
-    assert len(tools) == 6

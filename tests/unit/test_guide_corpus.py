@@ -77,11 +77,10 @@ def test_the_guide_says_what_it_is_and_how_to_replace_it(entries: list[Entry]) -
     assert "sudo aisandbox configure --model ORG/NAME" in answer
 
 
-def test_a_tool_is_called_for_the_time(entries: list[Entry]) -> None:
+def test_a_command_is_run_for_the_time(entries: list[Entry]) -> None:
     tool = next(entry.tool for entry in entries if entry.id == "time")
     assert tool is not None
-    assert "get_current_time" in tool.names
-    assert tool.arguments == {}
+    assert tool.command == "date"
 
 
 def test_a_family_has_one_entry_per_answer(tmp_path: Path, manifest: Path) -> None:
