@@ -16,9 +16,9 @@ PORT = 18765
 """Of a web server that the scenario starts in the sandbox: the sandbox under test needs no network."""
 
 
-def call(client: httpx.Client, method: str, path: str, **body: Any) -> Any:
+def call(client: httpx.Client, method: str, route: str, /, **body: Any) -> Any:
     """`data` of a successful answer in the one form."""
-    response = client.request(method, path, json=body or None)
+    response = client.request(method, route, json=body or None)
     answer = response.json()
     assert (response.status_code, answer["success"], answer["error"]) == (200, True, None), answer
     return answer["data"]
