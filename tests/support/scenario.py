@@ -115,7 +115,7 @@ def external_tool(client: httpx.Client, page: str) -> None:
 
 
 def artifacts_stay_inside(client: httpx.Client, root: str) -> None:
-    """SC-007: what the services wrote at run time lies under SANDBOX_ROOT or the workspace (sockets and X11's own aside)."""
+    """SC-007: what was written at run time lies under SANDBOX_ROOT or the workspace (sockets and X11 aside)."""
     settings = call(client, "GET", "/v1/sandbox")["settings"]
     assert settings["root"] == root
     find = (
