@@ -8,26 +8,28 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from sandbox_api.access.service import AccessService
-from sandbox_api.browser.service import BrowserService
-from sandbox_api.code.service import CodeService
-from sandbox_api.desktop.service import DesktopService
-from sandbox_api.entry.service import EntryService
-from sandbox_api.file.service import FileService
 from sandbox_api.health import Service
-from sandbox_api.mcp.service import McpService
 from sandbox_api.paths import Confinement
 from sandbox_api.settings import Settings
-from sandbox_api.shell.service import ShellService
-from sandbox_api.skills.service import SkillsService
-from sandbox_api.system.service import SystemService
-from sandbox_api.util.service import UtilService
 
 
 class Services:
     """Attributes are services; those that use others get them here, so that no module reaches for a global."""
 
     def __init__(self, settings: Settings) -> None:
+        # Here, because a service's package brings its router, which imports `Injected` from this module.
+        from sandbox_api.access.service import AccessService
+        from sandbox_api.browser.service import BrowserService
+        from sandbox_api.code.service import CodeService
+        from sandbox_api.desktop.service import DesktopService
+        from sandbox_api.entry.service import EntryService
+        from sandbox_api.file.service import FileService
+        from sandbox_api.mcp.service import McpService
+        from sandbox_api.shell.service import ShellService
+        from sandbox_api.skills.service import SkillsService
+        from sandbox_api.system.service import SystemService
+        from sandbox_api.util.service import UtilService
+
         self.settings = settings
         self.paths = Confinement(settings)
         self.access = AccessService(settings)
