@@ -1,4 +1,4 @@
-"""."""
+"""The desktop: picture, mouse, keyboard, clipboard, recording."""
 
 from sandbox_api.desktop.router import router
 

@@ -1,0 +1,88 @@
+"""Names of keys as people, browsers and automation libraries write them."""
+
+from __future__ import annotations
+
+import re
+
+from sandbox_api.errors import SandboxError
+
+NAMES = {
+    "enter": "Return",
+    "return": "Return",
+    "esc": "Escape",
+    "tab": "Tab",
+    "space": "space",
+    "backspace": "BackSpace",
+    "del": "Delete",
+    "insert": "Insert",
+    "home": "Home",
+    "end": "End",
+    "pageup": "Prior",
+    "pgup": "Prior",
+    "pagedown": "Next",
+    "pgdn": "Next",
+    "up": "Up",
+    "down": "Down",
+    "left": "Left",
+    "right": "Right",
+    "arrowup": "Up",
+    "arrowdown": "Down",
+    "arrowleft": "Left",
+    "arrowright": "Right",
+    "ctrl": "Control_L",
+    "control": "Control_L",
+    "ctrlleft": "Control_L",
+    "ctrlright": "Control_R",
+    "shift": "Shift_L",
+    "shiftleft": "Shift_L",
+    "shiftright": "Shift_R",
+    "alt": "Alt_L",
+    "altleft": "Alt_L",
+    "altright": "Alt_R",
+    "option": "Alt_L",
+    "win": "Super_L",
+    "winleft": "Super_L",
+    "winright": "Super_R",
+    "super": "Super_L",
+    "meta": "Super_L",
+    "cmd": "Super_L",
+    "command": "Super_L",
+    "menu": "Menu",
+    "contextmenu": "Menu",
+    "capslock": "Caps_Lock",
+    "numlock": "Num_Lock",
+    "scrolllock": "Scroll_Lock",
+    "printscreen": "Print",
+    "prtsc": "Print",
+    "pause": "Pause",
+    "escape": "Escape",
+    "delete": "Delete",
+    "multiply": "KP_Multiply",
+    "add": "KP_Add",
+    "subtract": "KP_Subtract",
+    "decimal": "KP_Decimal",
+    "divide": "KP_Divide",
+    **{f"f{number}": f"F{number}" for number in range(1, 25)},
+    **{f"num{digit}": f"KP_{digit}" for digit in range(10)},
+}
+SYMBOL = re.compile(r"[A-Za-z0-9_]{2,40}")
+
+
+def keysym(key: str) -> str:
+    """X's name of `key`.
+
+    Raises:
+        SandboxError: `invalid_request` for what cannot be a key's name.
+    """
+    if len(key) == 1 and key.isprintable():
+        return key if key.isascii() and key.isalnum() else f"U{ord(key):04X}"
+    folded = key.strip().lower().replace(" ", "").replace("-", "")
+    if known := NAMES.get(folded) or NAMES.get(folded.replace("_", "")):
+        return known
+    if SYMBOL.fullmatch(key):
+        return key
+    raise SandboxError(
+        "invalid_request",
+        f"there is no key {key!r}",
+        hint="Give one character, or a name such as enter, ctrl, pagedown or F5.",
+    )
