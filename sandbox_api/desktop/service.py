@@ -27,6 +27,7 @@ DRAG_STEPS = 8
 DRAG_STEP_MS = 8
 MULTI_CLICK_MS = 60
 TYPE_DELAY_MS = 2
+LENT_KEY_MS = 40
 PASTE_S = 0.15
 """Time for a program to fetch what it pastes, before the next action may change the clipboard."""
 PATIENCE_S = 10.0
@@ -143,7 +144,7 @@ class DesktopService:
             await self._run("scrot", "-q", str(quality), str(path))
             return await asyncio.to_thread(path.read_bytes)
 
-    async def _run(self, *arguments: str, given: bytes | None = None) -> bytes:
+    async def _run(self, *arguments: str, given: bytes | None = None, patience: float = PATIENCE_S) -> bytes:
         """Run one of X's tools.
 
         Raises:
@@ -161,7 +162,6 @@ class DesktopService:
         except FileNotFoundError as error:
             raise SandboxError("display_unavailable", f"{arguments[0]} is not installed") from error
         try:
-            patience = PATIENCE_S + (len(given) * TYPE_DELAY_MS * 3 / 1000 if given else 0)
             output, words = await asyncio.wait_for(process.communicate(given), patience)
         except TimeoutError as error:
             raise SandboxError("display_unavailable", f"{arguments[0]} got no answer from the display") from error
@@ -304,11 +304,21 @@ class DesktopService:
                 hint="Set use_clipboard, or send it in parts.",
             )
         else:
-            typed = action.text.encode()
-            await self._run("xdotool", "type", "--delay", str(TYPE_DELAY_MS), "--file", "-", given=typed)
+            await self._type(action.text)
+
+    async def _type(self, text: str) -> None:
+        # What is not on the keyboard is lent a key, which programs must look up before it is taken away again.
+        delay = TYPE_DELAY_MS if text.isascii() else LENT_KEY_MS
+        await self._run(
+            "xdotool", "type", "--delay", str(delay), "--file", "-",
+            given=text.encode(), patience=PATIENCE_S + len(text) * delay / 250,
+        )  # fmt: skip
 
     async def _press(self, action: models.Press) -> None:
-        await self._xdotool("key", keysym(action.key))
+        if len(action.key) == 1 and not action.key.isascii():
+            await self._type(action.key)
+        else:
+            await self._xdotool("key", keysym(action.key))
 
     async def _key_down(self, action: models.KeyDown) -> None:
         await self._xdotool("keydown", keysym(action.key))
