@@ -186,10 +186,12 @@ def test_typing(desktop: Sandbox, page: Page, text: str, clipboard: bool) -> Non
 
 def test_keys(desktop: Sandbox, page: Page) -> None:
     page.focus("#t")
-    for key in ("enter", "ArrowLeft", "page_down", "F2", "a", "?", "Delete", "é"):
+    for key in ("enter", "ArrowLeft", "page_down", "F2", "a", "?", "Delete"):
         act(desktop, "PRESS", key=key)
     keys = [e["key"] for e in events(page, "keydown") if e["key"] != "Shift"]
-    assert keys == ["Enter", "ArrowLeft", "PageDown", "F2", "a", "?", "Delete", "é"]
+    assert keys == ["Enter", "ArrowLeft", "PageDown", "F2", "a", "?", "Delete"]
+    act(desktop, "PRESS", key="é")
+    page.wait_for_function("t.value.includes('é')")
     page.evaluate("seen.length = 0; t.value = 'some words'; t.focus()")
     act(desktop, "HOTKEY", keys=["ctrl", "a"])
     act(desktop, "KEY_DOWN", key="shift")
