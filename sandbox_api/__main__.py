@@ -33,6 +33,9 @@ def main() -> int:
             name = "_".join(map(str, problem["loc"])).upper()
             print(f"sandbox-api: SANDBOX_{name}: {problem['msg']}", file=sys.stderr)
         return 2
+    except OSError as error:
+        print(f"sandbox-api: a file named in the settings cannot be read: {error}", file=sys.stderr)
+        return 2
     from sandbox_api.serve import serve
 
     return serve(settings)

@@ -28,8 +28,8 @@ CODES: dict[str, Code] = {
     "limit_reached": Code(429, "End something that runs, or wait until it has ended.", retryable=True),
     "internal_error": Code(500, "This is a defect. Report it with the trace id; the log has the details under it."),
     # Access
-    "unauthorized": Code(401, "Send Authorization: Bearer TOKEN, or X-API-Key: KEY."),
-    "forbidden": Code(403, "The token does not allow this."),
+    "unauthorized": Code(401, "Send Authorization: Bearer TOKEN or X-API-Key: KEY; in a browser, open / first."),
+    "forbidden": Code(403, "Use a credential that reaches further."),
     "foreign_host": Code(403, "Use localhost, or name the host in SANDBOX_ALLOWED_HOSTS, or switch authentication on."),
     "foreign_origin": Code(403, "Call from the sandbox's own pages, or name the origin in SANDBOX_ALLOWED_ORIGINS."),
     # Files

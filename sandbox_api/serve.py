@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import socket
 import sys
 
 import uvicorn
 
 from sandbox_api import environment, log
+from sandbox_api.access.tokens import ConfigurationError
 from sandbox_api.app import create_app
 from sandbox_api.settings import Settings
 
@@ -15,37 +18,68 @@ LARGEST_WEBSOCKET_MESSAGE = 256 * 2**20
 """Bytes; a full-page screenshot over DevTools is tens of megabytes."""
 
 
+PATIENCE_S = 3
+"""For requests that are being answered when the server is told to stop; open streams are then cut."""
+PR_SET_DUMPABLE = 4
+
+
+def _fail(message: str, status: int) -> int:
+    print(f"sandbox-api: {message}", file=sys.stderr)
+    return status
+
+
+def _hide_secrets() -> None:
+    """Keep commands, which run as the same user, from reading keys in this process's memory and environment."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def _listen(settings: Settings) -> socket.socket:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    return socket.create_server((settings.host, settings.port), family=family)
+
+
 def serve(settings: Settings) -> int:
+    """Serve until a signal ends it.
+
+    Returns:
+        2: the settings make no sense, 1: the place or the port cannot be had; a message on standard error says why.
+    """
     log.configure(settings.log_level)
     if settings.beyond_loopback and not (settings.auth or settings.in_container or settings.allow_unauthenticated):
-        print(
-            f"sandbox-api: refusing to listen on {settings.host} without authentication: anybody who reaches it could "
+        return _fail(
+            f"refusing to listen on {settings.host} without authentication: anybody who reaches it could "
             "run commands here.\n"
             "  fix: SANDBOX_AUTH=1 with SANDBOX_API_KEYS=KEY, or SANDBOX_HOST=127.0.0.1;\n"
             "       SANDBOX_ALLOW_UNAUTHENTICATED=1 if something else guards it",
-            file=sys.stderr,
+            2,
         )
-        return 2
+    try:
+        application = create_app(settings)
+    except ConfigurationError as error:
+        return _fail(str(error), 2)
+    if settings.auth:
+        _hide_secrets()
     try:
         environment.prepare(settings)
-        listener = socket.create_server(
-            (settings.host, settings.port), family=socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-        )
+        listener = _listen(settings)
     except OSError as error:
-        print(f"sandbox-api: cannot start: {error}", file=sys.stderr)
-        return 1
+        if error.errno == errno.EADDRINUSE:
+            return _fail(f"port {settings.port} of {settings.host} is in use; choose another with SANDBOX_PORT", 1)
+        return _fail(f"cannot start: {error}", 1)
     host, port = listener.getsockname()[:2]
     log.logger.info("listening", host=host, port=port)
     config = uvicorn.Config(
-        create_app(settings),
+        application,
         log_config=None,
+        log_level="warning",  # at info it writes the queries of websockets, which may carry tickets
         access_log=False,
         server_header=False,
         proxy_headers=False,  # the application decides whom it believes
         ws="websockets-sansio",
         ws_max_size=LARGEST_WEBSOCKET_MESSAGE,
         ws_per_message_deflate=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=PATIENCE_S,
     )
     uvicorn.Server(config).run(sockets=[listener])
     return 0

@@ -47,7 +47,7 @@ class Trace:
 
         async def tell(message: Message) -> None:
             nonlocal status
-            if message["type"] in ("http.response.start", "websocket.accept"):
+            if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 status = message.get("status", 101)
                 MutableHeaders(scope=message)[HEADER] = trace
             await send(message)

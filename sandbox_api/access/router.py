@@ -1,7 +1,35 @@
-"""Routes."""
+"""Routes of access."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from typing import Annotated
 
-router = APIRouter()
+from fastapi import APIRouter, Body, Request
+
+from sandbox_api.access.models import Ticket, TicketAnswer, TicketRequest
+from sandbox_api.access.service import Caller
+from sandbox_api.addresses import public_base
+from sandbox_api.services import Injected
+
+router = APIRouter(tags=["auth"])
+
+
+@router.post("/tickets", summary="Create a one-time ticket")
+async def create_ticket(
+    request: Request, services: Injected, body: Annotated[TicketRequest | None, Body()] = None
+) -> TicketAnswer:
+    """For what cannot send headers: open `url` in a browser, or append `?ticket=…` to a websocket's address.
+
+    A page exchanges it for a cookie that holds for that page alone; the start page's holds for everything.
+    """
+    path, caller = (body or TicketRequest()).path, request.state.caller
+    ticket, ttl = services.access.issue_ticket(caller, path), services.settings.ticket_ttl_s
+    url = f"{public_base(request, services.settings)}{path}?ticket={ticket}"
+    return TicketAnswer(data=Ticket(ticket=ticket, expires_in=ttl, path=path, url=url), ticket=ticket, expires_in=ttl)
+
+
+@router.get("/auth", summary="Check a credential")
+async def authenticate(request: Request) -> dict[str, str]:
+    """200 for a good credential, else 401. `method` is none when authentication is off."""
+    caller: Caller = request.state.caller
+    return {"status": "ok", "method": caller.method, "subject": caller.subject, "path": caller.path}

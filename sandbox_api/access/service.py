@@ -1,17 +1,125 @@
-"""Service."""
+"""Who a caller is."""
 
 from __future__ import annotations
 
+import asyncio
+import importlib
+from dataclasses import dataclass
+from typing import Literal
+
+from starlette.requests import HTTPConnection
+
+from sandbox_api.access.tickets import Cookies, Grant, Tickets
+from sandbox_api.access.tokens import ConfigurationError, InvalidTokenError, Tokens
+from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
+from sandbox_api.log import logger
 from sandbox_api.settings import Settings
+
+KEY_HEADERS = ("x-api-key", "x-aio-api-key")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """`path`: everything that the caller may reach lies at it or under it."""
+
+    method: Literal["none", "api_key", "jwt", "cookie", "ticket"]
+    subject: str = ""
+    path: str = "/"
+
+
+ANYBODY = Caller("none")
 
 
 class AccessService:
-    def __init__(self, settings: Settings) -> None: ...
+    """
+    Raises:
+        ConfigurationError: authentication is on without a key, or with one that cannot be used.
+    """
 
-    async def start(self) -> None: ...
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.tickets = Tickets(settings.ticket_ttl_s)
+        self.cookies = Cookies()
+        self._tokens = Tokens(settings)
+        if settings.auth and not self._tokens.methods:
+            raise ConfigurationError(
+                "SANDBOX_AUTH is on, but there is no key: set SANDBOX_API_KEYS, SANDBOX_JWT_SECRET, "
+                "SANDBOX_JWT_PUBLIC_KEY or SANDBOX_JWKS_URL"
+            )
+
+    async def start(self) -> None:
+        if not self.settings.auth and self._tokens.methods:
+            logger.warning("access", problem="keys are set, but SANDBOX_AUTH is off: nobody is asked for them")
+        if self.settings.auth and self._tokens.takes_jwt:
+            # Takes a good part of a second; the first caller should not wait for it.
+            await asyncio.to_thread(importlib.import_module, "jwt")
 
     async def stop(self) -> None: ...
 
     async def health(self) -> Health:
-        return Health(status="unavailable", detail="not built")
+        if not self.settings.auth:
+            return Health(status="ready", detail="authentication is off; foreign hosts and origins are refused")
+        return Health(status="ready", detail="authentication is on: " + ", ".join(self._tokens.methods))
+
+    async def authenticate(self, connection: HTTPConnection, cookie: str, ticket: str | None = None) -> Caller:
+        """The caller, by any credential of the request that is good: API key, JWT, cookie, ticket.
+
+        Args:
+            cookie: name of the cookie that tickets are exchanged for.
+            ticket: used up when nothing else is good.
+
+        Raises:
+            SandboxError: `unauthorized`.
+        """
+        path, problem = connection.scope["path"], "this needs a credential"
+        for key in (value for name in KEY_HEADERS for value in connection.headers.getlist(name)):
+            if self._tokens.knows_key(key):
+                return Caller("api_key")
+            problem = "the key is not known"
+        for header in connection.headers.getlist("authorization"):
+            scheme, _, token = header.partition(" ")
+            if scheme.lower() != "bearer":
+                continue
+            token = token.strip()
+            if self._tokens.knows_key(token):
+                return Caller("api_key")
+            try:
+                return Caller("jwt", await self._tokens.subject(token))
+            except InvalidTokenError as error:
+                problem = str(error)
+        for value in _cookies(connection, cookie):
+            grant = self.cookies.read(value)
+            if grant and grant.allows(path):
+                return Caller("cookie", grant.subject, grant.path)
+            problem = "the session has ended or is for other pages"
+        if ticket is not None:
+            if grant := self.tickets.redeem(ticket, path):
+                return Caller("ticket", grant.subject, grant.path)
+            problem = "the ticket is used, expired or for another address"
+        raise SandboxError("unauthorized", problem)
+
+    def is_key(self, authorization: str) -> bool:
+        """Whether an `Authorization` header carries one of our API keys."""
+        return self._tokens.knows_key(authorization.partition(" ")[2].strip())
+
+    def issue_ticket(self, caller: Caller, path: str) -> str:
+        """A ticket with no more reach than its caller has.
+
+        Raises:
+            SandboxError: `forbidden`, `invalid_request`, `limit_reached`.
+        """
+        grant = Grant(caller.path, caller.subject, float("inf"))
+        if not Grant("/", "", float("inf")).allows(path):
+            raise SandboxError("invalid_request", "the path has dot segments")
+        if not grant.allows(path):
+            raise SandboxError("forbidden", f"the caller may not reach {path}")
+        return self.tickets.issue(path, caller.subject)
+
+
+def _cookies(connection: HTTPConnection, name: str) -> list[str]:
+    """All values of a cookie: browsers send one for each path that fits."""
+    parts = (
+        part.strip().partition("=") for header in connection.headers.getlist("cookie") for part in header.split(";")
+    )
+    return [value for key, _, value in parts if key == name]
