@@ -1,4 +1,4 @@
-"""."""
+"""Helpers around documents."""
 
 from sandbox_api.util.router import router
 
