@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import errno
 import socket
 import sys
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 
 from sandbox_api import environment, log
 from sandbox_api.access.tokens import ConfigurationError
@@ -69,8 +71,17 @@ def serve(settings: Settings) -> int:
         return _fail(f"cannot start: {error}", 1)
     host, port = listener.getsockname()[:2]
     log.logger.info("listening", host=host, port=port)
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await application(scope, receive, send)
+        except asyncio.CancelledError:
+            # What is still open is cut when the server stops: no crash, so nothing for the log.
+            if not server.should_exit:
+                raise
+
     config = uvicorn.Config(
-        application,
+        answer,
         log_config=None,
         log_level="warning",  # at info it writes the queries of websockets, which may carry tickets
         access_log=False,
@@ -81,5 +92,6 @@ def serve(settings: Settings) -> int:
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=PATIENCE_S,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    server = uvicorn.Server(config)
+    server.run(sockets=[listener])
     return 0
