@@ -1,4 +1,4 @@
-"""."""
+"""The sandbox's own pages: dashboard, API documentation, guide for language models."""
 
 from sandbox_api.pages.router import router
 

@@ -16,6 +16,8 @@ from sandbox_api.system.models import Hook, RegisterHook
 MOST = 32
 PATIENCE_S = 60.0
 """For all hooks of an event together."""
+GRACE_S = 3.0
+"""Between a hook's timeout and its end by force."""
 
 
 class Hooks:
@@ -43,13 +45,24 @@ class Hooks:
         return self._hooks.pop(name)
 
     async def run(self, event: str) -> None:
-        """Run an event's hooks by priority, those of the same one together. A hook that fails stops nothing."""
+        """Run an event's hooks by priority, those of the same one together. A hook that fails stops nothing.
+
+        Each runs once: they are forgotten then.
+        """
+        hooks = self.list(event)
+        for hook in hooks:
+            del self._hooks[hook.name]
         try:
             async with asyncio.timeout(PATIENCE_S):
-                for _, together in groupby(self.list(event), key=lambda hook: hook.priority):
+                for _, together in groupby(hooks, key=lambda hook: hook.priority):
                     await asyncio.gather(*map(self._run, together))
         except TimeoutError:
             logger.warning("hooks", event=event, problem=f"not done within {PATIENCE_S:.0f} s")
 
     async def _run(self, hook: Hook) -> None:
-        logger.info("hook", name=hook.name)
+        try:
+            command = await self._shell.run(hook.command, timeout=hook.timeout + GRACE_S, hard_timeout=hook.timeout)
+        except SandboxError as error:
+            logger.warning("hook", name=hook.name, problem=error.message)
+        else:
+            logger.info("hook", name=hook.name, status=command.status, exit_code=command.exit_code)
