@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: help
 help: ## Print this
-	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z-]*:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 ##@ Use
 .PHONY: up down ssh status logs
@@ -27,16 +27,25 @@ status: builder ## Show the state of the machine and its services
 logs: builder ## Show the journal of the machine's services
 	@$(SUDO) $(BUILD) logs --name $(NAME)
 
+##@ Use the sandbox alone, as one container
+.PHONY: sandbox-up sandbox-down
+sandbox-up: container ## Bake it, start it with podman, wait until all of it works (PORT=8080 WORKSPACE=folder MEMORY=4g)
+	@$(SUDO) $(BUILD) sandbox-up $(if $(CONTAINER),--name $(CONTAINER)) $(if $(PORT),--port $(PORT)) $(if $(WORKSPACE),--workspace '$(WORKSPACE)') $(if $(MEMORY),--memory $(MEMORY))
+sandbox-down: container ## Stop it; workspace and state stay
+	@$(SUDO) $(BUILD) sandbox-down $(if $(CONTAINER),--name $(CONTAINER))
+
 ##@ Build
-.PHONY: image lock
+.PHONY: image sandbox-image lock
 image: builder ## Bake and write root file system, disk images and manifest to build/image/ (FLAVOUR=cpu|cuda BUILDER=local|qemu)
 	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR) $(if $(BUILDER),--builder $(BUILDER)) $(if $(SOURCE),--source '$(SOURCE)')
+sandbox-image: container ## Bake the sandbox's container and write build/image/sandbox.tar for `docker load`
+	@$(SUDO) $(BUILD) sandbox-image
 lock: builder ## Resolve every Python environment anew, with hashes
 	@$(PYTHON) -m aisandbox.build.lock
 
 ##@ Test
 PYTEST := $(SUDO) $(PYTHON) -m pytest
-.PHONY: lint test test-unit test-gateway test-roles test-boot test-e2e test-image bench
+.PHONY: lint test test-unit test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image bench
 lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@ruff check --quiet
 	@ruff format --check --quiet
@@ -47,11 +56,15 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@packer fmt -check packer
 	@$(PYTHON) -m aisandbox.build.packer_lint
 test: dev lint ## Set up, lint and run every test
-	@$(PYTEST) tests/unit tests/gateway tests/roles tests/boot tests/e2e tests/image
+	@$(PYTEST) tests/unit tests/sandbox tests/gateway tests/container tests/roles tests/boot tests/e2e tests/image
 test-unit: dev ## Unit tests (a minute)
 	@$(PYTEST) tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
 	@$(PYTEST) tests/gateway
+test-sandbox: dev ## The sandbox's server and desktop as processes of this host, by its clients and in Chromium
+	@$(PYTEST) tests/sandbox
+test-container: dev ## The sandbox's container image under podman
+	@$(PYTEST) tests/container
 test-roles: dev ## Every Ansible role by molecule (ROLE=name for one)
 	@$(PYTEST) tests/roles $(if $(ROLE),-k '$(ROLE)')
 test-boot: dev ## A booted machine: first boot, choices, restarts, reboots
@@ -64,11 +77,13 @@ bench: dev ## Benchmarks; results go to build/bench/
 	@$(SUDO) $(PYTHON) -m tests.bench.bench_first_boot
 
 ##@ Set up and clean
-.PHONY: builder dev clean clean-cache
+.PHONY: builder container dev clean clean-cache
 builder: ## Install what baking and booting need
 	@scripts/setup.sh builder
+container: builder ## Install what the sandbox's container needs, too
+	@scripts/setup.sh container
 dev: ## Install what tests and linters need, too
-	@scripts/setup.sh builder && scripts/setup.sh dev
+	@scripts/setup.sh builder && scripts/setup.sh container && scripts/setup.sh dev
 clean: ## Stop and delete machines, images and logs; baked layers stay in the cache
 	@[ ! -x $(PYTHON) ] || $(SUDO) $(BUILD) remove --all
 	@$(SUDO) rm -rf build

@@ -52,6 +52,7 @@ class Paths(Part):
     etc: Path
     data: Path
     run: Path
+    workspace: Path
     data_volume_label: str
 
 

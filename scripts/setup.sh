@@ -1,6 +1,6 @@
 #!/bin/sh
 # Sets up the host: Debian packages and the Python environment in .venv. Safe to repeat; does nothing when up to date.
-#   scripts/setup.sh [builder|dev]
+#   scripts/setup.sh [builder|container|dev]
 # Lists of packages and locks are words on purpose.
 # shellcheck disable=SC2086
 set -eu
@@ -9,6 +9,9 @@ cd "$(dirname "$0")/.."
 
 packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 openssh-client ca-certificates zstd mtools dosfstools fdisk e2fsprogs qemu-utils"
 locks="locks/builder.txt"
+if [ "$profile" != builder ]; then
+    packages="$packages podman runc containernetworking-plugins"
+fi
 if [ "$profile" = dev ]; then
     packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light strace gnupg"
     packages="$packages tigervnc-standalone-server openbox novnc xdotool xclip scrot ffmpeg ripgrep"

@@ -117,25 +117,27 @@ def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
 def job(name: str, lower: str, flavour: str, work: Path, log: Path) -> container.Job:
     """A job over the layers `lower` that sees this host's package sources and caches."""
     settings = host.read()
-    wheels, packages = cache_directory() / "uv", work / "apt"
+    wheels, modules, packages = cache_directory() / "uv", cache_directory() / "npm", work / "apt"
     wheels.mkdir(exist_ok=True)
+    modules.mkdir(exist_ok=True)
     # apt locks the folder that it uses: each job has its own.
     (packages / "partial").mkdir(parents=True)
     _link_packages(cache_directory() / "apt", packages)
-    cache = "/run/aisandbox-bake/uv"
+    cache, npm_cache = "/run/aisandbox-bake/uv", "/run/aisandbox-bake/npm"
     sources = {"UV_CACHE_DIR": cache}
     return container.Job(
         layer=name,
         lower=lower,
         work=str(work),
         log=str(log),
-        binds={str(wheels): cache, str(packages): "/var/cache/apt/archives"},
+        binds={str(wheels): cache, str(modules): npm_cache, str(packages): "/var/cache/apt/archives"},
         read_only=list(settings.paths),
         variables={
             "flavour": flavour,
             "image_bake": True,
             "bake_environment": settings.proxies,
             "bake_uv_environment": {**settings.uv_environment(), **sources},
+            "bake_npm_environment": {**settings.npm_environment(), "npm_config_cache": npm_cache},
             "bake_uv_environment_cpu_torch": {**settings.uv_environment(cpu_torch=True), **sources},
         },
     )

@@ -14,10 +14,10 @@ import yaml
 from rich.console import Console
 
 from aisandbox import manifest
-from aisandbox.build import qemu_builder, seed, up, virtual
+from aisandbox.build import archive, qemu_builder, sandbox, seed, up, virtual
 from aisandbox.build.bake import bake as bake_layers
 from aisandbox.build.errors import BuildError
-from aisandbox.build.image import write_image
+from aisandbox.build.image import IMAGES, write_image
 from aisandbox.build.machine import Machine, machines
 from aisandbox.build.progress import Phases
 
@@ -200,6 +200,44 @@ def logs(name: NameOption = "default", follow: Annotated[bool, typer.Option("--f
     console.print(f"no SSH; the console of machine {name} ({machine.console}):", highlight=False)
     if machine.console.exists():
         print(machine.console.read_text(errors="replace"))
+
+
+PortOption = Annotated[int, typer.Option(help="Port on loopback where the sandbox is published.")]
+WorkspaceOption = Annotated[Path, typer.Option(help="Folder of this host that is /workspace inside.")]
+ContainerOption = Annotated[str, typer.Option("--name", help="Name of the container.")]
+
+
+@app.command()
+def sandbox_up(
+    port: PortOption = sandbox.PORT,
+    workspace: WorkspaceOption = sandbox.WORKSPACE,
+    name: ContainerOption = sandbox.Container.name,
+    memory: Annotated[str, typer.Option(help="Most memory that the container may use.")] = sandbox.Container.memory,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for all its parts.")] = 120,
+) -> None:
+    """Bake what is missing of the sandbox's container, start it, wait until all of it works, and print the addresses."""
+    container = sandbox.Container(name, port, workspace.absolute(), memory)
+    with Phases(console) as phases:
+        sandbox.up(container, archive.bake_image(phases), phases, timeout)
+    print(sandbox.summary(container))
+
+
+@app.command()
+def sandbox_down(name: ContainerOption = sandbox.Container.name) -> None:
+    """Stop the sandbox's container. Its workspace and its state stay."""
+    there = sandbox.down(sandbox.Container(name))
+    console.print(f"container {name} is down" if there else f"there is no container {name}", highlight=False)
+
+
+@app.command()
+def sandbox_image(
+    output: Annotated[Path, typer.Option(help="File to write.")] = IMAGES / "sandbox.tar",
+) -> None:
+    """Bake the sandbox's container and write its image as an archive for `docker load` and `podman load`."""
+    with Phases(console) as phases:
+        image = archive.bake_image(phases)
+        archive.write(image, output.absolute(), phases)
+    print(f"{output}   {output.stat().st_size / 2**20:.0f} MiB   {image.reference}")
 
 
 def _running(name: str) -> Machine:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ class HostSettings:
     find_links: tuple[str, ...]
     ca_bundle: str | None
     proxies: dict[str, str]
+    npm_registry: str | None = None
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -53,6 +55,15 @@ class HostSettings:
         }
         return {name: value for name, value in environment.items() if value}
 
+    def npm_environment(self) -> dict[str, str]:
+        """Environment variables that make npm use this host's registry, CA bundle and proxies."""
+        environment = {
+            "npm_config_registry": self.npm_registry or "",
+            "NODE_EXTRA_CA_CERTS": self.ca_bundle or "",
+            **self.proxies,
+        }
+        return {name: value for name, value in environment.items() if value}
+
 
 def _local_path(location: str) -> str | None:
     url = urlparse(location)
@@ -75,6 +86,17 @@ def _pip_settings() -> dict[str, list[str]]:
     return settings
 
 
+def _npm_registry() -> str | None:
+    """npm's registry as configured on this host; npm itself need not be installed."""
+    for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
+        if value := os.environ.get(name):
+            return value
+    for path in (Path.home() / ".npmrc", Path("/etc/npmrc")):
+        if path.is_file() and (found := re.search(r"^\s*registry\s*=\s*(\S+)", path.read_text(), re.MULTILINE)):
+            return found[1]
+    return None
+
+
 def read() -> HostSettings:
     """Read the settings of this host."""
     settings = _pip_settings()
@@ -88,6 +110,7 @@ def read() -> HostSettings:
         find_links=tuple(settings.get("find-links", [])),
         ca_bundle=next(iter(certificates), None),
         proxies=proxies,
+        npm_registry=_npm_registry(),
     )
 
 

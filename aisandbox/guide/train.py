@@ -27,13 +27,13 @@ from aisandbox.guide.tokenizer import train_tokenizer
 
 MODEL = "aisandbox/guide"
 
-STEPS = 1700
+STEPS = 2200
 BATCH_TOKENS = 1024
 LEARNING_RATE = 2e-3
 WARM_UP = 20
 REPAIR_ROUNDS = 6
 REPAIR_STEPS = 120
-REPAIR_RATE = 2e-4
+REPAIR_RATE = 1e-4
 PROGRESS = 50
 ATTEMPTS = 3
 

@@ -13,8 +13,19 @@ STATUS = "aisandbox-status.service"
 VLLM = "vllm.service"
 OPEN_WEBUI = "open-webui.service"
 NGINX = "nginx.service"
+SANDBOX = tuple(
+    f"{name}.service"
+    for name in (
+        "sandbox-api",
+        "sandbox-display",
+        "sandbox-window-manager",
+        "sandbox-browser",
+        "jupyter",
+        "code-server",
+    )
+)
 
-SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, NGINX)
+SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, NGINX, *SANDBOX)
 """What users see in status and logs."""
 
 ENVIRONMENT_OF = {"open-webui.env": OPEN_WEBUI}

@@ -11,7 +11,12 @@ from aisandbox import manifest
 from aisandbox.manifest import REPOSITORY
 
 ENVIRONMENTS = f"{manifest.load().paths.opt}/envs"
-LISTING = "import json, importlib.metadata as m; print(json.dumps([[d.name, d.version] for d in m.distributions()]))"
+# Its own: an environment may also show Debian's packages.
+LISTING = """
+import importlib.metadata, json, sysconfig
+found = importlib.metadata.distributions(path=[sysconfig.get_path('purelib')])
+print(json.dumps([[package.name, package.version] for package in found]))
+"""
 
 
 def check(host: Host, name: str, lock: str, modules: list[str]) -> None:

@@ -1,0 +1,43 @@
+"""The desktop: its programs run, fonts cover what pages show, and Chromium renders."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from testinfra.host import Host
+
+from aisandbox.manifest import REPOSITORY
+
+DEFAULTS = yaml.safe_load((REPOSITORY / "roles" / "desktop" / "defaults" / "main.yml").read_text())
+PACKAGES = {package for packages in DEFAULTS.values() for package in packages}
+
+
+def test_packages_are_installed(host: Host) -> None:
+    listing = host.check_output("dpkg-query --show --showformat '${db:Status-Abbrev} ${Package}\\n'")
+    assert {line.split()[1] for line in listing.splitlines() if line.startswith("ii")} >= PACKAGES
+    assert host.run("dpkg --audit").stdout == ""
+
+
+@pytest.mark.parametrize(
+    "program", ["chromium", "Xtigervnc", "openbox", "xdotool", "xclip", "scrot", "rg", "git", "g++"]
+)
+def test_programs_are_found(host: Host, program: str) -> None:
+    assert host.exists(program)
+
+
+def test_the_page_of_novnc_is_there(host: Host) -> None:
+    assert host.file("/usr/share/novnc/vnc.html").is_file
+
+
+@pytest.mark.parametrize(
+    ("text", "character"),
+    [("Latin", "0041"), ("Chinese", "4e2d"), ("Japanese", "3042"), ("Korean", "d55c"), ("emoji", "1f600")],
+)
+def test_a_font_has_the_character(host: Host, text: str, character: str) -> None:
+    assert host.check_output(f"fc-list ':charset={character}' family") != "", text
+
+
+def test_chromium_renders_a_page(host: Host) -> None:
+    page = "data:text/html,<script>document.write(6*7)</script>"
+    shown = host.run(f"HOME=/tmp chromium --headless --no-sandbox --disable-gpu --dump-dom '{page}'")
+    assert "42" in shown.stdout, shown.stderr

@@ -1,0 +1,218 @@
+"""The container: every program runs and comes back, nobody is root, nothing but the volumes can be written."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import pytest
+import yaml
+
+from aisandbox.build import archive, sandbox
+from aisandbox.build.archive import Image
+from aisandbox.build.sandbox import PARTS, Container
+from aisandbox.manifest import REPOSITORY, load
+from tests.container.conftest import Start, inside, output
+
+PATHS = load().paths
+CATALOGUE = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())["services"]
+PROGRAMS = [name for name, service in CATALOGUE.items() if "container" in service["targets"]]
+SUPERVISORCTL = f"{PATHS.opt}/envs/supervisor/bin/supervisorctl -c {PATHS.opt}/container/supervisord.conf"
+
+
+def wait_for(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {seconds:.0f} s for {what}"
+        time.sleep(0.1)
+
+
+def states(container: Container) -> dict[str, str]:
+    """State and process of every program, by the supervisor."""
+    lines = inside(container, f"{SUPERVISORCTL} status").stdout.splitlines()
+    return {line.split()[0]: line for line in lines}
+
+
+def pid(container: Container, program: str) -> int:
+    found = output(container, f"{SUPERVISORCTL} pid {program}")
+    return int(found)
+
+
+def ready(client: httpx.Client) -> bool:
+    try:
+        return client.get("/ready", params={"need": ",".join(PARTS)}).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_every_program_of_the_catalogue_runs(container: Container) -> None:
+    found = states(container)
+    assert set(found) == set(PROGRAMS)
+    assert [line for line in found.values() if "RUNNING" not in line] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "holds"),
+    [
+        ("/", "<title"),
+        ("/v1/sandbox", '"success"'),
+        ("/v1/openapi.json", '"openapi"'),
+        ("/v1/docs", "swagger"),
+        ("/llms.txt", "/v1"),
+        ("/terminal", "xterm"),
+        ("/vnc/index.html", "noVNC"),
+        ("/jupyter/lab", "JupyterLab"),
+        ("/code-server/", "code-server"),
+        ("/cdp/json/version", "webSocketDebuggerUrl"),
+    ],
+)
+def test_every_address_answers(client: httpx.Client, path: str, holds: str) -> None:
+    response = client.get(path, follow_redirects=True)
+    assert response.status_code == 200, response.text
+    assert holds.lower() in response.text.lower()
+
+
+def test_nobody_is_root_or_can_become_it(container: Container) -> None:
+    users = output(container, "cat /proc/[0-9]*/status | grep ^Uid:").splitlines()
+    assert {number for line in users for number in line.split()[1:]} == {str(sandbox.FIRST_USER)}
+    for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
+        assert line in output(container, "cat /proc/1/status")
+
+
+@pytest.mark.parametrize("place", ["/opt/aisandbox", "/usr/bin", "/etc", "/", "/var/lib", "/home"])
+def test_the_image_cannot_be_changed(container: Container, place: str) -> None:
+    assert inside(container, f"touch {place}/x").returncode != 0
+
+
+def test_no_secret_and_no_trace_of_the_builder_is_in_it(container: Container) -> None:
+    assert (
+        output(
+            container,
+            "find / -xdev \\( -name '*_key' -o -name '*.pem' -o -name .npmrc -o -name pip.conf \\) "
+            "-not -path '/etc/ssl/*' -not -path '/opt/aisandbox/*' -not -path '/usr/*' 2>/dev/null; true",
+        )
+        == ""
+    )
+    assert inside(container, f"grep -rl {REPOSITORY} /etc {PATHS.opt}/container {PATHS.opt}/lib").stdout == ""
+
+
+def test_it_is_published_on_loopback_only(container: Container) -> None:
+    facts = container.facts()
+    assert facts
+    bindings = facts["HostConfig"]["PortBindings"]
+    assert [(port, place["HostIp"]) for port, places in bindings.items() for place in places] == [
+        ("8080/tcp", "127.0.0.1")
+    ]
+
+
+def test_limits_are_set(container: Container) -> None:
+    facts = container.facts()
+    assert facts
+    assert facts["HostConfig"]["PidsLimit"] == 4096
+    assert facts["HostConfig"]["Memory"] == 4 * 2**30
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_killed_program_comes_back(container: Container, client: httpx.Client, program: str) -> None:
+    before = pid(container, program)
+    output(container, f"kill -KILL {before}")
+    wait_for(f"another {program}", lambda: pid(container, program) not in (0, before))
+    wait_for("every part", lambda: ready(client))
+    wait_for("the programs", lambda: all("RUNNING" in line for line in states(container).values()))
+
+
+def test_files_of_the_workspace_are_the_hosts(container: Container, client: httpx.Client) -> None:
+    (container.workspace / "from-host.txt").write_text("host")
+    answer = client.post("/v1/file/read", json={"file": "/workspace/from-host.txt"}).json()
+    assert answer["data"]["content"] == "host"
+    client.post("/v1/shell/exec", json={"command": "echo inside > /workspace/from-inside.txt"}).raise_for_status()
+    landed = container.workspace / "from-inside.txt"
+    assert landed.read_text() == "inside\n"
+    assert landed.stat().st_uid == container.workspace.stat().st_uid
+
+
+def test_commands_find_python_node_and_the_users_programs(client: httpx.Client) -> None:
+    command = (
+        "python -c 'import numpy, pandas; print(1)' && node -e 'console.log(2)' && npm --version >/dev/null && whoami"
+    )
+    answer = client.post("/v1/shell/exec", json={"command": command}).json()
+    assert answer["data"]["output"].split() == ["1", "2", "sandbox"]
+
+
+def test_packages_can_be_installed_by_the_user(container: Container, client: httpx.Client) -> None:
+    wheel(container.workspace)
+    command = "pip install --quiet --no-index /workspace/hello_sandbox-1.0-py3-none-any.whl && hello-sandbox"
+    answer = client.post("/v1/shell/exec", json={"command": command}).json()
+    assert answer["data"]["output"].strip() == "hello", answer
+    code = client.post("/v1/code/execute", json={"language": "python", "code": "import hello_sandbox; print(7)"}).json()
+    assert "7" in str(code["data"]), code
+
+
+def wheel(folder: Path) -> None:
+    """A package with a command, as small as they come."""
+    files = {
+        "hello_sandbox.py": "def main():\n    print('hello')\n",
+        "hello_sandbox-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: hello-sandbox\nVersion: 1.0\n",
+        "hello_sandbox-1.0.dist-info/WHEEL": "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+        "hello_sandbox-1.0.dist-info/entry_points.txt": "[console_scripts]\nhello-sandbox = hello_sandbox:main\n",
+    }
+    record = ""
+    for name, text in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record += f"{name},sha256={digest},{len(text)}\n"
+    files["hello_sandbox-1.0.dist-info/RECORD"] = record + "hello_sandbox-1.0.dist-info/RECORD,,\n"
+    with zipfile.ZipFile(folder / "hello_sandbox-1.0-py3-none-any.whl", "w") as package:
+        for name, text in files.items():
+            package.writestr(name, text)
+
+
+def test_orphans_are_collected(container: Container) -> None:
+    output(container, "(sleep 0.1 &) ; sleep 0.5")
+    assert "Z" not in output(container, "cat /proc/[0-9]*/stat | sed 's/.*) //' | cut -c1 | sort -u")
+
+
+def test_the_health_check_passes(container: Container) -> None:
+    assert sandbox.podman("healthcheck", "run", container.name, check=False).returncode == 0
+
+
+def test_state_and_workspace_outlive_the_container(start: Start, image: Image) -> None:
+    first = start("again")
+    output(first, "echo kept > ~/kept && echo kept > /workspace/kept")
+    began = time.monotonic()
+    sandbox.down(first)
+    assert time.monotonic() - began < 15, "its programs must end when told to"
+    second = start("again", first.workspace)
+    assert output(second, "cat ~/kept /workspace/kept").split() == ["kept", "kept"]
+
+
+def test_it_runs_as_the_owner_of_the_workspace(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    import os
+
+    os.chown(folder, 4321, 4321)
+    container = start("owner", folder)
+    assert output(container, "id -u") == "4321"
+    output(container, "touch /workspace/mine ~/mine")
+    assert (folder / "mine").stat().st_uid == 4321
+
+
+def test_compose_says_the_same_as_podman_is_told() -> None:
+    """compose.yaml cannot be generated by those who only have Docker; this keeps it true."""
+    service = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["services"]["sandbox"]
+    told = sandbox._arguments(Container(), (1000, 1000))
+    pairs = list(zip(told, told[1:], strict=False))
+    assert service["image"] == f"{archive.NAME}:latest"
+    assert service["ports"] == [f"127.0.0.1:${{PORT:-{sandbox.PORT}}}:{sandbox.PORT}"]
+    assert {("--tmpfs", mount) for mount in service["tmpfs"]} <= set(pairs)
+    assert service["read_only"] and "--read-only" in told
+    assert service["cap_drop"] == ["ALL"] and ("--cap-drop", "all") in pairs
+    assert service["security_opt"] == ["no-new-privileges:true"] and ("--security-opt", "no-new-privileges") in pairs
+    assert ("--shm-size", service["shm_size"]) in pairs
+    assert [volume.rsplit(":", 1)[1] for volume in service["volumes"]] == [str(PATHS.workspace), str(sandbox.HOME)]
+    assert service["pids_limit"] == 4096
