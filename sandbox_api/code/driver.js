@@ -1,0 +1,197 @@
+'use strict';
+// Keeps one JavaScript session: receives code as JSON lines on a channel of its own, and answers there. Standard
+// output and error stay the code's. The inspector evaluates in its REPL mode: `let` and `const` may be declared again,
+// `await` works at the top level, and the value of the last expression comes back.
+const inspector = require('inspector');
+const net = require('net');
+const path = require('path');
+const util = require('util');
+const vm = require('vm');
+const { createRequire } = require('module');
+
+const { SANDBOX_CHANNEL_FD, SANDBOX_CHANNEL_PORT, SANDBOX_CHANNEL_TOKEN, SANDBOX_TEXT_LIMIT } = process.env;
+for (const name of Object.keys(process.env)) if (/^SANDBOX_(CHANNEL_|TEXT_LIMIT)/.test(name)) delete process.env[name];
+const TEXT_LIMIT = Number(SANDBOX_TEXT_LIMIT);
+const channel = SANDBOX_CHANNEL_FD
+  ? new net.Socket({ fd: Number(SANDBOX_CHANNEL_FD), readable: true, writable: true })
+  : net.connect(Number(SANDBOX_CHANNEL_PORT), '127.0.0.1', () => channel.write(SANDBOX_CHANNEL_TOKEN + '\n'));
+const { stringify, parse } = JSON; // the code may change the global ones
+const exit = process.exit.bind(process);
+
+// Strings and comments are matched first, so that words in them are left alone.
+const QUOTED = /"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[^]*?\*\//.source;
+const DYNAMIC = new RegExp(`(${QUOTED})|(?<![.\\w$])import(?=\\s*\\()`, 'g');
+const STATIC = /(^|;)([ \t]*)import\s+(?:([^'"();]*?)\s*from\s*)?(["'])([^"'\n]+)\4[^\S\n]*(?:with\s*(\{[^}]*\}))?[^\S\n]*;?/gm;
+const IMPORT = '__sandboxImport';
+
+function bindings(clause, loaded) {
+  // `a`, `* as b` and `{ c as d }` of an import statement, as declarations.
+  const parts = [];
+  let rest = clause.trim();
+  const whole = /^([\w$]+)\s*(?:,\s*|$)/.exec(rest);
+  if (whole) {
+    parts.push(`{ default: ${whole[1]} }`);
+    rest = rest.slice(whole[0].length);
+  }
+  const namespace = /^\*\s*as\s+([\w$]+)$/.exec(rest);
+  if (namespace) parts.push(namespace[1]);
+  else if (rest) parts.push(rest.replace(/\s+as\s+/g, ': '));
+  return parts.map((part) => `const ${part} = ${loaded};`).join(' ');
+}
+
+function prepared(code) {
+  // What modules may do and scripts may not: imports. Lines keep their numbers.
+  return code
+    .replace(STATIC, (_, before, indent, clause, quote, name, attributes) => {
+      const loaded = `await ${IMPORT}(${stringify(name)}${attributes ? `, { with: ${attributes} }` : ''})`;
+      return before + indent + (clause ? bindings(clause, loaded) : `${loaded};`);
+    })
+    .replace(DYNAMIC, (found, quoted) => (quoted === undefined ? IMPORT : found));
+}
+
+function enter(cwd) {
+  process.chdir(cwd);
+  const file = path.join(cwd, 'session.js');
+  const hidden = (name, value) =>
+    Object.defineProperty(globalThis, name, { value, configurable: true, writable: true, enumerable: false });
+  hidden('require', createRequire(file));
+  const options = { filename: file };
+  const loader = vm.constants && vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER;
+  if (loader) options.importModuleDynamically = loader;
+  hidden(IMPORT, new vm.Script('(name, options) => import(name, options)', options).runInThisContext());
+}
+
+const clip = (text) =>
+  text.length <= TEXT_LIMIT
+    ? text
+    : `${text.slice(0, TEXT_LIMIT / 2)}\n[... ${text.length - TEXT_LIMIT} characters left out ...]\n${text.slice(-TEXT_LIMIT / 2)}`;
+
+function isData(value) {
+  // What JSON says in full; of a Map it would say {}.
+  if (typeof value === 'number') return Number.isFinite(value);
+  if (typeof value !== 'object' || value === null) return ['string', 'boolean', 'object'].includes(typeof value);
+  const kind = Object.getPrototypeOf(value);
+  return Array.isArray(value) || kind === null || kind === Object.prototype || typeof value.toJSON === 'function';
+}
+
+function shown(value) {
+  const data = { 'text/plain': clip(util.inspect(value, { depth: 6, maxArrayLength: 200, breakLength: 100 })) };
+  if (isData(value)) {
+    try {
+      const json = stringify(value);
+      if (json !== undefined && json.length <= TEXT_LIMIT) data['application/json'] = parse(json);
+    } catch {
+      // Circular, or a bigint: the text has it.
+    }
+  }
+  return data;
+}
+
+function described(error) {
+  if (!util.types.isNativeError(error)) {
+    const text = clip(util.inspect(error));
+    return { ename: 'Uncaught', evalue: text, traceback: [`Uncaught ${text}`] };
+  }
+  const own = ({}).constructor.getOwnPropertyNames(error).includes('stack') ? String(error.stack) : String(error);
+  const lines = own.split('\n').filter((line) => !/\(?(?:node:|.*[\\/]driver\.js:)/.test(line) || !/^\s+at /.test(line));
+  return { ename: String(error.name), evalue: clip(String(error.message)), traceback: clip(lines.join('\n')).split('\n') };
+}
+
+const session = new inspector.Session();
+session.connect();
+// The code sees nothing of these: the inspector keeps them by an id.
+globalThis.__sandboxDriver = { shown, described };
+let helper;
+session.post('Runtime.evaluate', { expression: '__sandboxDriver' }, (_, answer) => (helper = answer.result.objectId));
+delete globalThis.__sandboxDriver;
+
+let current = 0;
+let count = 0;
+
+function call(method, remote, done) {
+  // Inspector values become plain ones by our functions, called beside the code's own objects.
+  const { objectId, value, unserializableValue } = remote;
+  const argument = objectId ? { objectId } : unserializableValue ? { unserializableValue } : { value };
+  session.post(
+    'Runtime.callFunctionOn',
+    {
+      objectId: helper,
+      functionDeclaration: `function (value) { return this.${method}(value) }`,
+      arguments: [argument],
+      returnByValue: true,
+    },
+    (problem, answer) => done(problem || answer.exceptionDetails ? null : answer.result.value),
+  );
+}
+
+const interrupted = { ename: 'Interrupted', evalue: 'the execution was interrupted', traceback: ['Interrupted'] };
+
+function answer(id, body) {
+  if (id !== current) return;
+  current = 0;
+  channel.write(stringify({ id, count, ...body }) + '\n');
+}
+
+function evaluated(id, problem, outcome) {
+  if (problem) return answer(id, { error: interrupted });
+  if (outcome.exceptionDetails) {
+    const thrown = outcome.exceptionDetails.exception;
+    if (!thrown) return answer(id, { error: interrupted });
+    return call('described', thrown, (error) =>
+      answer(id, { error: error ?? { ename: 'Error', evalue: thrown.description ?? '', traceback: [] } }),
+    );
+  }
+  if (outcome.result.type === 'undefined') return answer(id, {});
+  return call('shown', outcome.result, (data) =>
+    answer(id, { data: data ?? { 'text/plain': outcome.result.description ?? '' } }),
+  );
+}
+
+// SIGINT stops a script under `breakOnSigint` even in a loop without end. What only waits has no script to stop.
+const guarded = new vm.Script('globalThis.__sandboxRun()', { filename: __filename });
+
+function execute({ id, code, cwd }) {
+  current = id;
+  count += 1;
+  try {
+    if (cwd) enter(cwd);
+    const expression = prepared(code);
+    let started = false;
+    Object.defineProperty(globalThis, '__sandboxRun', {
+      configurable: true,
+      value: () => {
+        delete globalThis.__sandboxRun;
+        started = true;
+        session.post(
+          'Runtime.evaluate',
+          { expression, replMode: true, awaitPromise: true, objectGroup: 'code' },
+          (problem, outcome) => evaluated(id, problem, outcome),
+        );
+      },
+    });
+    guarded.runInThisContext({ breakOnSigint: true });
+    if (!started) answer(id, { error: interrupted });
+  } catch (error) {
+    answer(id, { error: error && error.code === 'ERR_SCRIPT_EXECUTION_INTERRUPTED' ? interrupted : described(error) });
+  }
+}
+
+process.on('SIGINT', () => answer(current || -1, { error: interrupted }));
+for (const event of ['uncaughtException', 'unhandledRejection']) {
+  // A failing timer does not end the session.
+  process.on(event, (error) => process.stderr.write(`Uncaught ${util.inspect(error)}\n`));
+}
+
+let received = '';
+channel.setEncoding('utf8');
+channel.on('data', (text) => {
+  received += text;
+  let end;
+  while ((end = received.indexOf('\n')) >= 0) {
+    const line = received.slice(0, end);
+    received = received.slice(end + 1);
+    execute(parse(line));
+  }
+});
+channel.on('close', () => exit(0));
+channel.on('error', () => exit(0));

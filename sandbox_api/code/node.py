@@ -1,0 +1,490 @@
+"""JavaScript: fresh Node.js processes, or sessions that each keep one."""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import contextlib
+import json
+import re
+import secrets
+import shutil
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, cast
+
+from sandbox_api.code import process as processes
+from sandbox_api.code.models import Execution, NodeInfo, NodePackage
+from sandbox_api.code.output import Collector
+from sandbox_api.code.sessions import Sessions
+from sandbox_api.environment import child_environment
+from sandbox_api.errors import SandboxError
+from sandbox_api.health import Health
+from sandbox_api.settings import Settings
+
+DRIVER = Path(__file__).with_name("driver.js")
+GRACE_S = 2.0
+"""Time to obey an interrupt."""
+START_S = 20.0
+PIPES_S = 0.2
+"""How long output may come after the process has ended: its children can hold the pipes open for ever."""
+SETTLE_S = 0.001
+LONGEST_ARGUMENT = 100_000
+"""Bytes of code on the command line; Linux refuses a single argument from 128 KiB on."""
+LONGEST_ANSWER = 64 * 2**20
+# Modules have no `require`, but code for both worlds is common.
+REQUIRE = (
+    "data:text/javascript,import{createRequire}from'node:module';"
+    "Object.defineProperty(globalThis,'require',"
+    "{value:createRequire(process.cwd()+'/script.js'),configurable:true,writable:true})"
+)
+ERROR = re.compile(r"^(?:Uncaught )?(?P<ename>[A-Z]\w*)(?: \[[A-Z_]+\])?: (?P<evalue>.*)$", re.MULTILINE)
+
+
+class NodeDied(Exception):
+    """The process has ended; the message says how."""
+
+
+class Pipes(asyncio.SubprocessProtocol):
+    """Hands over what a process writes, as text."""
+
+    def __init__(self) -> None:
+        self.sink: Callable[[str, str], None] | None = None
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        make = codecs.getincrementaldecoder("utf-8")
+        self._open = {1: make("replace"), 2: make("replace")}
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if (text := self._open[fd].decode(data)) and self.sink:
+            self.sink("stdout" if fd == 1 else "stderr", text)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        self._open.pop(fd, None)
+        if not self._open and not self.closed.done():
+            self.closed.set_result(None)
+
+    def process_exited(self) -> None:
+        if not self.ended.done():
+            self.ended.set_result(None)
+
+
+class Process:
+    """A Node.js process in a group of its own."""
+
+    transport: asyncio.SubprocessTransport
+
+    def __init__(self) -> None:
+        self.pipes = Pipes()
+
+    async def spawn(self, settings: Settings, arguments: list[str], cwd: Path, **options: Any) -> None:
+        assert settings.node is not None
+        extra = {"NO_COLOR": "1", **options.pop("variables", {})}
+        try:
+            self.transport, _ = await asyncio.get_running_loop().subprocess_exec(
+                lambda: self.pipes, str(settings.node), *arguments,
+                cwd=cwd, env=child_environment(settings, extra), **processes.OWN_GROUP, **options,
+            )  # fmt: skip
+        except OSError as error:
+            raise SandboxError("code_unavailable", f"{settings.node} cannot be started: {error.strerror}") from error
+
+    @property
+    def pid(self) -> int:
+        return self.transport.get_pid()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.transport.get_returncode()
+
+    async def finish(self) -> None:
+        """Kill what is left of its group, and let go of its pipes."""
+        await processes.kill(self.pid)
+        await asyncio.wait({self.pipes.ended}, timeout=GRACE_S)
+        await asyncio.wait({self.pipes.closed}, timeout=PIPES_S)
+        self.transport.close()
+
+
+class NodeSession:
+    """A process that keeps its state, with a channel for code and results beside its standard streams."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process = Process()
+        self._writer: asyncio.StreamWriter | None = None
+        self.alive = False
+
+    async def start(self, cwd: Path) -> None:
+        variables = {"SANDBOX_TEXT_LIMIT": str(self._settings.answer_output_chars)}
+        options: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "variables": variables}
+        if processes.WINDOWS:  # descriptors are not handed on there
+            await self._spawn_with_port(cwd, variables, options)
+        else:
+            ours, theirs = socket.socketpair()
+            try:
+                variables["SANDBOX_CHANNEL_FD"] = str(theirs.fileno())
+                await self._process.spawn(self._settings, [str(DRIVER)], cwd, pass_fds=(theirs.fileno(),), **options)
+                self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=LONGEST_ANSWER)
+            except BaseException:
+                ours.close()
+                raise
+            finally:
+                theirs.close()
+        self.alive = True
+
+    async def _spawn_with_port(self, cwd: Path, variables: dict[str, str], options: dict[str, Any]) -> None:
+        token = secrets.token_hex(32)
+        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+        connected = asyncio.get_running_loop().create_future()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            line = await reader.readline()
+            if secrets.compare_digest(line.strip(), token.encode()) and not connected.done():
+                connected.set_result((reader, writer))
+            else:
+                writer.close()
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=LONGEST_ANSWER)
+        try:
+            variables["SANDBOX_CHANNEL_PORT"] = str(server.sockets[0].getsockname()[1])
+            variables["SANDBOX_CHANNEL_TOKEN"] = token
+            await self._process.spawn(self._settings, [str(DRIVER)], cwd, **options)
+            self._reader, self._writer = await asyncio.wait_for(connected, START_S)
+        finally:
+            server.close()
+
+    async def send(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Have the driver do something, and wait for its answer.
+
+        Raises:
+            NodeDied: the process ended.
+        """
+        assert self._writer is not None
+        try:
+            self._writer.write(json.dumps(request).encode() + b"\n")
+            await self._writer.drain()
+            while True:
+                line = await self._reader.readline()
+                if not line.endswith(b"\n"):
+                    break
+                answer: dict[str, Any] = json.loads(line)
+                if answer.get("id") == request["id"]:
+                    # What was written before the answer lies in the pipes; the loop reads them in its next rounds.
+                    for _ in range(3):
+                        await asyncio.sleep(SETTLE_S)
+                    return answer
+        except (ConnectionError, ValueError):
+            pass
+        self.alive = False
+        await asyncio.wait({self._process.pipes.ended}, timeout=PIPES_S)
+        await asyncio.wait({self._process.pipes.closed}, timeout=PIPES_S)
+        raise NodeDied(f"the Node.js process is gone: {processes.cause(self._process.returncode)}")
+
+    @property
+    def pipes(self) -> Pipes:
+        return self._process.pipes
+
+    def interrupt(self) -> None:
+        if self.alive:
+            processes.interrupt(self._process.pid)
+
+    async def end(self) -> None:
+        self.alive = False
+        if self._writer:
+            self._writer.close()
+        await self._process.finish()
+
+
+class NodeRuntime:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.sessions: Sessions[NodeSession] = Sessions(settings, "JavaScript")
+        self._running: set[Process] = set()
+        self._probing: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Future[Any]] = set()
+        self._number = 0
+        self.version: str | None = None
+        self._problem = ""
+
+    # Life
+
+    async def start(self) -> None:
+        self.sessions.start()
+        if self._settings.node is None:
+            self._problem = "no Node.js was found; install it, or set SANDBOX_NODE"
+        else:
+            self._probing = asyncio.create_task(self._probe())
+
+    async def _probe(self) -> None:
+        code, output = await self._ask(str(self._settings.node), "--version")
+        if code:
+            self._problem = f"{self._settings.node} does not work: {output[:300]}"
+        else:
+            self.version = output.removeprefix("v")
+
+    async def _ask(self, *command: str) -> tuple[int, str]:
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL, env=child_environment(self._settings),
+            )  # fmt: skip
+        except OSError as error:
+            return 127, str(error.strerror)
+        try:
+            output, _ = await asyncio.wait_for(process.communicate(), START_S)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+            return 124, "no answer"
+        return process.returncode or 0, output.decode(errors="replace").strip()
+
+    async def stop(self) -> None:
+        if self._probing:
+            self._probing.cancel()
+        await self.sessions.stop()
+        await asyncio.gather(*(process.finish() for process in list(self._running)), *self._tasks)
+
+    async def health(self) -> Health:
+        if self._problem:
+            return Health(status="unavailable", detail=self._problem)
+        return Health(status="ready" if self.version else "starting", version=self.version)
+
+    def _check(self) -> None:
+        if self._problem:
+            raise SandboxError("code_unavailable", f"JavaScript is not available: {self._problem}")
+
+    # Executions
+
+    async def execute(
+        self,
+        code: str,
+        *,
+        session_id: str | None,
+        cwd: Path | None,
+        timeout: float | None,
+        stateful: bool,
+        stdin: str | None = None,
+        files: Mapping[str, str] | None = None,
+    ) -> Execution:
+        """Run code in a process of its own, or in a session.
+
+        Raises:
+            SandboxError: `code_unavailable`, `kernel_failed` (with the outputs so far), `limit_reached`,
+                `session_busy`, `invalid_request` for a file's path.
+        """
+        self._check()
+        seconds = timeout or self._settings.code_timeout_s
+        if stateful:
+            if stdin or files:
+                raise SandboxError("invalid_request", "stdin and files are for stateless executions")
+            return await self._in_session(code, session_id, cwd, seconds)
+        with self.sessions.once():
+            return await self._once(code, cwd or self._settings.workspace_path, seconds, stdin, files or {})
+
+    async def _once(
+        self, code: str, cwd: Path, seconds: float, stdin: str | None, files: Mapping[str, str]
+    ) -> Execution:
+        answer, collector = Execution(status="ok", code=code), Collector(self._settings)
+        folder: Path | None = None
+        process = Process()
+        process.pipes.sink = collector.stream
+        start = time.monotonic()
+        try:
+            options: dict[str, Any] = {"stdin": asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL}
+            arguments = ["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "--import", REQUIRE]
+            if files or len(code.encode()) > LONGEST_ARGUMENT:
+                folder = await asyncio.to_thread(self._write, cwd, code, files)
+                main = next(name for name in ("script.js", "script-0.js") if name not in files)
+                await process.spawn(self._settings, [*arguments, main], folder, **options)
+            else:
+                await process.spawn(self._settings, [*arguments, "--eval", code], cwd, **options)
+            self._running.add(process)
+            if stdin and (pipe := process.transport.get_pipe_transport(0)):
+                writer = cast(asyncio.WriteTransport, pipe)
+                writer.write(stdin.encode())
+                writer.write_eof()
+            await asyncio.wait({process.pipes.ended}, timeout=seconds)
+            timed_out = not process.pipes.ended.done()
+            if not timed_out:
+                await asyncio.wait({process.pipes.closed}, timeout=PIPES_S)
+                answer.exit_code = process.returncode or 0
+            await process.finish()
+        finally:
+            if process in self._running:
+                self._running.discard(process)
+                await process.finish()
+            if folder:
+                await asyncio.to_thread(shutil.rmtree, folder, True)
+        if timed_out:
+            answer.status, answer.exit_code = "timeout", 124
+            answer.note = f"The time of {seconds:g} s was over; the process was ended."
+        elif answer.exit_code:
+            answer.status = "error"
+            if answer.exit_code < 0:
+                answer.note = f"The process is gone: {processes.cause(answer.exit_code)}."
+                answer.exit_code = 128 - answer.exit_code
+            written = str(collector.fields()["stderr"])
+            found = next(iter(ERROR.finditer(written)), None)
+            name, value = (found["ename"], found["evalue"]) if found else ("Exit", f"exit code {answer.exit_code}")
+            collector.fail(name, value, written.splitlines())
+        answer.seconds = round(time.monotonic() - start, 4)
+        return answer.model_copy(update=collector.fields())
+
+    @staticmethod
+    def _write(cwd: Path, code: str, files: Mapping[str, str]) -> Path:
+        """A temporary folder in `cwd`, where modules of `cwd` are found, with the code and the files."""
+        for name in files:
+            path = PurePosixPath(name)
+            if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or ":" in name:
+                raise SandboxError("invalid_request", f"a file's path must be relative and stay inside: {name[:200]}")
+        try:
+            folder = Path(tempfile.mkdtemp(prefix=".node-", dir=cwd))
+        except OSError as error:
+            raise SandboxError("permission_denied", f"cannot write to {cwd}: {error.strerror}") from error
+        try:
+            main = next(name for name in ("script.js", "script-0.js") if name not in files)
+            for name, text in {**files, main: code}.items():
+                path_ = folder / name
+                path_.parent.mkdir(parents=True, exist_ok=True)
+                path_.write_text(text, encoding="utf-8", newline="")
+        except OSError as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise SandboxError("io_error", f"a file cannot be written: {error}") from error
+        return folder
+
+    async def _in_session(self, code: str, session_id: str | None, cwd: Path | None, seconds: float) -> Execution:
+        session, new = await self.sessions.obtain(session_id, cwd or self._settings.workspace_path)
+        async with self.sessions.turn(session):
+            answer = Execution(status="ok", code=code, session_id=session.id, new_session=new)
+            node = session.runtime
+            fresh = node is None or not node.alive
+            folder = session.enter(cwd, fresh)
+            if node is None or fresh:
+                node = session.runtime = NodeSession(self._settings)
+                try:
+                    await node.start(session.cwd)
+                except BaseException:
+                    session.runtime = None
+                    raise
+            try:
+                return await self._run(node, code, folder, seconds, answer)
+            finally:
+                if not node.alive:
+                    session.runtime = None
+                    task = asyncio.ensure_future(node.end())
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+
+    async def _run(
+        self, node: NodeSession, code: str, cwd: Path | None, seconds: float, answer: Execution
+    ) -> Execution:
+        collector = Collector(self._settings)
+        node.pipes.sink = collector.stream
+        self._number += 1
+        start = time.monotonic()
+        request = {"id": self._number, "code": code, "cwd": str(cwd) if cwd else None}
+        work = asyncio.ensure_future(node.send(request))
+        reply: dict[str, Any] = {}
+        timed_out = False
+        try:
+            await asyncio.wait({work}, timeout=seconds)
+            if not work.done():
+                timed_out = True
+                node.interrupt()
+                await asyncio.wait({work}, timeout=GRACE_S)
+            if work.done():
+                reply = work.result()
+            else:
+                answer.restarted = True
+                await node.end()
+        except NodeDied as error:
+            answer.restarted, answer.exit_code = True, 1
+            if not timed_out:
+                answer.status = "error"
+                data = _filled(answer, collector, start)
+                raise SandboxError("kernel_failed", str(error), data=data.model_dump(mode="json")) from error
+        except asyncio.CancelledError:
+            await node.end()
+            raise
+        finally:
+            node.pipes.sink = None
+            if not work.done():
+                work.cancel()
+            work.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        answer.execution_count = reply.get("count")
+        if error_ := reply.get("error"):
+            collector.fail(error_["ename"], error_["evalue"], error_["traceback"])
+            answer.status, answer.exit_code = "error", 1
+        elif data_ := reply.get("data"):
+            collector.rich(data_, count=answer.execution_count, is_result=True)
+        if timed_out:
+            answer.status, answer.exit_code = "timeout", 124
+            how = "the process was ended, its state is lost" if answer.restarted else "it was interrupted"
+            answer.note = f"The time of {seconds:g} s was over; {how}."
+        return _filled(answer, collector, start)
+
+    # Information
+
+    async def info(self) -> NodeInfo:
+        self._check()
+        if self._probing:
+            await self._probing
+        self._check()
+        assert self._settings.node is not None and self.version is not None
+        modules = [
+            place / "node_modules"
+            for place in (self._settings.node.parent.parent / "lib", self._settings.node.parent.parent)
+        ]
+        found = next((place for place in modules if place.is_dir()), None)
+        everywhere = await asyncio.to_thread(_packages, found)
+        here = await asyncio.to_thread(_packages, self._settings.workspace_path / "node_modules")
+        npm = next((package.version for package in everywhere if package.name == "npm"), "")
+        major = f"node{self.version.split('.')[0]}"
+        return NodeInfo(
+            node_version=f"v{self.version}",
+            npm_version=npm,
+            description="Node.js: fresh processes, or sessions that keep their state.",
+            runtime_directory=str(self._settings.workspace_path),
+            global_npm_directory=str(found) if found else None,
+            runtime_packages=here,
+            global_packages=everywhere,
+            available_versions=[major],
+            current_version=major,
+        )
+
+    async def check_version(self, wanted: str | None) -> None:
+        """
+        Raises:
+            SandboxError: `code_unavailable`: another version is installed.
+        """
+        self._check()
+        if wanted is None:
+            return
+        if self._probing:
+            await self._probing
+        major = (self.version or "").split(".")[0]
+        if wanted.lower().removeprefix("node").removeprefix("v").split(".")[0] != major:
+            raise SandboxError(
+                "code_unavailable", f"Node.js {wanted[:20]} is not installed", hint=f"Leave it out, or use node{major}."
+            )
+
+
+def _filled(answer: Execution, collector: Collector, start: float) -> Execution:
+    answer.seconds = round(time.monotonic() - start, 4)
+    return answer.model_copy(update=collector.fields())
+
+
+def _packages(folder: Path | None) -> list[NodePackage]:
+    """Names and versions of the packages in a node_modules folder; at most 1000."""
+    packages: list[NodePackage] = []
+    if folder is None or not folder.is_dir():
+        return packages
+    with contextlib.suppress(OSError):
+        for manifest in sorted([*folder.glob("*/package.json"), *folder.glob("@*/*/package.json")])[:1000]:
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                version = json.loads(manifest.read_text(encoding="utf-8")).get("version", "")
+                name = manifest.parent.relative_to(folder).as_posix()
+                packages.append(NodePackage(name=name, version=str(version)))
+    return packages

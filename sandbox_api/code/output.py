@@ -1,0 +1,169 @@
+"""Outputs of code in the form of notebooks, bounded while they arrive."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sandbox_api.code.models import Output
+from sandbox_api.settings import Settings
+
+ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+MOST_OUTPUTS = 500
+MOST_LINES = 200
+TEXT = "text/plain"
+
+
+class Clip:
+    """Text of which the first and the last part are kept, in memory bounded by `limit` characters."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = max(1, limit // 2)
+        self._head = self._tail = ""
+        self.total = 0
+
+    def add(self, text: str) -> None:
+        self.total += len(text)
+        if (room := self._half - len(self._head)) > 0:
+            self._head += text[:room]
+            text = text[room:]
+        if text:
+            self._tail = (self._tail + text[-self._half :])[-self._half :]
+
+    @property
+    def left_out(self) -> int:
+        return self.total - len(self._head) - len(self._tail)
+
+    def __str__(self) -> str:
+        gap = f"\n[... {self.left_out} characters left out ...]\n" if self.left_out else ""
+        return self._head + gap + self._tail
+
+
+def clipped(text: str, limit: int) -> str:
+    clip = Clip(limit)
+    clip.add(text)
+    return str(clip)
+
+
+def plain_lines(traceback: list[str]) -> list[str]:
+    """A traceback's lines without colours; of a very long one the first and the last."""
+    lines = ANSI.sub("", "\n".join(traceback)).splitlines()
+    half = MOST_LINES // 2
+    if len(lines) > MOST_LINES:
+        lines = [*lines[:half], f"[... {len(lines) - 2 * half} lines left out ...]", *lines[-half:]]
+    return [clipped(line, 2000) for line in lines]
+
+
+class Collector:
+    """Collects the outputs of one run."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._limit = settings.answer_output_chars
+        self._rich_left = settings.rich_output_bytes
+        self._stream_left = 4 * self._limit
+        self._streams = {"stdout": Clip(self._limit), "stderr": Clip(self._limit)}
+        self._entries: list[tuple[Output, Clip | None, str | None]] = []
+        self._clear_next = False
+        self.result: str | None = None
+        self.error: Output | None = None
+        self.left_out: dict[str, int] = {}
+
+    def _miss(self, what: str, amount: int) -> None:
+        self.left_out[what] = self.left_out.get(what, 0) + amount
+
+    def _append(self, output: Output, clip: Clip | None = None, display: str | None = None) -> None:
+        if self._clear_next:
+            self.clear(wait=False)
+        if len(self._entries) < MOST_OUTPUTS:
+            self._entries.append((output, clip, display))
+        else:
+            self._miss("outputs", 1)
+
+    def clear(self, wait: bool) -> None:
+        """Forget the outputs so far, or those so far when the next one comes."""
+        self._clear_next = wait
+        if not wait:
+            self._entries.clear()
+
+    def stream(self, name: str, text: str) -> None:
+        self._streams[name].add(text)
+        last = self._entries[-1] if self._entries and not self._clear_next else None
+        if last and last[1] is not None and last[0].name == name:
+            last[1].add(text)
+            return
+        clip = Clip(max(2, min(self._limit, self._stream_left)))
+        clip.add(text)
+        self._stream_left -= min(len(text), self._limit)
+        self._append(Output(output_type="stream", name=name), clip)
+
+    def _bounded(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
+        # Text first, so that something remains of what is too large.
+        for mime in sorted(data, key=lambda name: name != TEXT):
+            value = data[mime]
+            if isinstance(value, str) and mime == TEXT:
+                if len(value) > self._limit:
+                    self._miss(mime, len(value) - self._limit)
+                    value = clipped(value, self._limit)
+            else:
+                size = len(value) if isinstance(value, str) else len(str(value))
+                if size > self._rich_left:
+                    self._miss(mime, size)
+                    continue
+                self._rich_left -= size
+            kept[mime] = value
+        return kept
+
+    def rich(
+        self,
+        data: Mapping[str, Any],
+        metadata: dict[str, Any] | None = None,
+        *,
+        count: int | None = None,
+        is_result: bool = False,
+        display: str | None = None,
+        update: bool = False,
+    ) -> None:
+        kept = self._bounded(data)
+        if update:
+            for output, _, shown in self._entries:
+                if shown == display:
+                    output.data, output.metadata = kept, metadata
+            return
+        if is_result:
+            self.result = kept.get(TEXT)
+        kind: Any = "execute_result" if is_result else "display_data"
+        self._append(
+            Output(output_type=kind, data=kept, metadata=metadata or {}, execution_count=count), display=display
+        )
+
+    def fail(self, ename: str, evalue: str, traceback: list[str]) -> None:
+        lines = traceback[:MOST_LINES]
+        self.error = Output(
+            output_type="error",
+            ename=clipped(ename, 1000),
+            evalue=clipped(evalue, 10_000),
+            traceback=[clipped(line, 10_000) for line in lines],
+        )
+        self._plain = plain_lines(traceback)
+        self._append(self.error)
+
+    def fields(self) -> dict[str, Any]:
+        """The fields of `Execution` that come from outputs."""
+        outputs = []
+        for output, clip, _ in self._entries:
+            if clip is not None:
+                output.text = str(clip)
+            outputs.append(output)
+        for name, clip in self._streams.items():
+            if clip.left_out:
+                self.left_out[name] = clip.left_out
+        return {
+            "outputs": outputs,
+            "stdout": str(self._streams["stdout"]),
+            "stderr": str(self._streams["stderr"]),
+            "result": self.result,
+            "traceback": self._plain if self.error else None,
+            "left_out": self.left_out,
+        }
