@@ -1,4 +1,4 @@
-"""."""
+"""Commands, their sessions, and terminals."""
 
 from sandbox_api.shell.router import router
 

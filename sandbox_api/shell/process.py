@@ -1,0 +1,395 @@
+"""Processes of commands: started, fed, read and signalled without blocking the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Protocol
+
+CHUNK = 64 * 1024
+DRAIN_S = 0.1
+"""How long output is awaited after the shell has ended while one of its children keeps the pipe open."""
+LARGEST_INPUT = 2**20
+"""Bytes of input that wait for a program that does not read."""
+
+NEW_GROUP = 0x200
+"""CREATE_NEW_PROCESS_GROUP of Windows."""
+
+STDOUT, STDERR = 0, 1
+Output = Callable[[int, bytes], None]
+Ended = Callable[[int], None]
+
+
+class Process(Protocol):
+    """A running command.
+
+    Its callbacks come on the event loop: `output(stream, data)`, also after the end while background children write;
+    `ended(code)` once, negative for a signal.
+    """
+
+    pid: int
+
+    @property
+    def lingering(self) -> bool:
+        """Whether it or its children may still write."""
+
+    def write(self, data: bytes) -> bool:
+        """Feed its input; False when too much waits already, or the input is closed."""
+
+    def close_input(self) -> None: ...
+
+    def signal(self, number: int) -> None:
+        """To its whole group, and whatever else is in its session."""
+
+    def close(self) -> None:
+        """Let go of it: its pipes are closed, nothing more is called back."""
+
+
+def start(
+    program: Path,
+    arguments: Sequence[str],
+    directory: Path,
+    variables: Mapping[str, str],
+    *,
+    interactive: bool,
+    output: Output,
+    ended: Ended,
+) -> Process:
+    """Start a program as leader of its own session and group.
+
+    Args:
+        arguments: begin with the name that it sees itself by.
+        interactive: give it an input to write to; else it reads an empty one.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    kind = LoopProcess if LOOP_PROCESSES else ThreadProcess
+    return kind(program, arguments, directory, variables, interactive=interactive, output=output, ended=ended)
+
+
+def _pidfd_works() -> bool:
+    try:
+        os.close(os.pidfd_open(os.getpid()))
+    except (AttributeError, OSError):  # not Linux, or forbidden in this container
+        return False
+    return True
+
+
+LOOP_PROCESSES = _pidfd_works()
+
+
+def _session_members(session: int) -> list[int]:
+    """Processes of a session, also those in groups of their own (a shell with job control makes them)."""
+    members = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+        except OSError:
+            continue
+        if int(fields[3]) == session:
+            members.append(int(entry.name))
+    return members
+
+
+def signal_group(pid: int, number: int) -> None:
+    """Signal the group and session that `pid` leads. It must not have been reaped yet: its number is still its own."""
+    if sys.platform == "win32":
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
+        return
+    members = _session_members(pid)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+    for member in members:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(member) != pid:
+                os.kill(member, number)
+
+
+class LoopProcess:
+    """On Linux: pipes and a pidfd in the event loop. No thread, no polling, and the spawn itself is a vfork."""
+
+    def __init__(
+        self,
+        program: Path,
+        arguments: Sequence[str],
+        directory: Path,
+        variables: Mapping[str, str],
+        *,
+        interactive: bool,
+        output: Output,
+        ended: Ended,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._output, self._ended = output, ended
+        self._input: int | None = None
+        self._waiting = bytearray()
+        self._closing_input = False
+        self._over = False
+        ours: list[int] = []
+        theirs: list[int] = []
+        try:
+            for _ in (STDOUT, STDERR):
+                read, write = os.pipe()
+                ours.append(read)
+                theirs.append(write)
+            if interactive:
+                read, write = os.pipe()
+                ours.append(write)
+                theirs.append(read)
+            self._popen = subprocess.Popen(
+                arguments,
+                executable=program,
+                cwd=directory,
+                env=variables,
+                stdin=theirs[2] if interactive else subprocess.DEVNULL,
+                stdout=theirs[STDOUT],
+                stderr=theirs[STDERR],
+                start_new_session=True,
+            )
+        except BaseException:
+            for descriptor in (*ours, *theirs):
+                os.close(descriptor)
+            raise
+        for descriptor in theirs:
+            os.close(descriptor)
+        self.pid = self._popen.pid
+        try:
+            self._pidfd: int | None = os.pidfd_open(self.pid)
+        except OSError:
+            for descriptor in ours:
+                os.close(descriptor)
+            os.killpg(self.pid, signal.SIGKILL)
+            self._popen.wait()
+            raise
+        self._outputs: dict[int, int] = {}
+        for stream, descriptor in enumerate(ours[:2]):
+            os.set_blocking(descriptor, False)
+            self._outputs[stream] = descriptor
+            self._loop.add_reader(descriptor, self._read, stream)
+        if interactive:
+            self._input = ours[2]
+            os.set_blocking(self._input, False)
+        self._loop.add_reader(self._pidfd, self._exited)
+
+    def _read(self, stream: int) -> bool:
+        """One chunk; True when more may be there."""
+        descriptor = self._outputs.get(stream)
+        if descriptor is None:
+            return False
+        try:
+            data = os.read(descriptor, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if data:
+            self._output(stream, data)
+            return True
+        self._loop.remove_reader(descriptor)
+        os.close(descriptor)
+        del self._outputs[stream]
+        if not self._outputs and self._pidfd is None:
+            if self._over:
+                self._popen.wait()  # it was a zombie until now
+            else:
+                self._finish()
+        return False
+
+    def _exited(self) -> None:
+        assert self._pidfd is not None
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = None
+        self._drop_input()
+        for stream in tuple(self._outputs):
+            # What a full pipe holds, and no more: a child that floods must not keep us here.
+            for _ in range(2**20 // CHUNK):
+                if not self._read(stream):
+                    break
+        if self._outputs:
+            self._loop.call_later(DRAIN_S, self._finish)
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._over:
+            return
+        self._over = True
+        if self._outputs:
+            # Background children still write. The leader stays a zombie meanwhile: its number remains ours to signal.
+            result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+            assert result is not None
+            code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        else:
+            code = self._popen.wait()
+        self._ended(code)
+
+    @property
+    def lingering(self) -> bool:
+        return bool(self._outputs)
+
+    def write(self, data: bytes) -> bool:
+        if self._input is None or self._closing_input or len(self._waiting) + len(data) > LARGEST_INPUT:
+            return False
+        idle = not self._waiting
+        self._waiting += data
+        if idle:
+            self._feed()
+        return True
+
+    def _feed(self) -> None:
+        assert self._input is not None
+        try:
+            while self._waiting:
+                del self._waiting[: os.write(self._input, self._waiting[:CHUNK])]
+        except BlockingIOError:
+            self._loop.add_writer(self._input, self._feed)
+            return
+        except OSError:
+            self._drop_input()
+            return
+        self._loop.remove_writer(self._input)
+        if self._closing_input:
+            self._drop_input()
+
+    def close_input(self) -> None:
+        self._closing_input = True
+        if not self._waiting:
+            self._drop_input()
+
+    def _drop_input(self) -> None:
+        if self._input is not None:
+            self._loop.remove_writer(self._input)
+            os.close(self._input)
+            self._input = None
+            self._waiting.clear()
+
+    def signal(self, number: int) -> None:
+        if self._popen.returncode is None:
+            signal_group(self.pid, number)
+
+    def close(self) -> None:
+        self._over = True
+        self._drop_input()
+        for descriptor in self._outputs.values():
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._outputs.clear()
+        if self._pidfd is not None:
+            self._loop.remove_reader(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._popen.returncode is None:
+            self._popen.poll()
+
+
+class ThreadProcess:
+    """Everywhere else: threads that read and wait."""
+
+    def __init__(
+        self,
+        program: Path,
+        arguments: Sequence[str],
+        directory: Path,
+        variables: Mapping[str, str],
+        *,
+        interactive: bool,
+        output: Output,
+        ended: Ended,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._output, self._ended = output, ended
+        self._closed = False
+        windows = sys.platform == "win32"
+        self._popen: subprocess.Popen[bytes] = subprocess.Popen(
+            arguments,
+            executable=program,
+            cwd=directory,
+            env=variables,
+            stdin=subprocess.PIPE if interactive else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=not windows,
+            creationflags=NEW_GROUP if windows else 0,
+        )
+        self.pid = self._popen.pid
+        self._readers = [
+            threading.Thread(target=self._read, args=(stream,), daemon=True) for stream in (STDOUT, STDERR)
+        ]
+        for thread in (*self._readers, threading.Thread(target=self._wait, daemon=True)):
+            thread.start()
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        try:
+            self._loop.call_soon_threadsafe(function, *arguments)
+        except RuntimeError:  # the loop has ended
+            self._closed = True
+
+    def _read(self, stream: int) -> None:
+        pipe = self._popen.stdout if stream == STDOUT else self._popen.stderr
+        assert pipe is not None
+        taken = threading.Semaphore(4)  # so that a flood waits for the loop, and not in memory
+
+        def hand_over(data: bytes) -> None:
+            taken.release()
+            if not self._closed:
+                self._output(stream, data)
+
+        with pipe:
+            while not self._closed and (data := pipe.read(CHUNK)):
+                while not taken.acquire(timeout=1):
+                    if self._closed:
+                        return
+                self._call(hand_over, data)
+
+    def _wait(self) -> None:
+        code = self._popen.wait()
+        for thread in self._readers:
+            thread.join(DRAIN_S)
+        self._call(lambda: None if self._closed else self._ended(code))
+
+    @property
+    def lingering(self) -> bool:
+        return any(thread.is_alive() for thread in self._readers)
+
+    def write(self, data: bytes) -> bool:
+        pipe = self._popen.stdin
+        if pipe is None or pipe.closed or len(data) > LARGEST_INPUT:
+            return False
+        threading.Thread(target=self._feed, args=(data,), daemon=True).start()
+        return True
+
+    def _feed(self, data: bytes) -> None:
+        assert self._popen.stdin is not None
+        try:
+            self._popen.stdin.write(data)
+        except (OSError, ValueError):
+            return
+
+    def close_input(self) -> None:
+        if self._popen.stdin:
+            self._popen.stdin.close()
+
+    def signal(self, number: int) -> None:
+        if self._popen.returncode is None:
+            signal_group(self.pid, number)
+
+    def close(self) -> None:
+        self._closed = True
+        self.close_input()
+
+
+def signal_number(name: str) -> int | None:
+    """Number of a signal by its name, with or without SIG; None when there is none."""
+    name = name.upper()
+    found = getattr(signal, name if name.startswith("SIG") else f"SIG{name}", None)
+    return int(found) if isinstance(found, signal.Signals) else None

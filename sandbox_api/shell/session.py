@@ -1,0 +1,38 @@
+"""Sessions: commands that follow one another."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sandbox_api.shell.command import Command
+from sandbox_api.shell.state import State
+
+
+@dataclass
+class Session:
+    """`kept`: somebody named it or asked for it, so that it stays until it is idle for long; the session of a single
+    command goes with that command. Times are seconds since the epoch."""
+
+    id: str
+    state: State
+    kept: bool
+    created: float = field(default_factory=time.time)
+    used: float = field(default_factory=time.time)
+    commands: list[Command] = field(default_factory=list)
+    count: int = 0
+    no_change_timeout: float | None = None
+    keep_links: bool = False
+
+    @property
+    def directory(self) -> Path:
+        return self.state.directory
+
+    @property
+    def latest(self) -> Command | None:
+        return self.commands[-1] if self.commands else None
+
+    @property
+    def running(self) -> Command | None:
+        return next((command for command in reversed(self.commands) if command.running), None)

@@ -1,0 +1,266 @@
+"""Terminals: shells on pseudo-terminals that outlive their connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import signal
+import struct
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from sandbox_api.errors import SandboxError
+from sandbox_api.settings import Settings
+from sandbox_api.shell.process import CHUNK, signal_group
+
+SCROLLBACK = 512 * 1024
+"""Bytes that are replayed to who connects again."""
+AHEAD = 256 * 1024
+"""Bytes that a program may be ahead of the reader before it has to wait, as on any terminal."""
+MOST_COLUMNS = 1000
+HANGUP_GRACE_S = 1.0
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Attachment:
+    """One connection to a terminal; `position` is the offset that it has been sent."""
+
+    def __init__(self, position: int) -> None:
+        self.position = position
+
+
+class Terminal:
+    """An interactive shell. It has at most one reader at a time: the size of the screen is that reader's.
+
+    Raises:
+        OSError: no pseudo-terminal or process can be had.
+    """
+
+    def __init__(self, name: str, shell: Path, directory: Path, variables: Mapping[str, str]) -> None:
+        import pty  # POSIX only
+
+        self.id = name
+        self.directory = directory
+        self.created = self.used = time.time()
+        self.exit_code: int | None = None
+        self.attachment: Attachment | None = None
+        self.size = 0
+        self._tail = bytearray()
+        self._changes: set[asyncio.Future[None]] = set()
+        self._paused = False
+        self._loop = asyncio.get_running_loop()
+        self._master, slave = pty.openpty()
+        try:
+            self.resize(80, 24)
+            # A session's leader gets its controlling terminal by opening it; so no Python has to run between fork and
+            # exec, and the spawn stays a vfork.
+            attach = 'exec "$0" -i <>"$1" >&0 2>&0'
+            self._popen = subprocess.Popen(
+                [shell.name, "-c", attach, str(shell), os.ttyname(slave)],
+                executable=shell,
+                cwd=directory,
+                env={**variables, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self._master)
+            os.close(slave)
+            raise
+        # Ours stays open: until the shell has opened its own, reading would fail.
+        self._slave = slave
+        os.set_blocking(self._master, False)
+        self._loop.add_reader(self._master, self._read)
+        threading.Thread(target=self._wait, daemon=True).start()
+
+    @property
+    def ended(self) -> bool:
+        return self.exit_code is not None
+
+    def _wait(self) -> None:
+        code = self._popen.wait()
+        with contextlib.suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._exited, code)
+
+    def _exited(self, code: int) -> None:
+        if self.ended:
+            return
+        for _ in range(SCROLLBACK // CHUNK):
+            if not self._read():
+                break
+        self.exit_code = code if code >= 0 else 128 - code
+        self._loop.remove_reader(self._master)
+        self._loop.remove_writer(self._master)
+        os.close(self._master)
+        os.close(self._slave)
+        self._changed()
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._master, CHUNK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            data = b""
+        if not data:
+            self._loop.remove_reader(self._master)
+            return False
+        self.size += len(data)
+        self._tail += data
+        if len(self._tail) > 2 * SCROLLBACK:
+            del self._tail[:-SCROLLBACK]
+        if self.attachment and self.size - self.attachment.position > AHEAD and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._master)
+        self._changed()
+        return True
+
+    def _resume(self) -> None:
+        if self._paused and not self.ended:
+            self._paused = False
+            self._loop.add_reader(self._master, self._read)
+
+    def _changed(self) -> None:
+        changes, self._changes = self._changes, set()
+        for change in changes:
+            _settle(change)
+
+    async def change(self, timeout: float) -> bool:
+        """Wait for output, the end, or another reader; False when there was none of it."""
+        change = self._loop.create_future()
+        self._changes.add(change)
+        try:
+            done, _ = await asyncio.wait([change], timeout=timeout)
+            return bool(done)
+        finally:
+            self._changes.discard(change)
+
+    def attach(self) -> tuple[Attachment, bytes]:
+        """Become the reader, in place of whoever was. Returns what the screen's history is made of, too."""
+        history = bytes(self._tail[-SCROLLBACK:])
+        if len(history) < self.size:  # begins anywhere: better at a line's beginning
+            history = history[history.find(b"\n") + 1 :]
+        self.attachment = Attachment(self.size)
+        self._resume()
+        self._changed()
+        return self.attachment, history
+
+    def detach(self, attachment: Attachment) -> None:
+        if self.attachment is attachment:
+            self.attachment = None
+            self.used = time.time()
+            self._resume()
+
+    def take(self, attachment: Attachment) -> bytes:
+        """What the reader has not been given yet."""
+        start = max(attachment.position, self.size - len(self._tail))
+        begin = start - (self.size - len(self._tail))
+        data = bytes(self._tail[begin : begin + CHUNK])
+        attachment.position = start + len(data)
+        if self.size - attachment.position <= AHEAD // 2:
+            self._resume()
+        return data
+
+    async def write(self, data: bytes) -> None:
+        """Type this. Waits while the terminal takes no more."""
+        while data and not self.ended:
+            try:
+                data = data[os.write(self._master, data[:4096]) :]
+            except BlockingIOError:
+                ready: asyncio.Future[None] = self._loop.create_future()
+                self._loop.add_writer(self._master, _settle, ready)
+                try:
+                    await asyncio.wait([ready], timeout=5)
+                finally:
+                    if not self.ended:
+                        self._loop.remove_writer(self._master)
+            except OSError:
+                return
+
+    def resize(self, columns: int, rows: int) -> None:
+        import fcntl
+        import termios
+
+        columns, rows = (max(1, min(number, MOST_COLUMNS)) for number in (columns, rows))
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def close(self) -> None:
+        """Hang up: SIGHUP, and SIGKILL for what stays."""
+        if self._popen.returncode is not None or self.ended:
+            return
+        signal_group(self._popen.pid, signal.SIGHUP)
+        self._loop.call_later(HANGUP_GRACE_S, self.kill)
+
+    def kill(self) -> None:
+        if self._popen.returncode is None:
+            signal_group(self._popen.pid, signal.SIGKILL)
+
+
+class Terminals:
+    """All terminals, by session id."""
+
+    def __init__(self, settings: Settings, environment: Callable[[], Mapping[str, str]]) -> None:
+        self._settings = settings
+        self._environment = environment
+        self._terminals: dict[str, Terminal] = {}
+
+    @property
+    def all(self) -> dict[str, Terminal]:
+        """Those whose shell runs."""
+        self._terminals = {name: terminal for name, terminal in self._terminals.items() if not terminal.ended}
+        return self._terminals
+
+    def open(self, name: str | None, directory: Path) -> tuple[Terminal, bool]:
+        """The terminal of this session, made if it is not there; and whether it was.
+
+        Raises:
+            SandboxError: `shell_unavailable`, `service_unavailable` without pseudo-terminals, `limit_reached`.
+        """
+        if name and (terminal := self.all.get(name)):
+            return terminal, True
+        if self._settings.shell is None:
+            raise SandboxError("shell_unavailable", "this host has no shell")
+        if len(self.all) >= self._settings.max_sessions:
+            raise SandboxError(
+                "limit_reached", f"{self._settings.max_sessions} terminals are open (SANDBOX_MAX_SESSIONS)"
+            )
+        name = name or secrets.token_hex(8)
+        try:
+            terminal = Terminal(name, self._settings.shell, directory, self._environment())
+        except (ImportError, OSError) as error:
+            raise SandboxError(
+                "service_unavailable",
+                f"this host gives no terminal: {error}",
+                hint="Use /v1/shell/exec, which needs none.",
+            ) from error
+        self._terminals[name] = terminal
+        return terminal, False
+
+    def close(self, name: str) -> bool:
+        """End the terminal of this session; False when there is none."""
+        terminal = self.all.pop(name, None)
+        if terminal:
+            terminal.close()
+        return terminal is not None
+
+    def sweep(self) -> None:
+        """End terminals that nobody has looked at for long."""
+        old = time.time() - self._settings.session_idle_s
+        for name, terminal in list(self.all.items()):
+            if terminal.attachment is None and terminal.used < old:
+                self.close(name)
+
+    async def stop(self) -> None:
+        for terminal in list(self.all.values()):
+            terminal.kill()
