@@ -28,6 +28,7 @@ from sandbox_api import (
     system,
     util,
 )
+from sandbox_api.body_limit import BodyLimit
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
@@ -46,6 +47,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         environment.prepare(settings)
         await asyncio.gather(*(service.start() for service in services.all.values()))
         yield
+        await services.system.stop()  # first, since its hooks run commands
         await asyncio.gather(*(service.stop() for service in services.all.values()), return_exceptions=True)
 
     app = FastAPI(
@@ -66,6 +68,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # `entry` comes last: it holds the routes that forward whatever lies under a prefix.
     for package in packages:
         app.include_router(package.router)
+    app.add_middleware(BodyLimit, most=settings.body_bytes)
     app.add_middleware(access.Guard, settings=settings, tokens=services.access)
     app.add_middleware(Trace)
     return app

@@ -42,6 +42,8 @@ CODES: dict[str, Code] = {
     "permission_denied": Code(403, "The sandbox's user may not do this; look at the owner and mode."),
     "binary_file": Code(415, "Ask for it with encoding=base64, or download it."),
     "file_changed": Code(412, "Read the file again, then repeat with its new etag."),
+    "range_not_satisfiable": Code(416, "Ask for a range within the file's size, which the message names."),
+    "watcher_not_found": Code(404, "GET /v1/file/watch lists them; those that nobody asks are stopped after a while."),
     "text_not_found": Code(404, "Read the file and use its exact text, white space included."),
     "text_not_unique": Code(409, "Give more of the surrounding text, so that it occurs once."),
     "disk_full": Code(507, "Delete something, then repeat."),

@@ -1,0 +1,208 @@
+"""Folders held open, so that what is done in them cannot be led elsewhere by a link that is put in their place."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from sandbox_api.errors import SandboxError
+from sandbox_api.file.failures import shown
+from sandbox_api.paths import Confinement
+
+# Windows has neither; there, paths are used as they were resolved.
+RELATIVE = os.open in os.supports_dir_fd
+FOLDER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+# A named pipe must not make us wait for its other end.
+FILE_FLAGS = NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+COPIED = 2**20
+TEMPORARY = ".sandbox-"
+"""Names of files that are being written start with it; listings and watchers leave them out."""
+
+
+class Folder:
+    """An open folder. Names are single parts of a path; links in their place are never followed."""
+
+    def __init__(self, path: Path, descriptor: int | None) -> None:
+        self.path = path
+        self.descriptor = descriptor
+
+    def at(self, name: str) -> str:
+        """What to hand to a function of `os` together with `dir_fd=self.descriptor`."""
+        return name if self.descriptor is not None else str(self.path / name)
+
+    def open(self, name: str, flags: int, mode: int = 0o666) -> int:
+        return os.open(self.at(name), flags | FILE_FLAGS, mode, dir_fd=self.descriptor)
+
+    def stat(self, name: str) -> os.stat_result | None:
+        """Of the thing itself, a link included; None if there is nothing."""
+        try:
+            return os.stat(self.at(name), dir_fd=self.descriptor, follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def unlink(self, name: str) -> None:
+        os.unlink(self.at(name), dir_fd=self.descriptor)
+
+    def rename(self, name: str, folder: Folder, new: str) -> None:
+        os.replace(self.at(name), folder.at(new), src_dir_fd=self.descriptor, dst_dir_fd=folder.descriptor)
+
+    def writable(self, name: str) -> bool:
+        return os.access(self.at(name), os.W_OK, dir_fd=self.descriptor)
+
+
+@contextmanager
+def parent_of(paths: Confinement, real: Path, *, create: bool = False) -> Iterator[Folder]:
+    """The open parent folder of a resolved path.
+
+    Every part is opened without following links: `real` has none, and one that turned up since is refused.
+
+    Args:
+        create: make the missing folders.
+
+    Raises:
+        SandboxError: `permission_denied` for one of the reachable roots itself: its parent is not ours.
+        OSError: a part is missing or no folder.
+    """
+    root = next((root for root in paths.roots if root in real.parents), None)
+    if root is None:
+        raise SandboxError("permission_denied", f"this folder itself cannot be changed: {shown(real)}")
+    parent = real.parent
+    if not RELATIVE:
+        if create:
+            parent.mkdir(parents=True, exist_ok=True)
+        yield Folder(parent, None)
+        return
+    descriptor = os.open(root, FOLDER_FLAGS)
+    try:
+        for part in parent.relative_to(root).parts:
+            inner = _enter(descriptor, part, create)
+            os.close(descriptor)
+            descriptor = inner
+        yield Folder(parent, descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _enter(descriptor: int, part: str, create: bool) -> int:
+    try:
+        return os.open(part, FOLDER_FLAGS | NO_LINK, dir_fd=descriptor)
+    except FileNotFoundError:
+        if not create:
+            raise
+    with suppress(FileExistsError):
+        os.mkdir(part, dir_fd=descriptor)
+    return os.open(part, FOLDER_FLAGS | NO_LINK, dir_fd=descriptor)
+
+
+def require_file(found: os.stat_result, path: Path) -> None:
+    """Raises `not_a_file` for folders, pipes, devices and sockets."""
+    if stat.S_ISREG(found.st_mode):
+        return
+    kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
+    raise SandboxError("not_a_file", f"it is {kind}: {shown(path)}")
+
+
+@contextmanager
+def opened(paths: Confinement, real: Path, flags: int = os.O_RDONLY) -> Iterator[IO[bytes]]:
+    """A regular file, open and unbuffered.
+
+    Raises:
+        SandboxError: `not_a_file`.
+        OSError: it cannot be opened.
+    """
+    if real in paths.roots:
+        raise SandboxError("not_a_file", f"it is a folder: {shown(real)}")
+    with parent_of(paths, real) as folder:
+        if os.name == "nt" and real.is_dir():  # where opening a folder is refused as if it were forbidden
+            raise IsADirectoryError(errno.EISDIR, "")
+        descriptor = folder.open(real.name, flags)
+    try:
+        require_file(os.fstat(descriptor), real)
+        stream = os.fdopen(descriptor, "rb" if flags == os.O_RDONLY else "ab", buffering=0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    with stream:
+        yield stream
+
+
+class Draft:
+    """A file that is being written beside its later place, under a name of its own, until `commit` puts it there."""
+
+    def __init__(self, folder: Folder) -> None:
+        self.folder = folder
+        self.name = f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+        self.descriptor = folder.open(self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
+        self.size = 0
+
+    def write(self, content: bytes | bytearray | memoryview) -> None:
+        view = memoryview(content)
+        while view:
+            written = os.write(self.descriptor, view)
+            self.size += written
+            view = view[written:]
+
+    def commit(self, folder: Folder, name: str, replaced: os.stat_result | None) -> os.stat_result:
+        """Give it its name and folder, which may be another one than it was written in.
+
+        Args:
+            replaced: the file of this name; its mode and owner are kept.
+
+        Raises:
+            OSError: EACCES if that file may not be written.
+        """
+        if replaced is not None:
+            if not folder.writable(name):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            if hasattr(os, "fchmod"):
+                os.fchmod(self.descriptor, stat.S_IMODE(replaced.st_mode))
+            if hasattr(os, "fchown"):
+                with suppress(PermissionError):
+                    os.fchown(self.descriptor, replaced.st_uid, replaced.st_gid)
+        result = os.fstat(self.descriptor)
+        try:
+            if os.name == "nt":
+                self._close()
+            self.folder.rename(self.name, folder, name)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return self._copy_to(folder, name, result)
+        return result
+
+    def _copy_to(self, folder: Folder, name: str, found: os.stat_result) -> os.stat_result:
+        """For a folder on another file system."""
+        with draft(folder) as copy:
+            os.lseek(self.descriptor, 0, os.SEEK_SET)
+            while chunk := os.read(self.descriptor, COPIED):
+                copy.write(chunk)
+            if hasattr(os, "fchmod"):
+                os.fchmod(copy.descriptor, stat.S_IMODE(found.st_mode))
+            return copy.commit(folder, name, None)
+
+    def discard(self) -> None:
+        """Remove it, unless it was committed."""
+        self._close()
+        with suppress(OSError):
+            self.folder.unlink(self.name)
+
+    def _close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+@contextmanager
+def draft(folder: Folder) -> Iterator[Draft]:
+    started = Draft(folder)
+    try:
+        yield started
+    finally:
+        started.discard()
