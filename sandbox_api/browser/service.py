@@ -1,19 +1,503 @@
-"""Service."""
+"""What can be done with the browser."""
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import contextlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from sandbox_api import __version__
+from sandbox_api.browser import content, devtools, files, interaction, storage, waiting
+from sandbox_api.browser.addresses import address
+from sandbox_api.browser.evaluation import evaluate
+from sandbox_api.browser.models import (
+    ClickRequest,
+    Download,
+    Element,
+    FillRequest,
+    Found,
+    Markdown,
+    Navigation,
+    NetworkRouteRequest,
+    Outcome,
+    PageState,
+    Resolution,
+    Restarted,
+    Saved,
+    Screenshot,
+    StateSaved,
+    TabInfo,
+    Timed,
+    Until,
+    Viewport,
+    WaitRequest,
+)
+from sandbox_api.browser.session import Acting, BrowserSession, Choice
 from sandbox_api.desktop.service import DesktopService
+from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
 from sandbox_api.paths import Confinement
 from sandbox_api.settings import Settings
 
+GRACE_S = 60.0
+RESTART_S = 30.0
+POLL_S = 0.1
+SHORT_S = 10.0
+LARGEST_SIDE = 16_384
+"""Chromium draws no taller or wider picture."""
+STATE_BYTES = 64 * 2**20
+LONGEST_TEXT = 2 * 2**20
+
 
 class BrowserService:
-    def __init__(self, settings: Settings, paths: Confinement, desktop: DesktopService) -> None: ...
+    """Methods that act on a page take the index or id of its tab, and act on the tab in front when none is named.
 
-    async def start(self) -> None: ...
+    Each has a timeout, takes its turn on its tab, and waits for no other tab. What happens beside it (a tab opens, a
+    dialog is dismissed, a download starts) is the `hint` of its `Outcome`. All raise `SandboxError`:
+    `browser_unavailable`, `tab_not_found`, `browser_timeout`, `browser_failed`, `invalid_request` and what they name.
+    """
 
-    async def stop(self) -> None: ...
+    def __init__(self, settings: Settings, paths: Confinement, desktop: DesktopService) -> None:
+        self._settings = settings
+        self._paths = paths
+        self._desktop = desktop
+        self._session = BrowserSession(settings, paths)
+        self._expected = time.monotonic()
+
+    async def start(self) -> None:
+        self._expected = time.monotonic()
+
+    async def stop(self) -> None:
+        await self._session.disconnect()
 
     async def health(self) -> Health:
-        return Health(status="unavailable", detail="not built")
+        if not self._settings.cdp_url:
+            return Health(status="unavailable", detail="SANDBOX_CDP_URL is not set: this sandbox has no browser")
+        try:
+            version = await self._session.version()
+        except SandboxError as error:
+            young = time.monotonic() - self._expected < GRACE_S
+            return Health(status="starting" if young else "failed", detail=error.message)
+        return Health(status="ready", version=version.product, address="/v1/browser/info")
+
+    # The browser
+
+    async def version(self) -> devtools.Version:
+        """What DevTools say of the browser; no page is asked."""
+        return await self._session.version()
+
+    async def viewports(self) -> tuple[Viewport, Viewport | None]:
+        """Sizes of the desktop and of the page in front, if that answers."""
+        width, height = self._settings.display_width, self._settings.display_height
+        with contextlib.suppress(SandboxError):
+            width, height = await self._desktop.size()
+        page = None
+        with contextlib.suppress(SandboxError):
+            async with self._session.acting("viewport", None, 2, exclusive=False) as acting:
+                inner = await acting.page.evaluate("[innerWidth, innerHeight]")
+                page = Viewport(width=inner[0], height=inner[1])
+        return Viewport(width=width, height=height), page
+
+    async def resize(self, resolution: Resolution) -> Viewport:
+        """Change the size of the desktop; the browser's window follows. Returns the new size."""
+        width, height = await self._desktop.resize(resolution.width, resolution.height)
+        return Viewport(width=width, height=height)
+
+    async def restart(self, mode: Literal["soft", "hard"] = "hard") -> Restarted:
+        """Renew our connection (`soft`), or have the browser close and its supervisor start it again (`hard`)."""
+        start = time.monotonic()
+        await self._session.disconnect()
+        if mode == "hard":
+            await self._close_and_wait()
+        version = await self._session.version()
+        return Restarted(mode=mode, version=version.product, seconds=round(time.monotonic() - start, 3))
+
+    async def _close_and_wait(self) -> None:
+        old = None
+        # One that does not answer is already being started again.
+        with contextlib.suppress(SandboxError, OSError):
+            old = (await self._session.version()).socket
+            await devtools.close_browser(old)
+        self._expected = time.monotonic()
+        while time.monotonic() - self._expected < RESTART_S:
+            with contextlib.suppress(SandboxError):
+                if (await self._session.version()).socket != old:
+                    return
+            await asyncio.sleep(POLL_S)
+        raise SandboxError(
+            "browser_unavailable", f"the browser was closed and did not come back within {RESTART_S:.0f} s"
+        )
+
+    # Pages
+
+    async def navigate(
+        self, url: str, wait_until: Until = "load", timeout: float = 30, tab: Choice = None
+    ) -> Outcome[Navigation]:
+        """Open an address.
+
+        Raises:
+            SandboxError: `navigation_failed` when nothing answers there.
+        """
+        where = await asyncio.to_thread(address, self._paths, url)
+        async with self._session.acting(
+            f"navigate to {url[:200]}", tab, timeout, interactive=True, revive=True
+        ) as acting:
+            status = await self._open(acting, where, wait_until)
+        return acting.outcome(Navigation(status=status, **acting.state.model_dump()))
+
+    async def _open(self, acting: Acting, url: str, wait_until: Until) -> int | None:
+        from playwright.async_api import Error
+
+        arrived = self._session.downloads.count
+        try:
+            response = await acting.page.goto(url, wait_until=wait_until, timeout=acting.ms)
+        except Error as error:
+            begun = "Download is starting" in str(error) or self._session.downloads.count > arrived
+            if not begun:
+                raise
+            return None
+        return response.status if response else None
+
+    async def back(self, timeout: float = 30, tab: Choice = None) -> Outcome[Navigation]:
+        return await self._move("go back", tab, timeout)
+
+    async def forward(self, timeout: float = 30, tab: Choice = None) -> Outcome[Navigation]:
+        return await self._move("go forward", tab, timeout)
+
+    async def reload(self, timeout: float = 30, tab: Choice = None) -> Outcome[Navigation]:
+        return await self._move("reload", tab, timeout)
+
+    async def _move(self, what: str, tab: Choice, timeout: float) -> Outcome[Navigation]:
+        async with self._session.acting(what, tab, timeout, interactive=True) as acting:
+            page = acting.page
+            history = await acting.tab.send("Page.getNavigationHistory")
+            at, last = history["currentIndex"], len(history["entries"]) - 1
+            status = None
+            if (what == "go back" and at == 0) or (what == "go forward" and at == last):
+                acting.hints.append("the tab's history ends here; nothing has changed")
+            else:
+                move = {"go back": page.go_back, "go forward": page.go_forward, "reload": page.reload}[what]
+                response = await move(timeout=acting.ms)
+                status = response.status if response else None
+        return acting.outcome(Navigation(status=status, **acting.state.model_dump()))
+
+    async def interact(self, request: Timed, tab: Choice = None) -> Outcome[PageState]:
+        """Do one of the actions of `interaction.ACTIONS`.
+
+        Raises:
+            SandboxError: `element_not_found`; `browser_timeout` says why an element that is there cannot be used.
+        """
+        async with self._session.acting(_words(request), tab, request.timeout, interactive=True) as acting:
+            await interaction.perform(acting, request, self._paths)
+        return acting.outcome(acting.state)
+
+    async def click(
+        self,
+        selector: str | None = None,
+        index: int | None = None,
+        x: float | None = None,
+        y: float | None = None,
+        timeout: float = 10,
+        tab: Choice = None,
+    ) -> Outcome[PageState]:
+        return await self.interact(ClickRequest(selector=selector, index=index, x=x, y=y, timeout=timeout), tab)
+
+    async def fill(
+        self, text: str, selector: str | None = None, index: int | None = None, timeout: float = 10, tab: Choice = None
+    ) -> Outcome[PageState]:
+        return await self.interact(FillRequest(text=text, selector=selector, index=index, timeout=timeout), tab)
+
+    async def evaluate(self, expression: str, timeout: float = 30, tab: Choice = None) -> Outcome[Any]:
+        """The value of JavaScript, as JSON has it.
+
+        Raises:
+            SandboxError: `browser_failed` when it throws or the value cannot be returned; `too_large`.
+        """
+        async with self._session.acting("evaluate", tab, timeout, interactive=True) as acting:
+            value = await evaluate(acting, expression, self._settings.read_bytes)
+        return acting.outcome(value)
+
+    async def wait(self, request: WaitRequest, tab: Choice = None) -> Outcome[dict[str, Any]]:
+        if request.type == "timeout":
+            await asyncio.sleep(request.timeout)
+            return Outcome({"waited": request.timeout})
+        async with self._session.acting(f"wait for {request.type}", tab, request.timeout, exclusive=False) as acting:
+            found = await waiting.wait(acting, request, self._session.downloads, self._paths)
+        return acting.outcome(found)
+
+    # What a page shows
+
+    async def screenshot_bytes(
+        self,
+        kind: Literal["png", "jpeg"] = "png",
+        full_page: bool = False,
+        quality: int | None = None,
+        selector: str | None = None,
+        timeout: float = 30,
+        tab: Choice = None,
+    ) -> Outcome[bytes]:
+        """A picture of the page.
+
+        Raises:
+            SandboxError: `too_large`, `element_not_found`.
+        """
+        async with self._session.acting("screenshot", tab, timeout) as acting:
+            options: dict[str, Any] = {"type": kind, "timeout": acting.ms}
+            if kind == "jpeg":
+                options["quality"] = 80 if quality is None else quality
+            if selector is not None:
+                picture = await acting.page.locator(selector).first.screenshot(**options)
+            else:
+                if full_page:
+                    await self._check_size(acting)
+                picture = await acting.page.screenshot(full_page=full_page, **options)
+        limit = self._settings.screenshot_bytes
+        if len(picture) > limit:
+            raise SandboxError(
+                "too_large",
+                f"the screenshot has {len(picture)} bytes; SANDBOX_SCREENSHOT_BYTES allows {limit}",
+                hint="Ask for format=jpeg with a lower quality, or without full_page.",
+            )
+        return acting.outcome(picture)
+
+    async def _check_size(self, acting: Acting) -> None:
+        size = (await acting.tab.send("Page.getLayoutMetrics"))["cssContentSize"]
+        if max(size["width"], size["height"]) > LARGEST_SIDE:
+            raise SandboxError(
+                "too_large",
+                f"the page is {size['width']} x {size['height']} pixels; {LARGEST_SIDE} is the most in one picture",
+                hint="Scroll, and take several pictures without full_page.",
+            )
+
+    async def screenshot(
+        self,
+        path: str | None = None,
+        full_page: bool = False,
+        format: Literal["png", "jpeg", "jpg"] | None = None,
+        quality: int | None = None,
+        selector: str | None = None,
+        timeout: float = 30,
+        tab: Choice = None,
+    ) -> Outcome[Screenshot]:
+        """A picture of the page, saved to `path`, or returned in base64.
+
+        Raises:
+            SandboxError: `too_large`, `element_not_found`, and as of writing a file.
+        """
+        if path is not None:
+            await asyncio.to_thread(self._paths.resolve, path)
+        ending = Path(path or "").suffix.lower()
+        kind: Literal["png", "jpeg"] = (
+            "jpeg" if format in ("jpeg", "jpg") or (format is None and ending in (".jpg", ".jpeg")) else "png"
+        )
+        taken = await self.screenshot_bytes(kind, full_page, quality, selector, timeout, tab)
+        picture = taken.data
+        width, height = files.size_of(picture)
+        saved = str(await asyncio.to_thread(files.save, self._paths, path, picture)) if path is not None else None
+        text = base64.b64encode(picture).decode() if path is None else None
+        return Outcome(
+            Screenshot(path=saved, format=kind, size=len(picture), width=width, height=height, base64=text), taken.hint
+        )
+
+    async def text(self, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[str]:
+        """What a person could read on the page."""
+        async with self._session.acting("text", tab, timeout) as acting:
+            found = await content.text(acting, LONGEST_TEXT)
+        return acting.outcome(found)
+
+    async def html(self, outer: bool = False, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[str]:
+        async with self._session.acting("html", tab, timeout) as acting:
+            found = await content.html(acting, outer, self._settings.read_bytes)
+        return acting.outcome(found)
+
+    async def markdown(self, tab: Choice = None, timeout: float = 30) -> Outcome[Markdown]:
+        """The page's main content."""
+        async with self._session.acting("markdown", tab, timeout) as acting:
+            found = await content.markdown(acting)
+        return acting.outcome(Markdown(markdown=found, **acting.state.model_dump()))
+
+    async def elements(self, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[list[Element]]:
+        """What can be clicked or filled; its selectors and indexes are for `click` and `fill`."""
+        async with self._session.acting("elements", tab, timeout) as acting:
+            found = await content.elements(acting)
+        return acting.outcome(found)
+
+    async def find_text(self, keyword: str, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[list[Found]]:
+        async with self._session.acting("find text", tab, timeout) as acting:
+            found = await content.find(acting, keyword)
+        return acting.outcome(found)
+
+    async def console(self, clear: bool = False, tab: Choice = None) -> list[dict[str, Any]]:
+        """The last messages of the page's console, and its uncaught errors; oldest first."""
+        chosen = await self._tab(tab)
+        kept = list(chosen.console)
+        if clear:
+            chosen.console.clear()
+        return kept
+
+    async def requests(self, wanted: str | None, limit: int, tab: Choice = None) -> list[dict[str, Any]]:
+        """The last requests of the page whose address contains `wanted`; oldest first."""
+        chosen = await self._tab(tab)
+        kept = [exchange for exchange in chosen.exchanges if not wanted or wanted in exchange.url]
+        return [exchange.listed() for exchange in kept[-limit:]]
+
+    async def export_console(self, path: str, clear: bool = False, tab: Choice = None) -> Saved:
+        await asyncio.to_thread(self._paths.resolve, path)
+        return await self._export(path, kept := await self.console(clear, tab), len(kept))
+
+    async def export_har(self, path: str, tab: Choice = None) -> Saved:
+        """The tab's requests as a HAR file."""
+        await asyncio.to_thread(self._paths.resolve, path)
+        entries = [exchange.har() for exchange in (await self._tab(tab)).exchanges]
+        creator = {"name": "AI Sandbox", "version": __version__}
+        har = {"log": {"version": "1.2", "creator": creator, "pages": [], "entries": entries}}
+        return await self._export(path, har, len(entries))
+
+    async def _export(self, path: str, value: Any, count: int) -> Saved:
+        def write() -> tuple[Path, int]:
+            written = json.dumps(value, ensure_ascii=False, indent=1).encode(errors="replace")
+            return files.save(self._paths, path, written), len(written)
+
+        saved, size = await asyncio.to_thread(write)
+        return Saved(path=str(saved), size=size, count=count)
+
+    async def _tab(self, tab: Choice) -> Any:
+        async with self._session.browsing("choose the tab", SHORT_S) as connection:
+            return await connection.choose(tab)
+
+    # Tabs
+
+    async def tabs(self) -> list[TabInfo]:
+        """All of them, those that people opened included. No page is asked for more than a glance."""
+        async with self._session.browsing("list tabs", SHORT_S) as connection:
+            known = await connection.targets()
+            front = await connection.foreground() if connection.tabs else None
+            return [
+                TabInfo(
+                    index=index,
+                    id=tab.id,
+                    url=known.get(tab.id, {}).get("url", tab.page.url),
+                    title=known.get(tab.id, {}).get("title", ""),
+                    active=tab is front,
+                    crashed=tab.crashed,
+                )
+                for index, tab in enumerate(connection.tabs)
+            ]
+
+    async def open_tab(self, url: str | None = None, timeout: float = 30) -> Outcome[TabInfo]:
+        """A new tab in front. An address that fails is told, and the tab stays."""
+        where = await asyncio.to_thread(address, self._paths, url) if url else None
+        async with self._session.browsing("open a tab", timeout) as connection:
+            tab = await connection.tab_of(await connection.context.new_page())
+        if where:
+            moved = await self.navigate(where, "load", timeout, tab.id)
+            return Outcome(await self._info(tab.id), moved.hint)
+        return Outcome(await self._info(tab.id))
+
+    async def close_tab(self, tab: Choice) -> None:
+        """The last one is replaced by an empty one: without a tab the browser would end."""
+        async with self._session.browsing("close the tab", SHORT_S) as connection:
+            chosen = await connection.choose(tab)
+            if len(connection.tabs) == 1:
+                await connection.context.new_page()
+            # By the browser, not the page: one that hangs is closed as well.
+            await connection.session.send("Target.closeTarget", {"targetId": chosen.id})
+            while not chosen.page.is_closed():
+                await asyncio.sleep(0.01)
+
+    async def activate_tab(self, tab: Choice) -> TabInfo:
+        """Bring it to the front."""
+        async with self._session.browsing("activate the tab", SHORT_S) as connection:
+            chosen = await connection.choose(tab)
+            await connection.session.send("Target.activateTarget", {"targetId": chosen.id})
+            async with asyncio.timeout(SHORT_S):
+                # Until the page knows: the next call acts on the tab in front.
+                while await chosen.sight() == 0:
+                    await asyncio.sleep(0.01)
+        return await self._info(chosen.id)
+
+    async def _info(self, tab: str) -> TabInfo:
+        found = next((one for one in await self.tabs() if one.id == tab), None)
+        if found is None:
+            raise SandboxError("tab_not_found", "the tab was closed meanwhile")
+        return found
+
+    # Cookies and state
+
+    async def cookies(self, urls: Sequence[str] = ()) -> list[dict[str, Any]]:
+        async with self._session.browsing("cookies", SHORT_S) as connection:
+            return [dict(one) for one in await connection.context.cookies(list(urls) or None)]
+
+    async def set_cookies(self, cookies: list[dict[str, Any]]) -> int:
+        async with self._session.browsing("set cookies", SHORT_S) as connection:
+            here = (await connection.foreground()).page.url
+            taken: Any = [storage.cookie(one, here) for one in cookies]
+            await connection.context.add_cookies(taken)
+        return len(taken)
+
+    async def clear_cookies(self, name: str | None = None, domain: str | None = None, path: str | None = None) -> None:
+        """All, or those that match what is given."""
+        filters = {key: value for key, value in (("name", name), ("domain", domain), ("path", path)) if value}
+        async with self._session.browsing("clear cookies", SHORT_S) as connection:
+            await connection.context.clear_cookies(**filters)
+
+    async def save_state(self, path: str) -> StateSaved:
+        """Cookies and local storage, as a file that `load_state` and Playwright read."""
+        await asyncio.to_thread(self._paths.resolve, path)
+        async with self._session.browsing("save the state", 30) as connection:
+            state: Any = await connection.context.storage_state()
+        saved = await self._export(path, state, 0)
+        return StateSaved(
+            path=saved.path, size=saved.size, cookies=len(state["cookies"]), origins=len(state["origins"])
+        )
+
+    async def load_state(self, path: str) -> StateSaved:
+        """Replace the present state by a saved one."""
+        read = await asyncio.to_thread(files.load, self._paths, path, STATE_BYTES)
+        async with self._session.browsing("load the state", 30) as connection:
+            cookies, origins = await storage.restore(connection.context, read)
+        return StateSaved(path=path, size=len(read), cookies=cookies, origins=origins)
+
+    # Network
+
+    async def set_headers(self, headers: dict[str, str]) -> None:
+        """Of every request of all tabs; none removes them."""
+        async with self._session.browsing("set headers", SHORT_S) as connection:
+            await self._session.rules.set_headers(connection.context, headers)
+
+    async def set_scoped_headers(self, origin: str, headers: dict[str, str]) -> None:
+        async with self._session.browsing("set headers", SHORT_S) as connection:
+            await self._session.rules.set_scoped(connection.context, origin, headers)
+
+    async def add_route(self, rule: NetworkRouteRequest) -> None:
+        """Answer or refuse requests of all tabs that match."""
+        async with self._session.browsing("add the route", SHORT_S) as connection:
+            await self._session.rules.add(connection.context, rule)
+
+    async def remove_route(self, pattern: str) -> None:
+        async with self._session.browsing("remove the route", SHORT_S) as connection:
+            await self._session.rules.remove(connection.context, pattern)
+
+    def routes(self) -> list[NetworkRouteRequest]:
+        return self._session.rules.listed()
+
+    # Downloads
+
+    async def downloads(self) -> list[Download]:
+        """Since the server first used the browser; newest last."""
+        await self._session.connected()
+        return self._session.downloads.listed()
+
+
+def _words(request: Timed) -> str:
+    """Such as `click #go`, for messages."""
+    name = type(request).__name__.removesuffix("Request")
+    words = "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+    selector, index = getattr(request, "selector", None), getattr(request, "index", None)
+    target = selector[:200] if selector else f"element {index}" if index is not None else ""
+    return f"{words} {target}".strip()

@@ -1,0 +1,214 @@
+"""/v1/browser/page: what is done on a page and what it shows."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Response
+
+from sandbox_api.browser import models
+from sandbox_api.browser.models import Outcome, PageState, T
+from sandbox_api.envelope import Envelope, ok
+from sandbox_api.services import Injected
+
+TabQuery = Annotated[
+    str | None, Query(max_length=64, description="Index or id of the tab; without it, the one in front.")
+]
+router = APIRouter(prefix="/v1/browser/page", tags=["browser page"])
+
+
+def told(outcome: Outcome[T], message: str = "Operation successful") -> Envelope[T]:
+    return ok(outcome.data, message, outcome.hint)
+
+
+@router.post("/navigate")
+async def navigate(
+    request: models.NavigateRequest, services: Injected, tab: TabQuery = None
+) -> Envelope[models.Navigation]:
+    """Open an address."""
+    return told(await services.browser.navigate(request.url, request.wait_until, request.timeout, tab))
+
+
+@router.post("/back")
+async def back(services: Injected, tab: TabQuery = None) -> Envelope[models.Navigation]:
+    """One page back in the tab's history."""
+    return told(await services.browser.back(tab=tab))
+
+
+@router.post("/forward")
+async def forward(services: Injected, tab: TabQuery = None) -> Envelope[models.Navigation]:
+    """One page forward in the tab's history."""
+    return told(await services.browser.forward(tab=tab))
+
+
+@router.post("/reload")
+async def reload(services: Injected, tab: TabQuery = None) -> Envelope[models.Navigation]:
+    """Load the page again."""
+    return told(await services.browser.reload(tab=tab))
+
+
+@router.post("/click")
+async def click(request: models.ClickRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Click an element, named by selector or index, or a place. Waits until it can be clicked."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/fill")
+async def fill(request: models.FillRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Set the value of a field; what it held is replaced."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/type")
+async def type_text(request: models.TypeTextRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Type key by key, into an element or where the focus is."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/press_key")
+async def press_key(request: models.KeyRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Press a key."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/hot_key")
+async def hot_key(request: models.HotKeyRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Press several keys together."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/hover")
+async def hover(request: models.HoverRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Move the mouse over an element or to a place."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/select_option")
+async def select_option(
+    request: models.SelectOptionRequest, services: Injected, tab: TabQuery = None
+) -> Envelope[PageState]:
+    """Choose an option of a list, by value, label or index."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/check")
+async def check(request: models.CheckRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Tick a checkbox or radio button."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/uncheck")
+async def uncheck(request: models.UncheckRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Untick a checkbox."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/upload_file")
+async def upload_file(
+    request: models.UploadFileRequest, services: Injected, tab: TabQuery = None
+) -> Envelope[PageState]:
+    """Choose files in a file field, or in the dialog that a button opens."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/fill_form")
+async def fill_form(request: models.FormFillRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Set several fields, checkboxes and lists."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/scroll")
+async def scroll(request: models.ScrollRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Scroll by some pixels."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/scroll_to")
+async def scroll_to(request: models.ScrollToRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+    """Scroll to a place."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.post("/scroll_to_element")
+async def scroll_to_element(
+    request: models.ScrollToElementRequest, services: Injected, tab: TabQuery = None
+) -> Envelope[PageState]:
+    """Scroll until an element can be seen."""
+    return told(await services.browser.interact(request, tab))
+
+
+@router.get(
+    "/screenshot",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}, "image/jpeg": {}}, "description": "The picture"}},
+)
+async def screenshot(
+    services: Injected,
+    full_page: bool = False,
+    format: Literal["png", "jpeg", "jpg"] = "png",
+    quality: Annotated[int | None, Query(ge=0, le=100)] = None,
+    selector: Annotated[str | None, Query(max_length=4096)] = None,
+    tab: TabQuery = None,
+) -> Response:
+    """The page as a picture."""
+    kind: Literal["png", "jpeg"] = "png" if format == "png" else "jpeg"
+    taken = await services.browser.screenshot_bytes(kind, full_page, quality, selector, tab=tab)
+    return Response(taken.data, media_type=f"image/{kind}")
+
+
+@router.get("/html")
+async def html(services: Injected, outer: bool = False, tab: TabQuery = None) -> Envelope[str]:
+    """The document as it is now."""
+    return told(await services.browser.html(outer, tab))
+
+
+@router.get("/text")
+async def text(services: Injected, tab: TabQuery = None) -> Envelope[str]:
+    """What a person could read."""
+    return told(await services.browser.text(tab))
+
+
+@router.get("/markdown")
+async def markdown(services: Injected, tab: TabQuery = None) -> Envelope[models.Markdown]:
+    """The main content as Markdown."""
+    return told(await services.browser.markdown(tab))
+
+
+@router.get("/elements")
+async def elements(services: Injected, tab: TabQuery = None) -> Envelope[list[models.Element]]:
+    """What can be clicked or filled, with an index and a selector for the other routes."""
+    return told(await services.browser.elements(tab))
+
+
+@router.get("/console")
+async def console(services: Injected, clear: bool = False, tab: TabQuery = None) -> Envelope[list[dict[str, Any]]]:
+    """The last 1000 messages of the console and uncaught errors, oldest first."""
+    return ok(await services.browser.console(clear, tab))
+
+
+@router.post("/console/export")
+async def export_console(
+    request: models.ExportConsoleRequest, services: Injected, tab: TabQuery = None
+) -> Envelope[models.Saved]:
+    """The same as a JSON file."""
+    return ok(await services.browser.export_console(request.save_path, request.clear, tab))
+
+
+@router.post("/evaluate")
+async def evaluate(request: models.EvaluateRequest, services: Injected, tab: TabQuery = None) -> Envelope[Any]:
+    """Run JavaScript in the page and return its value. What runs without end is ended by the timeout."""
+    return told(await services.browser.evaluate(request.expression, request.timeout, tab))
+
+
+@router.post("/find_text")
+async def find_text(
+    request: models.FindTextRequest, services: Injected, tab: TabQuery = None
+) -> Envelope[list[models.Found]]:
+    """Where a text occurs, whatever its case."""
+    return told(await services.browser.find_text(request.keyword, tab, request.timeout))
+
+
+@router.post("/wait")
+async def wait(request: models.WaitRequest, services: Injected, tab: TabQuery = None) -> Envelope[dict[str, Any]]:
+    """Wait for something to happen. Other calls on the tab go on meanwhile."""
+    return told(await services.browser.wait(request, tab))
