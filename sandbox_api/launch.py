@@ -76,13 +76,18 @@ def _fresh(path: Path | None, name: str) -> Path:
 
 
 def display(settings: Settings) -> list[str]:
-    """TigerVNC's X server: the desktop, and RFB on a unix socket. No port, so no password: the entry guards it."""
+    """TigerVNC's X server: the desktop, and RFB on a unix socket. No port, so no password: the entry guards it.
+
+    Without its black list, which takes all viewers on the socket for one host, and a few that look whether it is up
+    for somebody who tries passwords.
+    """
     return [
         _program("Xtigervnc", "Xvnc"), _display(settings),
         "-geometry", f"{settings.display_width}x{settings.display_height}", "-depth", "24",
         "-SecurityTypes", "None", "-rfbport", "-1",
         "-rfbunixpath", str(_fresh(settings.vnc_socket, "SANDBOX_VNC_SOCKET")),
-        "-rfbunixmode", "0600", "-AlwaysShared", "-AcceptSetDesktopSize", "-nolisten", "tcp", "-desktop", "AI Sandbox",
+        "-rfbunixmode", "0600", "-AlwaysShared", "-AcceptSetDesktopSize", "-UseBlacklist=0", "-nolisten", "tcp",
+        "-desktop", "AI Sandbox",
     ]  # fmt: skip
 
 
