@@ -2,7 +2,7 @@
 
 // Every address is relative: the sandbox may lie behind a path prefix.
 const TABS = [
-  { id: "browser", title: "Browser", needs: "vnc", page: "vnc/index.html?autoconnect=true&reconnect=true&resize=scale" },
+  { id: "browser", title: "Browser", needs: "vnc", page: "vnc/index.html" },
   { id: "terminal", title: "Terminal", needs: "shell", page: "terminal" },
   { id: "files", title: "Files", needs: "file", build: buildFiles },
   { id: "jupyter", title: "Jupyter", needs: "jupyter", page: "jupyter" },
@@ -150,6 +150,8 @@ async function refresh() {
   else if (selected) fill(selected);
 }
 
+const link = (address) => (/^https?:\/\/[^{]*$/.test(address) ? element("a", { href: address, target: "_blank", rel: "noopener" }, address) : address);
+
 function buildStatus(tab) {
   tab.update = () => {
     const view = element("div", { className: "overview" });
@@ -165,7 +167,7 @@ function buildStatus(tab) {
         Workspace: sandbox.workspace,
         System: `${system.os} ${system.os_version}, ${system.arch}, user ${system.user}`,
         ...Object.fromEntries(Object.entries(sandbox.data.versions).map(([name, version]) => [`Version of ${name}`, version])),
-        ...Object.fromEntries(Object.entries(sandbox.data.addresses).map(([name, address]) => [`Address of ${name}`, address])),
+        ...Object.fromEntries(Object.entries(sandbox.data.addresses).map(([name, address]) => [`Address of ${name}`, link(address)])),
       };
       view.append(
         element("h2", {}, sandbox.data.ready ? "The sandbox is ready" : "The sandbox is not ready yet"),
