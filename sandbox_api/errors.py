@@ -22,6 +22,7 @@ CODES: dict[str, Code] = {
     "not_found": Code(404, "See /v1/docs for the routes that exist."),
     "method_not_allowed": Code(405, "See /v1/docs for the methods of this route."),
     "too_large": Code(413, "Send less at once, or raise the limit named in the message."),
+    "not_acceptable": Code(406, "Accept the content type that /v1/docs names."),
     "unsupported_media_type": Code(415, "Send the content type that /v1/docs names."),
     "not_implemented": Code(501, "This sandbox does not offer it; docs/sandbox.md says what it offers instead."),
     "conflict": Code(409, "Look at the present state, then repeat."),

@@ -1,0 +1,44 @@
+"""The tools, by what they work on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sandbox_api.mcp.registry import Registry, Tool
+from sandbox_api.mcp.tools.browser import BrowserTools
+from sandbox_api.mcp.tools.commands import CommandTools
+from sandbox_api.mcp.tools.files import FileTools
+from sandbox_api.mcp.tools.whole import WholeTools
+
+if TYPE_CHECKING:
+    from sandbox_api.services import Services
+
+
+def registry(services: Services) -> Registry:
+    commands, files, browser, whole = (
+        CommandTools(services), FileTools(services), BrowserTools(services), WholeTools(services),
+    )  # fmt: skip
+    return Registry(
+        [
+            Tool(commands.run_command, "Run a command", destroys=True, world=True),
+            Tool(commands.command_output, "Read a command's output", reads=True),
+            Tool(commands.stop_command, "Stop a command", destroys=True, repeats=True),
+            Tool(commands.run_code, "Run Python or JavaScript", destroys=True, world=True),
+            Tool(files.read_file, "Read a file", reads=True),
+            Tool(files.write_file, "Write a file", destroys=True),
+            Tool(files.edit_file, "Replace text in a file", destroys=True),
+            Tool(files.list_files, "List a folder", reads=True),
+            Tool(files.search_files, "Search in files", reads=True),
+            Tool(files.find_files, "Find files by name", reads=True),
+            Tool(browser.browser_navigate, "Open an address", world=True),
+            Tool(browser.browser_read, "Read the page", reads=True, world=True),
+            Tool(browser.browser_elements, "List what can be used on the page", reads=True, world=True),
+            Tool(browser.browser_click, "Click on the page", destroys=True, world=True),
+            Tool(browser.browser_type, "Type into the page", destroys=True, world=True),
+            Tool(browser.browser_screenshot, "Picture of the page", reads=True, world=True),
+            Tool(browser.browser_evaluate, "Run JavaScript in the page", destroys=True, world=True),
+            Tool(browser.browser_tabs, "Tabs of the browser", world=True),
+            Tool(whole.desktop_screenshot, "Picture of the desktop", reads=True),
+            Tool(whole.sandbox_info, "What the sandbox is", reads=True),
+        ]
+    )
