@@ -1,7 +1,26 @@
-"""Routes."""
+"""All under /terminal-server, with the tools' own OpenAPI document."""
 
 from __future__ import annotations
 
-from fastapi import APIRouter
+from functools import cache
+from typing import Any
 
-router = APIRouter()
+from fastapi import APIRouter
+from fastapi.openapi.utils import get_openapi
+
+from sandbox_api import __version__
+from sandbox_api.chat import panel, tools
+
+router = APIRouter(prefix="/terminal-server", include_in_schema=False)
+router.include_router(tools.router)
+router.include_router(panel.router)
+
+
+@router.get("/openapi.json")
+async def openapi() -> dict[str, Any]:
+    return _document()
+
+
+@cache
+def _document() -> dict[str, Any]:
+    return get_openapi(title="Sandbox", version=__version__, routes=tools.router.routes)

@@ -1,0 +1,225 @@
+"""The file browser and the terminal that the chat page shows to people."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import tempfile
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Query, Request, UploadFile, WebSocket
+from pydantic import BaseModel, Field
+from starlette.background import BackgroundTask
+from starlette.responses import FileResponse, Response
+from starlette.websockets import WebSocketDisconnect
+
+from sandbox_api.chat.conversation import InConversation
+from sandbox_api.errors import SandboxError
+from sandbox_api.services import Injected
+from sandbox_api.shell.terminal import Attachment, Terminal
+
+router = APIRouter()
+
+SYSTEM_PROMPT = (
+    "You have a sandbox: a Linux machine of your own with a shell, files, Python, Node.js and a web browser, used by "
+    "the tools that you are given. The user sees its files and can use the same terminal. Its files are in {workspace}."
+)
+CHUNK = 256 * 1024
+AUTH_S = 10.0
+NOT_FOUND = 4004
+
+
+class PathRequest(BaseModel):
+    path: str
+
+
+class MoveRequest(BaseModel):
+    source: str
+    destination: str
+
+
+class ArchiveRequest(BaseModel):
+    paths: list[str] = Field(min_length=1, max_length=1000)
+
+
+@router.get("/health")
+async def health() -> dict[str, str]:
+    return {"status": "ok"}
+
+
+@router.get("/api/config")
+async def config() -> dict[str, Any]:
+    return {"features": {"terminal": True, "notebooks": False, "system": True}}
+
+
+@router.get("/system")
+async def system(services: Injected) -> dict[str, str]:
+    return {"prompt": SYSTEM_PROMPT.format(workspace=services.paths.workspace)}
+
+
+@router.get("/skills")
+async def skills() -> list[Any]:
+    return []
+
+
+@router.get("/ports")
+async def ports() -> dict[str, list[Any]]:
+    return {"ports": []}
+
+
+# Files
+
+
+@router.get("/files/cwd")
+async def folder(chat: InConversation) -> dict[str, str]:
+    return {"cwd": str(chat.directory), "home": str(chat.services.paths.workspace)}
+
+
+@router.post("/files/cwd")
+async def change_folder(body: PathRequest, chat: InConversation) -> dict[str, str]:
+    directory = chat.path(body.path)
+    await chat.move_to(directory)
+    return {"cwd": directory}
+
+
+@router.get("/files/view")
+async def view(path: str, request: Request, chat: InConversation) -> Response:
+    return await chat.services.file.download(chat.path(path), request.headers, inline=True)
+
+
+@router.get("/files/serve/{path:path}")
+async def serve(path: str, request: Request, chat: InConversation) -> Response:
+    """By path, so that the relative links of a page work."""
+    return await chat.services.file.download(f"/{path}", request.headers, inline=True)
+
+
+@router.post("/files/mkdir")
+async def mkdir(body: PathRequest, chat: InConversation) -> dict[str, str]:
+    return {"path": (await chat.services.file.mkdir(chat.path(body.path))).path}
+
+
+@router.delete("/files/delete")
+async def delete(path: str, chat: InConversation) -> dict[str, str]:
+    return {"path": (await chat.services.file.delete(chat.path(path), recursive=True)).path}
+
+
+@router.post("/files/move")
+async def move(body: MoveRequest, chat: InConversation) -> dict[str, str]:
+    moved = await chat.services.file.move(chat.path(body.source), chat.path(body.destination))
+    return {"source": moved.source, "destination": moved.destination}
+
+
+@router.post("/files/upload")
+async def upload(
+    chat: InConversation, file: Annotated[UploadFile, File()], directory: Annotated[str, Query()] = "."
+) -> dict[str, Any]:
+    async def chunks() -> AsyncIterator[bytes]:
+        while chunk := await file.read(CHUNK):
+            yield chunk
+
+    name = Path(file.filename or "").name
+    if not name:
+        raise SandboxError("invalid_request", "the upload has no file name")
+    stored = await chat.services.file.upload(str(Path(chat.path(directory)) / name), chunks(), size=file.size)
+    return {"path": stored.file_path, "size": stored.file_size}
+
+
+@router.post("/files/archive")
+async def archive(body: ArchiveRequest, chat: InConversation) -> Response:
+    """Files and folders as one ZIP."""
+    real = [chat.services.paths.resolve(chat.path(path)) for path in body.paths]
+    for path in real:
+        await chat.services.file.stat(str(path))
+    target = Path(tempfile.mkstemp(suffix=".zip")[1])
+    try:
+        await asyncio.to_thread(_zip, real, target)
+    except OSError as error:
+        target.unlink()
+        raise SandboxError("io_error", f"the archive could not be made: {error.strerror}") from error
+    name = f"{real[0].name or 'files'}.zip" if len(real) == 1 else "files.zip"
+    return FileResponse(target, filename=name, media_type="application/zip", background=BackgroundTask(target.unlink))
+
+
+def _zip(paths: list[Path], target: Path) -> None:
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in paths:
+            # A link may lead anywhere: its target is no part of what was asked for.
+            for file in [path] if path.is_file() else sorted(path.rglob("*")):
+                if file.is_file() and not file.is_symlink():
+                    archive.write(file, file.relative_to(path.parent))
+
+
+# Terminal
+
+
+@router.post("/api/terminals")
+async def create_terminal(chat: InConversation) -> dict[str, str]:
+    terminal, _ = chat.services.shell.terminals.open(f"panel-{secrets.token_hex(8)}", chat.directory)
+    return {"id": terminal.id}
+
+
+@router.delete("/api/terminals/{terminal_id}")
+async def delete_terminal(terminal_id: str, services: Injected) -> dict[str, str]:
+    if not services.shell.terminals.close(terminal_id):
+        raise SandboxError("session_not_found", f"there is no terminal {terminal_id}")
+    return {"status": "deleted"}
+
+
+@router.websocket("/api/terminals/{terminal_id}")
+async def connect(websocket: WebSocket, terminal_id: str, services: Injected) -> None:
+    """Bytes are typed and shown as they are; text messages are {type: resize, cols, rows}.
+
+    The first message is {type: auth, token}. Access has been checked before, so its token says nothing.
+    """
+    await websocket.accept()
+    terminal = services.shell.terminals.all.get(terminal_id)
+    if terminal is None:
+        await websocket.close(NOT_FOUND, "there is no such terminal")
+        return
+    try:
+        await asyncio.wait_for(websocket.receive_text(), AUTH_S)
+    except (TimeoutError, KeyError, WebSocketDisconnect):
+        return
+    attachment, history = terminal.attach()
+    sender = asyncio.create_task(_send(websocket, terminal, attachment, history))
+    receiver = asyncio.create_task(_receive(websocket, terminal))
+    try:
+        await asyncio.wait([sender, receiver], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        terminal.detach(attachment)
+        for task in (sender, receiver):
+            task.cancel()
+        await asyncio.gather(sender, receiver, return_exceptions=True)
+        # The panel never comes back to a terminal that it has left.
+        services.shell.terminals.close(terminal_id)
+
+
+async def _send(websocket: WebSocket, terminal: Terminal, attachment: Attachment, history: bytes) -> None:
+    if history:
+        await websocket.send_bytes(history)
+    while True:
+        if data := terminal.take(attachment):
+            await websocket.send_bytes(data)
+        elif terminal.ended:
+            break
+        else:
+            await terminal.change(60)
+    await websocket.close(1000, "the shell has ended")
+
+
+async def _receive(websocket: WebSocket, terminal: Terminal) -> None:
+    while (event := await websocket.receive())["type"] != "websocket.disconnect":
+        if data := event.get("bytes"):
+            await terminal.write(data)
+        elif text := event.get("text"):
+            try:
+                message = json.loads(text)
+            except ValueError:
+                continue
+            columns, rows = (message.get(name) if isinstance(message, dict) else None for name in ("cols", "rows"))
+            if isinstance(columns, int) and isinstance(rows, int) and not terminal.ended:
+                terminal.resize(columns, rows)
