@@ -112,13 +112,13 @@ def test_tabs_and_states(sandbox: Sandbox, page: Page) -> None:
     page.get_by_role("tab", name="Browser").click()
     page.get_by_role("heading", name="Browser is not available here").wait_for()
     assert "SANDBOX_" in page.get_by_role("tabpanel").inner_text(), "it says why"
-    page.keyboard.press("ArrowRight")
-    assert page.get_by_role("tab", name="Terminal").get_attribute("aria-selected") == "true"
-    page.frame_locator("#panel-terminal iframe").locator("body").wait_for()
     page.keyboard.press("End")
     assert page.evaluate("document.activeElement.textContent") == "Status"
     page.keyboard.press("Home")
     assert page.evaluate("location.hash") == "#browser"
+    page.keyboard.press("ArrowRight")
+    assert page.get_by_role("tab", name="Terminal").get_attribute("aria-selected") == "true"
+    page.frame_locator("#panel-terminal iframe").locator("body").wait_for()
     assert page.locator("#tab-files .dot").get_attribute("class") == "dot ready"
 
 

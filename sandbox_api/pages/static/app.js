@@ -262,7 +262,7 @@ function buildFiles(tab) {
     let note = "";
     let content = null;
     if (picture) {
-      preview.querySelector("img").src = `${downloadAddress(file.path)}&v=${encodeURIComponent(file.modified_time || "")}`;
+      preview.querySelector("img").src = `${downloadAddress(file.path)}&inline=true&v=${encodeURIComponent(file.modified_time || "")}`;
       preview.querySelector("img").alt = file.name;
     } else if (file.size > PREVIEW_BYTES) note = `${size(file.size)} are too much to show here; download it.`;
     else {
