@@ -1,0 +1,527 @@
+"""Commands over pipes: /v1/bash and /v1/shell, by plain HTTP and by the peer's client."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from agent_sandbox import Sandbox as PeerClient
+
+from tests.support.sandbox import Sandbox, running
+
+KIB, MIB = 1024, 2**20
+
+
+def bash(sandbox: Sandbox, command: str, **options: Any) -> dict[str, Any]:
+    answer = sandbox.client.post("/v1/bash/exec", json={"command": command, **options})
+    assert answer.status_code == 200, answer.text
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def shell(sandbox: Sandbox, command: str, **options: Any) -> dict[str, Any]:
+    answer = sandbox.client.post("/v1/shell/exec", json={"command": command, **options})
+    assert answer.status_code == 200, answer.text
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def refused(sandbox: Sandbox, path: str, status: int, code: str, **body: Any) -> None:
+    answer = sandbox.client.post(path, json=body)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+    assert answer.json()["success"] is False
+
+
+def read(sandbox: Sandbox, started: dict[str, Any], **options: Any) -> dict[str, Any]:
+    names = {"session_id": started["session_id"], "command_id": started["command_id"]}
+    answer = sandbox.client.post("/v1/bash/output", json={**names, **options})
+    assert answer.status_code == 200, answer.text
+    data: dict[str, Any] = answer.json()["data"]
+    return data
+
+
+def wait_until_gone(pid: int, seconds: float = 5) -> None:
+    deadline = time.monotonic() + seconds
+    while psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline, f"process {pid} still runs"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def peer(sandbox: Sandbox) -> PeerClient:
+    return PeerClient(base_url=sandbox.url)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """With tight limits."""
+    limits = {"max_commands": "3", "max_sessions": "2", "command_output_bytes": "65536", "answer_output_chars": "1000"}
+    with running(tmp_path_factory.mktemp("small"), **limits) as started:
+        yield started
+
+
+def test_streams_and_exit_code_apart(sandbox: Sandbox) -> None:
+    answer = bash(sandbox, "echo out; echo err >&2; exit 3")
+    assert (answer["stdout"], answer["stderr"], answer["exit_code"]) == ("out\n", "err\n", 3)
+    assert (answer["status"], answer["offset"], answer["stderr_offset"]) == ("completed", 4, 4)
+
+
+def test_shell_exec_alone_is_enough(sandbox: Sandbox) -> None:
+    answer = shell(sandbox, "echo test")
+    assert (answer["stdout"], answer["stderr"], answer["output"], answer["exit_code"]) == ("test\n", "", "test\n", 0)
+    assert answer["console"][0]["command"] == "echo test"
+    assert answer["status"] == "completed"
+
+
+def test_output_has_both_streams_in_order(sandbox: Sandbox) -> None:
+    answer = shell(sandbox, "echo 1; sleep 0.1; echo 2 >&2; sleep 0.1; echo 3")
+    assert answer["output"] == "1\n2\n3\n"
+
+
+def test_a_command_sees_a_fresh_shell(sandbox: Sandbox) -> None:
+    answer = bash(
+        sandbox, 'echo "$0 $- $#"; umask; ps -o pgid=,sid= -p $$ | tr -s " "; echo $$; readlink /proc/$$/fd/0'
+    )
+    name, mask, group, pid, stdin = answer["stdout"].splitlines()
+    assert (name, mask, stdin) == ("bash hBc 0", "0022", "/dev/null")
+    assert group.split() == [pid, pid]
+
+
+def test_environment_has_no_settings_of_ours(sandbox: Sandbox) -> None:
+    names = [line.partition("=")[0] for line in bash(sandbox, "env")["stdout"].splitlines()]
+    assert {name for name in names if name.startswith("SANDBOX_")} == {"SANDBOX_ROOT", "SANDBOX_WORKSPACE"}
+    assert bash(sandbox, "pwd; echo $X", env={"X": "ü y"})["stdout"] == f"{sandbox.workspace}\nü y\n"
+
+
+def test_command_not_found_is_the_shells_matter(sandbox: Sandbox) -> None:
+    answer = shell(sandbox, "no_such_program")
+    assert answer["exit_code"] == 127
+    assert answer["stderr"] == "bash: line 1: no_such_program: command not found\n"
+
+
+def test_death_by_signal(sandbox: Sandbox) -> None:
+    answer = bash(sandbox, "kill -9 $$")
+    assert (answer["exit_code"], answer["signal"], answer["status"]) == (137, "SIGKILL", "completed")
+
+
+def test_undecodable_bytes_are_replaced(sandbox: Sandbox) -> None:
+    assert bash(sandbox, r"printf 'a\377b\xe2\x82'")["stdout"] == "a�b�"
+
+
+def test_very_long_command(sandbox: Sandbox) -> None:
+    text = "x" * 300_000
+    assert bash(sandbox, f"echo '{text}' | wc -c")["stdout"].strip() == "300001"
+
+
+def test_input(sandbox: Sandbox) -> None:
+    assert bash(sandbox, "cat", stdin="given")["stdout"] == "given"
+    assert bash(sandbox, "cat; echo over")["stdout"] == "over\n"
+
+
+def test_large_input(sandbox: Sandbox) -> None:
+    assert bash(sandbox, "sleep 0.2; wc -c", stdin="x" * 900_000)["stdout"].strip() == "900000"
+
+
+# Sessions
+
+
+def test_a_session_keeps_what_commands_leave(sandbox: Sandbox) -> None:
+    def run(command: str) -> dict[str, Any]:
+        return bash(sandbox, command, session_id="keeps")
+
+    run(
+        "mkdir -p 'sub dir'; cd 'sub dir'; export A='1\n2'; B=(x 'y z'); "
+        'f() { echo "f $1"; }; umask 027; shopt -s extglob'
+    )
+    answer = run('pwd; echo "$A"; echo "${B[1]}"; f 3; umask; shopt -q extglob && echo ext; printenv A')
+    assert answer["stdout"] == f"{sandbox.workspace}/sub dir\n1\n2\ny z\nf 3\n0027\next\n1\n2\n"
+    assert run("exit 5")["exit_code"] == 5
+    run("unset A; cd ..; exit 1")
+    assert run('echo "${A-unset}"; pwd; cd - >/dev/null; pwd')["stdout"] == (
+        f"unset\n{sandbox.workspace}\n{sandbox.workspace}/sub dir\n"
+    )
+    assert run("nope")["stderr"].startswith("bash: line 1: nope")
+
+
+def test_a_session_survives_its_commands(sandbox: Sandbox) -> None:
+    first = bash(sandbox, "cd /usr; X=1; false")
+    name = first["session_id"]
+    assert bash(sandbox, "kill -9 $$; x=1", session_id=name)["exit_code"] == 137
+    assert bash(sandbox, "set -e; false; echo no", session_id=name)["exit_code"] == 1
+    assert bash(sandbox, "echo $X; pwd; false; echo no", session_id=name)["stdout"] == "1\n/usr\n"
+    assert bash(sandbox, "set +e; exec echo $X", session_id=name)["stdout"] == "1\n"
+    assert bash(sandbox, "trap 'echo bye' EXIT; cd /", session_id=name)["stdout"] == "bye\n"
+    assert bash(sandbox, "pwd", session_id=name)["stdout"] == "/\n"
+
+
+def test_variables_of_one_command_do_not_stay(sandbox: Sandbox) -> None:
+    bash(sandbox, "export KEPT=mine", session_id="once")
+    assert (
+        bash(sandbox, "echo $KEPT $ONCE; cd /", session_id="once", env={"KEPT": "other", "ONCE": "1"})["stdout"]
+        == "other 1\n"
+    )
+    assert bash(sandbox, "echo $KEPT ${ONCE-unset}", session_id="once")["stdout"] == "mine unset\n"
+
+
+def test_commands_side_by_side_in_a_session(sandbox: Sandbox) -> None:
+    server = bash(sandbox, "cd /usr; sleep 30", session_id="beside", async_mode=True)
+    assert bash(sandbox, "cd /etc; pwd", session_id="beside")["stdout"] == "/etc\n"
+    sandbox.client.post("/v1/bash/kill", json={"session_id": "beside", "command_id": server["command_id"]})
+    assert bash(sandbox, "pwd", session_id="beside")["stdout"] == "/etc\n"
+
+
+def test_exec_dir(sandbox: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    link = tmp_path / "link"
+    link.symlink_to("real")
+    assert bash(sandbox, "pwd", exec_dir=str(link))["stdout"] == f"{tmp_path}/real\n"
+    assert bash(sandbox, "pwd", exec_dir=str(link), preserve_symlinks=True)["stdout"] == f"{link}\n"
+    bash(sandbox, "true", exec_dir=str(tmp_path), session_id="dir")
+    assert bash(sandbox, "pwd", session_id="dir")["stdout"] == f"{tmp_path}\n"
+    refused(sandbox, "/v1/bash/exec", 422, "path_not_absolute", command="pwd", exec_dir="sub")
+    refused(sandbox, "/v1/shell/exec", 404, "file_not_found", command="pwd", exec_dir="/no/such")
+    refused(sandbox, "/v1/bash/exec", 409, "not_a_directory", command="pwd", exec_dir="/etc/passwd")
+    assert shell(sandbox, "pwd", exec_dir="/no/such", strict=False)["output"] == f"{sandbox.workspace}\n"
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    bash(sandbox, f"cd {gone}", session_id="gone")
+    gone.rmdir()
+    refused(sandbox, "/v1/bash/exec", 404, "file_not_found", command="pwd", session_id="gone")
+
+
+def test_sessions_are_set_up_listed_and_closed(sandbox: Sandbox, tmp_path: Path) -> None:
+    snapshot = tmp_path / "snapshot.sh"
+    snapshot.write_text("greet() { echo hello $NAME; }\n")
+    body = {"session_id": "made", "exec_dir": "/usr", "snapshot_path": str(snapshot), "env": {"NAME": "a b"}}
+    made = sandbox.client.post("/v1/bash/sessions/create", json=body).json()["data"]
+    assert (made["session_id"], made["working_dir"], made["status"]) == ("made", "/usr", "ready")
+    assert bash(sandbox, "greet", session_id="made")["stdout"] == "hello a b\n"
+    listed = {entry["session_id"]: entry for entry in sandbox.client.get("/v1/bash/sessions").json()["data"]}
+    assert listed["made"]["command_count"] == 2
+    pid = bash(sandbox, "sleep 60", session_id="made", async_mode=True)["pid"]
+    assert sandbox.client.post("/v1/bash/sessions/made/close").status_code == 200
+    wait_until_gone(pid)
+    refused(sandbox, "/v1/bash/output", 404, "session_not_found", session_id="made")
+    refused(sandbox, "/v1/bash/sessions/create", 404, "file_not_found", snapshot_path="/no/such")
+
+
+# Long commands
+
+
+def test_soft_timeout_answers_and_the_command_goes_on(sandbox: Sandbox) -> None:
+    started = bash(sandbox, "echo first; sleep 0.5; echo second", timeout=0.2)
+    assert (started["status"], started["stdout"], started["exit_code"]) == ("running", "first\n", None)
+    rest = read(sandbox, started, offset=started["offset"], wait=True, wait_timeout=5)
+    assert rest["stdout"] == "second\n"
+
+
+def test_hard_timeout_ends_the_group_and_returns_the_partial_output(sandbox: Sandbox) -> None:
+    start = time.monotonic()
+    answer = bash(sandbox, "echo part; sleep 60 & echo $!; wait", hard_timeout=0.3)
+    assert (answer["status"], answer["stdout"].split()[0]) == ("timed_out", "part")
+    assert time.monotonic() - start < 2
+    wait_until_gone(int(answer["stdout"].split()[1]))
+
+
+def test_hard_timeout_of_what_ignores_signals(sandbox: Sandbox) -> None:
+    start = time.monotonic()
+    answer = shell(sandbox, "trap '' TERM INT HUP; while :; do sleep 0.1; done", hard_timeout=0.2)
+    assert (answer["status"], answer["exit_code"]) == ("hard_timeout", 137)
+    assert time.monotonic() - start < 5
+
+
+def test_no_change_timeout(sandbox: Sandbox) -> None:
+    answer = shell(sandbox, "echo a; sleep 30", no_change_timeout=0.3, id="quiet")
+    assert (answer["status"], answer["stdout"]) == ("no_change_timeout", "a\n")
+    assert sandbox.client.post("/v1/shell/kill", json={"id": "quiet"}).json()["data"]["status"] == "terminated"
+
+
+def test_asynchronous_command_with_offsets_input_and_end(sandbox: Sandbox) -> None:
+    started = bash(sandbox, 'while read -r line; do echo "got $line"; done; echo over', async_mode=True)
+    assert started["status"] == "running"
+    names = {"session_id": started["session_id"], "command_id": started["command_id"]}
+    assert sandbox.client.post("/v1/bash/write", json={**names, "input": "äb\n"}).status_code == 200
+    first = read(sandbox, started, wait=True)
+    assert (first["stdout"], first["offset"], first["command"]["status"]) == ("got äb\n", 8, "running")
+    assert sandbox.client.post("/v1/bash/write", json={**names, "input": "", "eof": True}).status_code == 200
+    rest = read(sandbox, started, offset=8, wait=True)
+    while rest["command"]["status"] == "running":
+        rest = read(sandbox, started, offset=8, wait=False)
+    assert (rest["stdout"], rest["command"]["exit_code"]) == ("over\n", 0)
+    refused(sandbox, "/v1/bash/write", 409, "command_finished", **names, input="x")
+
+
+def test_characters_are_not_split_between_polls(sandbox: Sandbox) -> None:
+    started = bash(sandbox, r"printf 'a\xe2'; sleep 0.3; printf '\x82\xacz'", async_mode=True)
+    first = read(sandbox, started, wait=True)
+    assert (first["stdout"], first["offset"]) == ("a", 1)
+    second = read(sandbox, started, offset=1, wait=True)
+    while second["stdout"] == "":
+        second = read(sandbox, started, offset=1, wait=True)
+    assert second["stdout"] == "€z"
+
+
+def test_waiting_for_output_ends_with_the_time(sandbox: Sandbox) -> None:
+    started = bash(sandbox, "sleep 30", async_mode=True, session_id="poll")
+    start = time.monotonic()
+    assert read(sandbox, started, wait=True, wait_timeout=0.2)["stdout"] == ""
+    assert 0.15 < time.monotonic() - start < 2
+    sandbox.client.post("/v1/bash/sessions/poll/close")
+
+
+def test_kill_reaches_all_that_was_started(sandbox: Sandbox) -> None:
+    started = bash(sandbox, "set -m; sleep 61 & echo $!; bash -c 'sleep 62 & echo $!; wait' & wait", async_mode=True)
+    pids: list[int] = []
+    while len(pids) < 2:
+        pids = [int(word) for word in read(sandbox, started, wait=True, wait_timeout=0.2)["stdout"].split()]
+    answer = sandbox.client.post("/v1/bash/kill", json={"session_id": started["session_id"]}).json()["data"]
+    assert answer["status"] == "killed"
+    for pid in (started["pid"], *pids):
+        wait_until_gone(pid)
+
+
+def test_signals(sandbox: Sandbox) -> None:
+    started = bash(sandbox, "trap 'echo caught; exit 9' INT; echo ready; while :; do sleep 0.05; done", async_mode=True)
+    assert read(sandbox, started, wait=True)["stdout"] == "ready\n"
+    body = {"session_id": started["session_id"], "signal": "SIGINT"}
+    assert sandbox.client.post("/v1/bash/kill", json=body).status_code == 200
+    end = read(sandbox, started, offset=6, wait=True)
+    while end["command"]["status"] == "running":
+        end = read(sandbox, started, offset=6)
+    assert (end["stdout"], end["command"]["exit_code"]) == ("caught\n", 9)
+    refused(sandbox, "/v1/bash/kill", 422, "invalid_request", session_id=started["session_id"], signal="SIGNOPE")
+
+
+def test_background_children_do_not_hold_the_answer_and_live_on(sandbox: Sandbox) -> None:
+    start = time.monotonic()
+    answer = bash(sandbox, "(sleep 0.6; echo late) & echo now")
+    assert time.monotonic() - start < 0.5
+    assert (answer["stdout"], answer["status"]) == ("now\n", "completed")
+    time.sleep(0.8)
+    assert read(sandbox, answer, offset=answer["offset"])["stdout"] == "late\n"
+
+
+# Streaming
+
+
+def events(response: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = ""
+    for line in response.iter_lines():
+        if line.startswith("event: "):
+            name = line[7:]
+        elif line.startswith("data: "):
+            yield name, json.loads(line[6:])
+
+
+def test_stream(sandbox: Sandbox) -> None:
+    body = {"command": "echo ä; sleep 0.2; echo e >&2; exit 4"}
+    with sandbox.client.stream("POST", "/v1/shell/stream", json=body) as response:
+        assert response.headers["content-type"].startswith("text/event-stream")
+        seen = list(events(response))
+    assert [name for name, _ in seen] == ["started", "stdout", "stderr", "exit"]
+    assert (seen[1][1]["data"], seen[1][1]["offset"], seen[2][1]["data"]) == ("ä\n", 3, "e\n")
+    assert (seen[3][1]["exit_code"], seen[3][1]["status"]) == (4, "completed")
+
+
+@pytest.mark.parametrize("what", ["kill", "detach"])
+def test_stream_when_the_reader_goes_away(sandbox: Sandbox, what: str) -> None:
+    body = {"command": "echo on; sleep 31", "on_disconnect": what}
+    with sandbox.client.stream("POST", "/v1/shell/stream", json=body) as response:
+        started = next(events(response))[1]
+    if what == "kill":
+        wait_until_gone(started["pid"])
+        return
+    time.sleep(0.3)
+    assert psutil.pid_exists(started["pid"])
+    names = {"session_id": started["session_id"], "on_disconnect": "kill"}
+    with sandbox.client.stream("GET", "/v1/shell/stream", params=names) as response:
+        seen = events(response)
+        assert [next(seen)[0], next(seen)[1]["data"]] == ["started", "on\n"]
+    wait_until_gone(started["pid"])
+
+
+def test_exec_streams_for_who_asks_for_events(sandbox: Sandbox) -> None:
+    headers = {"Accept": "text/event-stream"}
+    with sandbox.client.stream("POST", "/v1/shell/exec", json={"command": "echo x"}, headers=headers) as response:
+        assert [name for name, _ in events(response)] == ["started", "stdout", "exit"]
+
+
+# Bounds
+
+
+def test_long_output_is_cut_in_the_middle_and_the_rest_can_be_read(sandbox: Sandbox) -> None:
+    answer = bash(sandbox, "seq 1 200000", max_output_length=1000)
+    assert answer["stdout"].startswith("1\n2\n3\n") and answer["stdout"].endswith("199999\n200000\n")
+    assert len(answer["stdout"]) < 1200
+    omitted = answer["stdout_omitted"]
+    text, offset = answer["stdout"][: omitted["offset"]], omitted["offset"]
+    while offset < answer["offset"]:
+        part = read(sandbox, answer, offset=offset)
+        text, offset = text + part["stdout"], part["offset"]
+    assert text == "".join(f"{number}\n" for number in range(1, 200001))
+    whole = bash(sandbox, "seq 1 200000", max_output_length=0)
+    assert whole["stdout"] == text
+
+
+def test_a_flood_is_bounded_and_harms_nobody(small: Sandbox) -> None:
+    before = psutil.Process(small.process.pid).memory_info().rss
+    flood = bash(small, "head -c 1073741824 /dev/zero | tr '\\0' 'x'; echo end", async_mode=True)
+    times = []
+    while read(small, flood, offset=2**40)["command"]["status"] == "running":
+        start = time.monotonic()
+        assert bash(small, "echo fine")["stdout"] == "fine\n"
+        times.append(time.monotonic() - start)
+    command = read(small, flood)["command"]
+    assert command["stdout_bytes"] == 1073741824 + 4
+    assert command["dropped"] == command["stdout_bytes"] - 65536
+    assert sorted(times)[len(times) // 2] < 0.5
+    assert psutil.Process(small.process.pid).memory_info().rss - before < 64 * MIB
+    tail = read(small, flood, offset=command["stdout_bytes"] - 10)
+    assert tail["stdout"] == "xxxxxx" + "end\n"
+    jump = read(small, flood, offset=500_000_000)
+    assert jump["offset"] == command["stdout_bytes"] - 32768 + 1000
+
+
+def test_limits_of_commands_and_sessions(small: Sandbox) -> None:
+    started = [bash(small, "sleep 40", async_mode=True) for _ in range(3)]
+    refused(small, "/v1/bash/exec", 429, "limit_reached", command="true")
+    for command in started:
+        small.client.post(f"/v1/bash/sessions/{command['session_id']}/close")
+    assert bash(small, "echo again")["stdout"] == "again\n"
+    for name in ("one", "two"):
+        assert bash(small, "true", session_id=name)["session_id"] == name
+    refused(small, "/v1/bash/exec", 429, "limit_reached", command="true", session_id="three")
+    assert bash(small, "true")["exit_code"] == 0
+    small.client.delete("/v1/shell/sessions")
+    assert bash(small, "true", session_id="three")["exit_code"] == 0
+    small.client.delete("/v1/shell/sessions/three")
+
+
+def test_many_commands_are_forgotten(small: Sandbox) -> None:
+    first = bash(small, "echo first")
+    for _ in range(130):
+        bash(small, "true")
+    body = {"session_id": first["session_id"]}
+    refused(small, "/v1/bash/output", 404, "session_not_found", **body)
+    assert len(small.client.get("/v1/bash/sessions").json()["data"]) <= 130
+
+
+def test_commands_that_misbehave_harm_no_other(sandbox: Sandbox) -> None:
+    bad = [
+        bash(sandbox, command, async_mode=True, session_id="bad")
+        for command in (
+            "while :; do :; done",
+            "yes",
+            "trap '' TERM INT; sleep 60",
+            "for i in $(seq 100); do sleep 60 & done; echo forked",
+        )
+    ]
+    results: list[float] = []
+
+    def client() -> None:
+        with httpx.Client(base_url=sandbox.url, timeout=30) as own:
+            for _ in range(10):
+                start = time.monotonic()
+                assert own.post("/v1/shell/exec", json={"command": "echo ok"}).json()["data"]["stdout"] == "ok\n"
+                results.append(time.monotonic() - start)
+
+    threads = [threading.Thread(target=client) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 40 and sorted(results)[20] < 1
+    sandbox.client.post("/v1/bash/sessions/bad/close")
+    for command in bad:
+        wait_until_gone(command["pid"])
+
+
+def test_refusals(sandbox: Sandbox) -> None:
+    refused(sandbox, "/v1/bash/exec", 422, "invalid_request", command="a\0b")
+    refused(sandbox, "/v1/bash/exec", 422, "invalid_request", command="true", env={"A=B": "1"})
+    refused(sandbox, "/v1/bash/exec", 422, "invalid_request")
+    refused(sandbox, "/v1/bash/exec", 422, "invalid_request", command="true", session_id="../x")
+    refused(sandbox, "/v1/shell/view", 404, "session_not_found", id="nobody")
+    sandbox.client.post("/v1/shell/sessions/create", json={"id": "empty"})
+    refused(sandbox, "/v1/bash/output", 404, "command_not_found", session_id="empty")
+    done = bash(sandbox, "true")
+    refused(sandbox, "/v1/bash/output", 404, "command_not_found", session_id=done["session_id"], command_id="nope")
+    waiting = bash(sandbox, "sleep 20", timeout=0, session_id="deaf")
+    refused(sandbox, "/v1/bash/write", 409, "conflict", session_id=waiting["session_id"], input="x")
+    sandbox.client.post("/v1/bash/sessions/deaf/close")
+
+
+def test_without_a_shell(tmp_path: Path) -> None:
+    with running(tmp_path, shell="") as none:  # noqa: S604 - the setting of that name
+        refused(none, "/v1/shell/exec", 503, "shell_unavailable", command="true")
+    with running(tmp_path, shell="/no/such/bash") as missing:  # noqa: S604
+        refused(missing, "/v1/shell/exec", 503, "shell_unavailable", command="true")
+
+
+def test_a_plain_posix_shell_will_do(tmp_path: Path) -> None:
+    with running(tmp_path, shell="/bin/sh") as plain:  # noqa: S604
+        bash(plain, "cd /usr; export A='x y'; false", session_id="s")
+        answer = bash(plain, 'pwd; echo "$A"; exit 7', session_id="s")
+        assert (answer["stdout"], answer["exit_code"]) == ("/usr\nx y\n", 7)
+
+
+def test_nothing_outlives_the_server(tmp_path: Path) -> None:
+    with running(tmp_path) as own:
+        pids = [bash(own, "sleep 70", async_mode=True)["pid"]]
+        pids.append(int(bash(own, "sleep 71 & echo $!")["stdout"]))
+    for pid in pids:
+        wait_until_gone(pid)
+    assert not list((tmp_path / ".cache" / "sandbox" / "shell").glob("*"))
+
+
+# The peer's client
+
+
+def test_peer_client_bash(peer: PeerClient) -> None:
+    done = peer.bash.exec(command="echo hi; echo e >&2")
+    assert done.data and (done.data.stdout, done.data.stderr, done.data.exit_code) == ("hi\n", "e\n", 0)
+    made = peer.bash.create_session(session_id="peer-bash", exec_dir="/usr")
+    assert made.data and made.data.working_dir == "/usr"
+    started = peer.bash.exec(session_id="peer-bash", command="read x; echo got $x; sleep 50", async_mode=True)
+    assert started.data and started.data.status == "running"
+    assert peer.bash.write(session_id="peer-bash", input="it\n").success
+    shown = peer.bash.output(session_id="peer-bash", command_id=started.data.command_id, wait=True)
+    assert shown.data and shown.data.stdout == "got it\n"
+    assert peer.bash.kill(session_id="peer-bash", signal="SIGKILL").success
+    listed = peer.bash.sessions()
+    assert "peer-bash" in [session.session_id for session in listed.data or []]
+    assert peer.bash.close_session("peer-bash").success
+    assert peer.bash.output(session_id="peer-bash").success is False
+
+
+def test_peer_client_shell(peer: PeerClient) -> None:
+    made = peer.shell.create_session(id="peer-shell", exec_dir="/usr")
+    assert made.data and (made.data.session_id, made.data.working_dir) == ("peer-shell", "/usr")
+    done = peer.shell.exec_command(id="peer-shell", command="cd /etc && pwd")
+    assert done.data and (done.data.output, done.data.status, done.data.exit_code) == ("/etc\n", "completed", 0)
+    started = peer.shell.exec_command(id="peer-shell", command="pwd; read x; echo got $x; sleep 50", async_mode=True)
+    assert started.data and started.data.status == "running"
+    written = peer.shell.write_to_process(id="peer-shell", input="it", press_enter=True)
+    assert written.data and written.data.status == "running"
+    waited = peer.shell.wait_for_process(id="peer-shell", seconds=1)
+    assert waited.data and waited.data.status == "running"
+    shown = peer.shell.view(id="peer-shell")
+    assert shown.data and shown.data.output == "/etc\ngot it\n" and len(shown.data.console or []) == 2
+    killed = peer.shell.kill_process(id="peer-shell")
+    assert killed.data and killed.data.status == "terminated"
+    assert peer.shell.update_session(id="peer-shell", no_change_timeout=5).success
+    sessions = peer.shell.list_sessions()
+    assert sessions.data and "peer-shell" in sessions.data.sessions
+    stats = peer.shell.get_session_stats()
+    assert stats.data and stats.data.total_sessions >= 1
+    url = peer.shell.get_terminal_url()
+    assert url.data and "/terminal?session_id=" in url.data
+    assert peer.shell.cleanup_session("peer-shell").success
+    assert peer.shell.view(id="peer-shell").success is False
