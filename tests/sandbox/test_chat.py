@@ -7,16 +7,16 @@ import json
 import zipfile
 from typing import Any
 
-import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
 from tests.support.sandbox import Sandbox
 
 BASE = "/terminal-server"
 TOOLS = {
-    "run_command", "command_output", "stop_command", "run_code", "list_files", "read_file", "display_file", "write_file",
-    "replace_file_content", "grep_search", "glob_search", "open_page", "screenshot_page",
+    "run_command", "command_output", "stop_command", "run_code", "list_files", "read_file", "display_file",
+    "write_file", "replace_file_content", "grep_search", "glob_search", "open_page", "screenshot_page",
 }  # fmt: skip
 
 
@@ -64,18 +64,15 @@ def test_code(sandbox: Sandbox) -> None:
     assert (done["status"], done["stdout"], done["values"]) == ("ok", "out\n", ["1024"])
     failed = ask(sandbox, "POST", "/code", json={"code": "1 / 0"})
     assert "ZeroDivisionError" in "".join(failed["traceback"])
-    assert ask(sandbox, "POST", "/code", json={"code": "6 * 7", "language": "javascript"})["values"] == ["42"]
+    script = {"code": "console.log(6 * 7)", "language": "javascript"}
+    assert ask(sandbox, "POST", "/code", json=script)["stdout"] == "42\n"
 
 
 def test_files_by_relative_paths(sandbox: Sandbox) -> None:
     written = ask(sandbox, "POST", "/files/write", json={"path": "notes/a.txt", "content": "one\ntwo\nthree\n"})
     assert written == {"path": f"{sandbox.workspace}/notes/a.txt", "size": 14}
-    assert ask(sandbox, "GET", "/files/read", params={"path": "notes/a.txt", "start_line": 2, "end_line": 2})[
-        "content"
-    ] in (
-        "two",
-        "two\n",
-    )
+    second = ask(sandbox, "GET", "/files/read", params={"path": "notes/a.txt", "start_line": 2, "end_line": 2})
+    assert second["content"].strip() == "two"
     replaced = ask(sandbox, "POST", "/files/replace", json={"path": "notes/a.txt", "target": "two", "replacement": "2"})
     assert replaced["replaced"] == 1
     listed = ask(sandbox, "GET", "/files/list", params={"directory": "notes"})
@@ -107,7 +104,7 @@ def test_the_file_browser(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     ("path", "code"),
-    [("/etc/passwd", "path_outside"), ("../../../etc/passwd", "path_outside"), ("missing", "file_not_found")],
+    [("/etc/passwd", "path_outside"), ("../" * 20 + "etc/passwd", "path_outside"), ("missing", "file_not_found")],
 )
 def test_a_refusal_says_why(sandbox: Sandbox, path: str, code: str) -> None:
     response = sandbox.client.get(f"{BASE}/files/read", params={"path": path})
@@ -137,12 +134,11 @@ def test_the_terminal(sandbox: Sandbox) -> None:
 
 
 def test_a_terminal_that_is_not_there_is_closed(sandbox: Sandbox) -> None:
-    with connect(f"{sandbox.url.replace('http', 'ws')}{BASE}/api/terminals/none") as websocket:
-        with pytest.raises(Exception, match="no such terminal"):
-            websocket.recv(timeout=10)
+    address = f"{sandbox.url.replace('http', 'ws')}{BASE}/api/terminals/none"
+    with connect(address) as websocket, pytest.raises(ConnectionClosed, match="no such terminal"):
+        websocket.recv(timeout=10)
 
 
 def test_the_page_is_told_what_there_is(sandbox: Sandbox) -> None:
     assert ask(sandbox, "GET", "/api/config")["features"]["terminal"] is True
     assert str(sandbox.workspace) in ask(sandbox, "GET", "/system")["prompt"]
-    assert isinstance(sandbox.client, httpx.Client)
