@@ -100,7 +100,7 @@ def _namespaces_work() -> bool:
     """Whether Chromium can build its own sandbox here."""
     return (
         os.getuid() != 0
-        and subprocess.run(["unshare", "-Ur", "true"], capture_output=True, check=False).returncode == 0
+        and subprocess.run(["unshare", "-Ur", "--root=/", "true"], capture_output=True, check=False).returncode == 0
     )
 
 

@@ -1,7 +1,7 @@
-"""The sandbox's container image: a Docker archive made of baked layers, for podman, buildah and `docker load`.
+"""The sandbox's container image, made of baked layers, in the forms that Docker and podman read.
 
-An archive is a tar of tars: `manifest.json`, the configuration named by its digest, and one tar for each layer. The first
-layer is everything but our own source, so that a change of the source changes only the second, which is small.
+The image has two layers. The first is everything but our own source, so that a change of the source changes only the
+second, which is small.
 """
 
 from __future__ import annotations
@@ -71,36 +71,71 @@ def bake_image(phases: Phases) -> Image:
 
 
 def write(image: Image, path: Path, phases: Phases) -> None:
-    """Write the image as a Docker archive.
+    """Write the image as a Docker archive, which `docker load` and `podman load` read.
 
     Raises:
         BuildError: the layers could not be read, or the disk is full.
     """
+    config, layers = _parts(image, phases)
+    config_name = f"{hashlib.sha256(config).hexdigest()}.json"
+    names = [image.reference, f"{NAME}:latest"]
+    listing = [{"Config": config_name, "RepoTags": names, "Layers": [f"{layer.digest}.tar" for layer in layers]}]
+    partial = path.with_name(f".{path.name}.partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with phases.phase("write archive", EXPECTED_SECONDS), tarfile.open(partial, "w") as archive:
+        for layer in layers:
+            archive.add(layer.path, f"{layer.digest}.tar")
+        for name, content in ((config_name, config), ("manifest.json", json.dumps(listing).encode())):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    partial.rename(path)
+
+
+def write_folder(image: Image, folder: Path, phases: Phases) -> None:
+    """Lay the image out for `podman pull dir:FOLDER`: links to the layers, none of which is copied.
+
+    Raises:
+        BuildError: the layers could not be read, or the disk is full.
+    """
+    config, layers = _parts(image, phases)
+    config_digest = hashlib.sha256(config).hexdigest()
+    kind = "application/vnd.docker"
+    listing = {
+        "schemaVersion": 2,
+        "mediaType": f"{kind}.distribution.manifest.v2+json",
+        "config": {
+            "mediaType": f"{kind}.container.image.v1+json",
+            "size": len(config),
+            "digest": f"sha256:{config_digest}",
+        },
+        "layers": [
+            {
+                "mediaType": f"{kind}.image.rootfs.diff.tar",
+                "size": layer.path.stat().st_size,
+                "digest": f"sha256:{layer.digest}",
+            }
+            for layer in layers
+        ],
+    }
+    folder.mkdir(parents=True)
+    (folder / "version").write_text("Directory Transport Version: 1.1\n")
+    (folder / config_digest).write_bytes(config)
+    (folder / "manifest.json").write_text(json.dumps(listing))
+    for layer in layers:
+        (folder / layer.digest).symlink_to(layer.path)
+
+
+def _parts(image: Image, phases: Phases) -> tuple[bytes, list[Blob]]:
+    """The image's configuration, and its layers, lowest first."""
     store = Store()
-    with phases.phase("write container image", EXPECTED_SECONDS):
+    with phases.phase("pack container image", EXPECTED_SECONDS):
         base = _blob(image.base.id, store.lower_directories(image.base))
         # Its files alone; `sandbox` removes none, so there is nothing to translate.
         source = _blob(image.source.id, str(store.rootfs(image.source)))
-        said = store.rootfs(image.base) / manifest.load().paths.opt.relative_to("/") / "container" / "image.json"
-        config = json.dumps(configuration(json.loads(said.read_text()), [base, source])).encode()
-        config_name = f"{hashlib.sha256(config).hexdigest()}.json"
-        listing = [
-            {
-                "Config": config_name,
-                "RepoTags": [image.reference, f"{NAME}:latest"],
-                "Layers": [f"{blob.digest}.tar" for blob in (base, source)],
-            }
-        ]
-        partial = path.with_name(f".{path.name}.partial")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tarfile.open(partial, "w") as archive:
-            for blob in (base, source):
-                archive.add(blob.path, f"{blob.digest}.tar")
-            for name, content in ((config_name, config), ("manifest.json", json.dumps(listing).encode())):
-                entry = tarfile.TarInfo(name)
-                entry.size = len(content)
-                archive.addfile(entry, io.BytesIO(content))
-        partial.rename(path)
+    said = store.rootfs(image.base) / manifest.load().paths.opt.relative_to("/") / "container" / "image.json"
+    layers = [base, source]
+    return json.dumps(configuration(json.loads(said.read_text()), layers)).encode(), layers
 
 
 def configuration(said: dict[str, Any], layers: list[Blob]) -> dict[str, Any]:
@@ -160,7 +195,7 @@ def _pack(lower: str, path: Path) -> str:
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
     # The engine brings these.
     command = ["tar", "--create", "--numeric-owner", "--sort=name", "--one-file-system", "--anchored"]
-    command += [f"--exclude=./{place}/*" for place in ("dev", "proc", "sys", "run", "tmp")]
+    command += [f"--exclude=./{place}/*" for place in ("dev", "proc", "sys", "tmp")]
     digest, partial = hashlib.sha256(), path.with_suffix(".partial")
     with subprocess.Popen([*command, "--directory", str(root), "."], stdout=subprocess.PIPE) as process:
         assert process.stdout

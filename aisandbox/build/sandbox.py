@@ -31,6 +31,8 @@ PARTS = ("shell", "file", "code", "browser", "vnc", "cdp", "jupyter", "code-serv
 READY_SECONDS = 20.0
 FIRST_USER = 1000
 """Who the container is when the workspace belongs to root: it never runs as root by itself."""
+PLENTY = 20000
+"""Open files, and processes, of a container whose host forbids podman's own limits."""
 ENGINE_FAILED = (125, 126, 127)
 """podman's own exit statuses; others are the container's."""
 
@@ -88,13 +90,14 @@ def load(image: Image, phases: Phases) -> str:
         BuildError: it could not be written or loaded.
     """
     if podman("image", "exists", image.reference, check=False).returncode:
-        path = cache_directory() / "container" / f"{os.getpid()}.docker.tar"
+        folder = cache_directory() / "container" / f"image-{os.getpid()}"
         try:
-            archive.write(image, path, phases)
-            with phases.phase("load into podman", 30):
-                podman("load", "--quiet", "--input", str(path))
+            archive.write_folder(image, folder, phases)
+            with phases.phase("hand it to podman", 60):
+                identity = podman("pull", "--quiet", f"dir:{folder}").stdout.split()[-1]
+                podman("tag", identity, image.reference, f"{archive.NAME}:latest")
         finally:
-            path.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
         for name in podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", archive.NAME).stdout.split():
             if name not in (image.reference, f"{archive.NAME}:latest"):
                 # One that a container still uses stays.
@@ -190,7 +193,7 @@ def _arguments(container: Container, user: tuple[int, int]) -> list[str]:
         "--detach", "--name", container.name,
         "--publish", f"127.0.0.1:{container.port}:{PORT}",
         "--user", f"{user[0]}:{user[1]}",
-        "--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--tmpfs", "/run:rw,mode=1777",
+        "--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--tmpfs", "/run/sandbox:rw,mode=1777",
         "--volume", f"{container.volume(user[0])}:{HOME}",
         "--volume", f"{container.workspace}:{paths.workspace}",
         "--security-opt", "no-new-privileges", "--cap-drop", "all",
@@ -204,11 +207,11 @@ def _host_options(container: Container) -> Iterator[list[str]]:
     crun refuses hosts with hybrid cgroups, and containers may not raise limits above those of this process.
     """
     limits = ["--pids-limit", "4096", "--memory", container.memory]
-    open_files, processes = (resource.getrlimit(kind)[1] for kind in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC))
     lowered = ["--runtime", "runc"]
-    for name, most in (("nofile", open_files), ("nproc", processes)):
-        if most != resource.RLIM_INFINITY:
-            lowered += ["--ulimit", f"{name}={most}:{most}"]
+    for name, kind in (("nofile", resource.RLIMIT_NOFILE), ("nproc", resource.RLIMIT_NPROC)):
+        hard = resource.getrlimit(kind)[1]
+        most = PLENTY if hard == resource.RLIM_INFINITY else min(PLENTY, hard)
+        lowered += ["--ulimit", f"{name}={most}:{most}"]
     yield limits
     yield [*limits, *lowered]
     yield lowered

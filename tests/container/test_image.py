@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
 import time
 import zipfile
 from collections.abc import Callable
@@ -193,8 +194,6 @@ def test_state_and_workspace_outlive_the_container(start: Start, image: Image) -
 def test_it_runs_as_the_owner_of_the_workspace(start: Start, tmp_path: Path) -> None:
     folder = tmp_path / "workspace"
     folder.mkdir()
-    import os
-
     os.chown(folder, 4321, 4321)
     container = start("owner", folder)
     assert output(container, "id -u") == "4321"

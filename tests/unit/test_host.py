@@ -73,3 +73,18 @@ def test_local_paths(tmp_path: Path) -> None:
     simple.mkdir(parents=True)
     settings = HostSettings(None, (simple.as_uri(),), ("https://elsewhere.test/wheels",), None, {})
     assert settings.paths == (str(tmp_path / "index"),)
+
+
+def test_npm_gets_the_registry_the_bundle_and_the_proxies(
+    pip_settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://proxy:3128")
+    monkeypatch.delenv("npm_config_registry", raising=False)
+    monkeypatch.delenv("NPM_CONFIG_REGISTRY", raising=False)
+    (tmp_path / ".npmrc").write_text("fund=false\nregistry = https://npm.example/\n")
+    settings = host.read().npm_environment()
+    assert settings["npm_config_registry"] == "https://npm.example/"
+    assert settings["https_proxy"] == "http://proxy:3128"
+    monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://other.example/")
+    assert host.read().npm_environment()["npm_config_registry"] == "https://other.example/"

@@ -7,22 +7,55 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
-from aisandbox.build import layers
+from aisandbox.build import archive, layers
 from aisandbox.build.layers import Layer, Store
+from aisandbox.manifest import REPOSITORY
 
 
 def layer(name: str, *parents: Layer, inputs: tuple[str, ...] = ()) -> Layer:
     return Layer(name=name, flavour="cpu", parents=parents, inputs=inputs, seconds=1)
 
 
-def test_the_real_definitions_load_and_end_in_the_appliance() -> None:
-    names = list(layers.load("cpu"))
+def test_the_real_definitions_load_and_end_in_the_appliance_and_the_container() -> None:
+    real = layers.load("cpu")
+    names = list(real)
     assert names[0] == "debian"
     assert names[-1] == layers.TOP
-    stack = [below.name for below in layers.load("cpu")[layers.TOP].stack]
-    assert sorted(stack) == sorted(names)
+    stack = [below.name for below in real[layers.TOP].stack]
+    container = [below.name for below in layers.stack((real[archive.BASE], real[archive.SOURCE]))]
+    assert {*stack, *container} == set(names)
     assert stack.index("base") < stack.index("vllm") < stack.index("guide") < stack.index("appliance")
+
+
+def test_only_one_layer_beside_others_installs_debian_packages() -> None:
+    """Two package databases cannot be stacked."""
+    real = layers.load("cpu")
+    above = [name for name, layer in real.items() if layer.name not in ("debian", "base") and _installs_packages(name)]
+    assert above == ["desktop", "container", "appliance"]
+    assert {"desktop"} < {layer.name for layer in real["appliance"].stack}
+    assert not {"container"} & {layer.name for layer in real["appliance"].stack}
+
+
+def _installs_packages(name: str) -> bool:
+    play = yaml.safe_load(layers.PLAYBOOK.read_text())[0]
+    roles = [REPOSITORY / "roles" / entry["role"] / "tasks" for entry in play["roles"] if name in entry["tags"]]
+    return any("ansible.builtin.apt:" in file.read_text() for folder in roles for file in folder.glob("*.yml"))
+
+
+def test_a_change_of_the_sandboxs_source_bakes_only_quick_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = layers.load("cpu")
+    real = layers._digest_tree
+
+    def changed(path: Path):  # type: ignore[no-untyped-def]
+        yield from real(path)
+        if path.name == "sandbox_api":
+            yield "one more line"
+
+    monkeypatch.setattr(layers, "_digest_tree", changed)
+    after = layers.load("cpu")
+    assert {name for name in before if before[name].key != after[name].key} == {"sandbox", "appliance"}
 
 
 def test_flavours_share_no_key() -> None:
