@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from aisandbox.manifest import REPOSITORY
 from sandbox_api.app import create_app
 from sandbox_api.errors import CODES
 from sandbox_api.settings import Settings
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, running
 
 SPEC: dict[str, Any] = create_app(Settings(web_assets=None)).openapi()
 OPERATIONS = [
@@ -257,14 +258,16 @@ EXAMPLES = int(os.environ.get("SANDBOX_TEST_EXAMPLES", "4"))
 
 
 @pytest.fixture(scope="module")
-def fuzzing(sandbox: Sandbox) -> Any:
-    schema = schemathesis.openapi.from_url(f"{sandbox.url}/v1/openapi.json")
-    schema.config.base_url = sandbox.url
-    return schema
+def fuzzing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The description of a sandbox of its own: what is sent there ends sessions and deletes files."""
+    with running(tmp_path_factory.mktemp("fuzzed")) as sandbox:
+        schema = schemathesis.openapi.from_url(f"{sandbox.url}/v1/openapi.json")
+        schema.config.base_url = sandbox.url
+        yield schema
 
 
 @pytest.mark.parametrize(("method", "path"), FUZZED, ids=lambda value: str(value))
-def test_hostile_input(sandbox: Sandbox, fuzzing: Any, method: str, path: str) -> None:
+def test_hostile_input(fuzzing: Any, method: str, path: str) -> None:
     """No answer is a crash, and every answer is as described."""
     from hypothesis import given
 
@@ -279,7 +282,7 @@ def test_hostile_input(sandbox: Sandbox, fuzzing: Any, method: str, path: str) -
         answer = case.call(timeout=30)
         # What this host has not (503), what is not offered (501) and what lies behind (502, 504) is no crash.
         if answer.status_code >= 500:
-            assert answer.json()["error"]["code"] not in ("internal_error",), (case.as_curl_command(), answer.text)
+            assert answer.json()["error"]["code"] != "internal_error", (case.as_curl_command(), answer.text)
         else:
             checks = [not_a_server_error, response_schema_conformance, content_type_conformance]
             case.validate_response(answer, checks=checks)
