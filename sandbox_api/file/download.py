@@ -32,13 +32,20 @@ class Download(Response):
     """An open file, from `start` on. If it shrinks, or must not change and does, the connection is broken off.
 
     Args:
+        stack: closes the file.
         watched: path whose file must stay as it was when it was opened.
     """
 
     def __init__(
-        self, stream: IO[bytes], span: range, status: int, headers: Mapping[str, str], watched: Path | None
+        self,
+        stream: IO[bytes],
+        stack: ExitStack,
+        span: range,
+        status: int,
+        headers: Mapping[str, str],
+        watched: Path | None,
     ) -> None:
-        self.stream, self.span, self.watched = stream, span, watched
+        self.stream, self.stack, self.span, self.watched = stream, stack, span, watched
         self.opened_as = _state(os.fstat(stream.fileno()))
         super().__init__(None, status, headers)
         self.headers["content-length"] = str(len(span))
@@ -66,7 +73,7 @@ class Download(Response):
             if reading:
                 with suppress(OSError):
                     await asyncio.shield(reading)
-            self.stream.close()
+            self.stack.close()
 
     def _read(self, left: int) -> asyncio.Future[bytes]:
         return asyncio.ensure_future(to_thread.run_sync(self.stream.read, min(left, BLOCK)))
@@ -112,12 +119,9 @@ def prepare(
             answer["content-range"] = f"bytes {span.start}-{span.stop - 1}/{found.st_size}"
             os.lseek(stream.fileno(), span.start, os.SEEK_SET)
         whole = range(found.st_size)
-        result = Download(
-            stream, whole if span is None else span, 200 if span is None else 206, answer,
-            real if policy == "abort" else None,
-        )  # fmt: skip
-        stack.pop_all()  # from here on the answer closes the file
-        return result
+        watched = real if policy == "abort" else None
+        status = 200 if span is None else 206
+        return Download(stream, stack.pop_all(), whole if span is None else span, status, answer, watched)
 
 
 def _presentation(real: Path, *, inline: bool) -> dict[str, str]:

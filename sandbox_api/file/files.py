@@ -250,6 +250,7 @@ class Files:
 
     def delete(self, request: models.DeleteRequest, condition: Precondition) -> models.DeleteResult:
         real = self.paths.resolve(request.path, follow=False)
+        self._spare_roots(real, request.path)
         with self.locked(real), parent_of(self.paths, real) as folder:
             found = folder.stat(real.name)
             if found is None:
@@ -257,8 +258,6 @@ class Files:
             condition.check(real, found)
             if not stat.S_ISDIR(found.st_mode):
                 folder.unlink(real.name)
-            elif any(real in root.parents for root in self.paths.roots):
-                raise SandboxError("permission_denied", f"it holds a folder of the sandbox: {request.path}")
             elif request.recursive:
                 shutil.rmtree(folder.at(real.name), dir_fd=folder.descriptor)
             else:
@@ -303,13 +302,16 @@ class Files:
                 started.commit(new, target.name, None)
         return models.MoveResult(source=request.source, destination=request.destination)
 
+    def _spare_roots(self, real: Path, path: str) -> None:
+        if any(root == real or real in root.parents for root in self.paths.roots):
+            raise SandboxError("permission_denied", f"it is, or holds, a folder of the sandbox itself: {path}")
+
     def _both(self, request: models.MoveRequest) -> tuple[Path, Path]:
         source = self.paths.resolve(request.source, follow=False)
         target = self.paths.resolve(request.destination, follow=False)
+        self._spare_roots(source, request.source)
         if target == source or source in target.parents:
             raise SandboxError("invalid_request", f"{request.destination} is, or lies in, {request.source}")
-        if any(root == source or source in root.parents for root in self.paths.roots):
-            raise SandboxError("permission_denied", f"it is, or holds, a folder of the sandbox: {request.source}")
         self.paths.resolve(request.source)  # what a link leads to is confined, too
         return source, target
 

@@ -22,6 +22,7 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 # A named pipe must not make us wait for its other end.
 FILE_FLAGS = NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 COPIED = 2**20
+MOST_PARTS = 512
 TEMPORARY = ".sandbox-"
 """Names of files that are being written start with it; listings and watchers leave them out."""
 
@@ -140,14 +141,18 @@ class Draft:
         self.folder = folder
         self.name = f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
         self.descriptor = folder.open(self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
-        self.size = 0
 
-    def write(self, content: bytes | bytearray | memoryview) -> None:
-        view = memoryview(content)
-        while view:
-            written = os.write(self.descriptor, view)
-            self.size += written
-            view = view[written:]
+    def write(self, *parts: bytes) -> None:
+        views = [memoryview(part) for part in parts if part]
+        while views:
+            written = self._write(views[:MOST_PARTS])
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+
+    def _write(self, views: list[memoryview]) -> int:
+        return os.writev(self.descriptor, views) if hasattr(os, "writev") else os.write(self.descriptor, views[0])
 
     def commit(self, folder: Folder, name: str, replaced: os.stat_result | None) -> os.stat_result:
         """Give it its name and folder, which may be another one than it was written in.

@@ -121,23 +121,25 @@ class Uploads:
 
     async def _receive(self, chunks: AsyncIterator[bytes], started: Draft) -> None:
         """Receives one block while the one before is written."""
-        block, received = bytearray(), 0
+        block: list[bytes] = []
+        received = gathered = 0
         writing: asyncio.Future[None] | None = None
         try:
             async for chunk in chunks:
                 received += len(chunk)
                 self._check(received)
-                block += chunk
-                if len(block) >= BLOCK:
+                block.append(chunk)
+                gathered += len(chunk)
+                if gathered >= BLOCK:
                     if writing:
                         await writing
-                    writing = asyncio.ensure_future(to_thread.run_sync(started.write, block))
-                    block = bytearray()
+                    writing = asyncio.ensure_future(to_thread.run_sync(started.write, *block))
+                    block, gathered = [], 0
         finally:
             # The file must not be closed while a thread writes to it.
             if writing:
                 await asyncio.shield(writing)
-        await to_thread.run_sync(started.write, block)
+        await to_thread.run_sync(started.write, *block)
 
     async def _finish(self, started: Draft, real: Path, path: str, condition: Precondition) -> UploadResult:
         def commit() -> UploadResult:

@@ -1,0 +1,365 @@
+"""Uploads, downloads and watching."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlencode
+
+import httpx
+import pytest
+from agent_sandbox import Sandbox as Peer
+from agent_sandbox.core.api_error import ApiError
+
+from tests.support.sandbox import Sandbox, running
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    with running(tmp_path_factory.mktemp("small"), upload_bytes="4096", max_watchers="2") as started:
+        yield started
+
+
+@pytest.fixture
+def folder(sandbox: Sandbox, request: pytest.FixtureRequest) -> Path:
+    path = sandbox.workspace / request.node.name[:60]
+    path.mkdir()
+    return path
+
+
+def put(sandbox: Sandbox, path: Path, content: bytes, **headers: str) -> httpx.Response:
+    return sandbox.client.put("/v1/file/content", params={"path": str(path)}, content=content, headers=headers)
+
+
+def get(sandbox: Sandbox, path: Path, **headers: str) -> httpx.Response:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return sandbox.client.get("/v1/file/download", params={"path": str(path)}, headers=names)
+
+
+def error(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["error"]["code"]
+
+
+def test_content_there_and_back(sandbox: Sandbox, folder: Path) -> None:
+    content = os.urandom(5 * 2**20 + 13)
+    file = folder / "deep" / "file.bin"
+    answer = put(sandbox, file, content).json()["data"]
+    assert (answer["file_path"], answer["file_size"], answer["created"]) == (str(file), len(content), True)
+    assert file.read_bytes() == content
+    assert [entry.name for entry in file.parent.iterdir()] == ["file.bin"]
+    got = get(sandbox, file)
+    assert got.content == content
+    assert got.headers["etag"] == answer["etag"]
+    assert got.headers["content-type"] == "application/octet-stream"
+    assert got.headers["x-content-type-options"] == "nosniff"
+    assert put(sandbox, file, b"").json()["data"]["file_size"] == 0
+    assert get(sandbox, file).content == b""
+    assert error(put(sandbox, folder, b"x")) == (409, "not_a_file")
+    assert error(put(sandbox, Path("/etc/x"), b"x")) == (403, "path_outside")
+
+
+def test_upload_forms(sandbox: Sandbox, folder: Path) -> None:
+    client = sandbox.client
+    content = os.urandom(3_000_000)
+
+    def send(files: object, data: dict[str, str] | None = None) -> httpx.Response:
+        return client.post("/v1/file/upload", files=files, data=data)  # type: ignore[arg-type]
+
+    answer = send({"file": ("name.bin", content)}, {"path": str(folder / "a.bin")})
+    assert answer.json()["data"]["success"]
+    assert (folder / "a.bin").read_bytes() == content
+    assert send({"file": ("b.bin", b"b")}, {"path": f"{folder}/"}).json()["data"]["file_path"] == f"{folder}/b.bin"
+    assert send({"file": ("../../c.bin", b"c")}, {"path": str(folder)}).json()["data"]["file_path"] == (
+        f"{folder}/c.bin"
+    )
+    assert send({"file": ("d.bin", b"d")}).json()["data"]["file_path"] == str(sandbox.workspace / "d.bin")
+    # The path may come after the file.
+    late = [("file", ("e", b"late")), ("path", (None, str(folder / "e.bin")))]
+    assert send(late).json()["data"]["file_path"] == f"{folder}/e.bin"
+    assert (folder / "e.bin").read_bytes() == b"late"
+    assert sorted(entry.name for entry in folder.iterdir()) == ["a.bin", "b.bin", "c.bin", "e.bin"]
+    assert error(send({"other": (None, b"x")})) == (422, "invalid_request")
+    assert error(send([("file", ("a", b"1")), ("file", ("b", b"2"))])) == (422, "invalid_request")
+    assert error(client.post("/v1/file/upload", json={})) == (415, "unsupported_media_type")
+    broken = client.post(
+        "/v1/file/upload", content=b"nonsense", headers={"content-type": "multipart/form-data; boundary=x"}
+    )
+    assert error(broken) == (422, "invalid_request")
+    assert not [entry for entry in sandbox.workspace.iterdir() if entry.name.startswith(".sandbox-")]
+
+
+def test_upload_limit(small: Sandbox) -> None:
+    file = small.workspace / "big"
+    assert error(put(small, file, b"x" * 5000)) == (413, "too_large")
+    unannounced = small.client.put(
+        "/v1/file/content", params={"path": str(file)}, content=(b"x" * 1000 for _ in range(9))
+    )
+    assert error(unannounced) == (413, "too_large")
+    assert "SANDBOX_UPLOAD_BYTES" in unannounced.json()["message"]
+    form = small.client.post("/v1/file/upload", files={"file": ("big", b"x" * 5000)})
+    assert error(form) == (413, "too_large")
+    assert list(small.workspace.iterdir()) == []
+    assert put(small, file, b"x" * 4096).status_code == 200
+
+
+def test_broken_off_upload_leaves_nothing(sandbox: Sandbox, folder: Path) -> None:
+    (folder / "a").write_text("before")
+    connection = http.client.HTTPConnection("127.0.0.1", sandbox.port)
+    connection.putrequest("PUT", "/v1/file/content?" + urlencode({"path": str(folder / "a")}))
+    connection.putheader("Content-Length", "10000000")
+    connection.endheaders()
+    connection.send(b"x" * 3_000_000)
+    time.sleep(0.2)
+    connection.close()
+    deadline = time.monotonic() + 5
+    while len(list(folder.iterdir())) > 1 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [(entry.name, entry.read_text()) for entry in folder.iterdir()] == [("a", "before")]
+
+
+def test_ranges(sandbox: Sandbox, folder: Path) -> None:
+    file = folder / "a"
+    file.write_bytes(b"0123456789")
+    for asked, expected, told in (
+        ("bytes=2-4", b"234", "bytes 2-4/10"),
+        ("bytes=7-", b"789", "bytes 7-9/10"),
+        ("bytes=-3", b"789", "bytes 7-9/10"),
+        ("bytes=8-100", b"89", "bytes 8-9/10"),
+    ):
+        part = get(sandbox, file, range=asked)
+        assert (part.status_code, part.content, part.headers["content-range"]) == (206, expected, told)
+    for asked in ("bytes=4-2", "bytes=0-1,3-4", "lines=1-2", "bytes=-"):
+        assert (get(sandbox, file, range=asked).status_code, len(get(sandbox, file, range=asked).content)) == (200, 10)
+    beyond = get(sandbox, file, range="bytes=10-")
+    assert error(beyond) == (416, "range_not_satisfiable")
+    assert beyond.headers["content-range"] == "bytes */10"
+    whole = get(sandbox, file)
+    assert get(sandbox, file, range="bytes=0-1", if_range=whole.headers["etag"]).status_code == 206
+    assert get(sandbox, file, range="bytes=0-1", if_range=whole.headers["last-modified"]).status_code == 206
+    assert get(sandbox, file, range="bytes=0-1", if_range='"other"').status_code == 200
+    assert get(sandbox, file, if_none_match=whole.headers["etag"]).status_code == 304
+    assert get(sandbox, file, if_modified_since=whole.headers["last-modified"]).status_code == 304
+    head = sandbox.client.head("/v1/file/download", params={"path": str(file)})
+    assert (head.status_code, head.headers["content-length"], head.content) == (200, "10", b"")
+
+
+def test_download_errors_and_names(sandbox: Sandbox, folder: Path) -> None:
+    assert error(get(sandbox, folder / "none")) == (404, "file_not_found")
+    assert error(get(sandbox, folder)) == (409, "not_a_file")
+    assert error(get(sandbox, Path("/etc/passwd"))) == (403, "path_outside")
+    os.mkfifo(folder / "pipe")
+    assert error(get(sandbox, folder / "pipe")) == (409, "not_a_file")
+    name = 'ü"\r\nx-evil: 1;\\.txt'
+    (folder / name).write_text("x")
+    answer = get(sandbox, folder / name)
+    assert "x-evil" not in answer.headers
+    assert answer.headers["content-disposition"] == (
+        "attachment; filename=\"____x-evil: 1;_.txt\"; filename*=UTF-8''%C3%BC%22%0D%0Ax-evil%3A%201%3B%5C.txt"
+    )
+
+
+def test_inline_runs_no_scripts(sandbox: Sandbox, folder: Path) -> None:
+    for name, kind, form in (
+        ("a.png", "inline", "image/png"),
+        ("a.html", "inline", "text/plain; charset=utf-8"),
+        ("a.svg", "attachment", "application/octet-stream"),
+        ("a", "attachment", "application/octet-stream"),
+    ):
+        (folder / name).write_text("<script>")
+        answer = sandbox.client.get("/v1/file/download", params={"path": str(folder / name), "inline": True})
+        assert answer.headers["content-type"] == form
+        assert answer.headers["content-disposition"].startswith(kind)
+        assert answer.headers["content-security-policy"].startswith("sandbox")
+
+
+@pytest.mark.parametrize("policy", ["abort", "ignore"])
+def test_change_while_downloading(sandbox: Sandbox, folder: Path, policy: str) -> None:
+    file = folder / "a"
+    content = os.urandom(2**20) * 48
+    file.write_bytes(content)
+    digest = hashlib.sha256()
+    size = 0
+    query = {"path": str(file), "change_policy": policy}
+    with sandbox.client.stream("GET", "/v1/file/download", params=query) as answer:
+        try:
+            for chunk in answer.iter_raw(65536):
+                if not size:
+                    (folder / "b").write_bytes(b"other")
+                    (folder / "b").rename(file)
+                digest.update(chunk)
+                size += len(chunk)
+            broken = False
+        except httpx.RemoteProtocolError:
+            broken = True
+    assert broken == (policy == "abort")
+    if policy == "ignore":
+        assert digest.digest() == hashlib.sha256(content).digest(), "what was opened is sent to its end"
+
+
+def test_shrinking_download_is_broken_off(sandbox: Sandbox, folder: Path) -> None:
+    file = folder / "a"
+    file.write_bytes(b"x" * 48 * 2**20)
+    with (
+        sandbox.client.stream("GET", "/v1/file/download", params={"path": str(file)}) as answer,
+        pytest.raises(httpx.RemoteProtocolError),
+    ):
+        for _ in answer.iter_raw(65536):
+            os.truncate(file, 100)
+
+
+def test_peer_client_transfers(sandbox: Sandbox, folder: Path) -> None:
+    client = Peer(base_url=sandbox.url).file
+    content = os.urandom(300_000)
+    answer = client.upload_file(file=("x.bin", content), path=str(folder / "x.bin"))
+    assert answer.data
+    assert answer.data.file_size == len(content)
+    assert b"".join(client.download_file(path=str(folder / "x.bin"))) == content
+    with pytest.raises(ApiError) as failure:
+        list(client.download_file(path=str(folder / "none")))
+    assert failure.value.status_code == 404, "an error is not taken for the file"
+
+
+# Watching
+
+
+def create(sandbox: Sandbox, path: Path, **options: object) -> str:
+    answer = sandbox.client.post("/v1/file/watch", json={"path": str(path), "debounce": 50, **options})
+    assert answer.status_code == 200, answer.text
+    watcher: str = answer.json()["data"]["watcher_id"]
+    return watcher
+
+
+def events_until(sandbox: Sandbox, watcher: str, name: str, cursor: int = 0) -> list[tuple[str, str]]:
+    """Types and names, until something happens to `name`."""
+    found: list[tuple[str, str]] = []
+    for _ in range(20):
+        polled = sandbox.client.post(f"/v1/file/watch/{watcher}/poll", json={"cursor": cursor, "timeout": 5}).json()
+        cursor = polled["data"]["cursor"]
+        found += [(event["type"], Path(event["path"]).name) for event in polled["data"]["events"]]
+        if any(event[1] == name for event in found):
+            return found
+    raise AssertionError(found)
+
+
+def test_watch_a_folder(sandbox: Sandbox, folder: Path) -> None:
+    (folder / "old").write_text("1")
+    (folder / "node_modules").mkdir()
+    watcher = create(sandbox, folder)
+    assert watcher in [row["watcher_id"] for row in sandbox.client.get("/v1/file/watch").json()["data"]["watchers"]]
+    (folder / "node_modules" / "x").write_text("x")
+    (folder / "sub").mkdir()
+    time.sleep(0.2)
+    (folder / "sub" / "new").write_text("2")
+    found = events_until(sandbox, watcher, "new")
+    assert ("create", "sub") in found
+    assert ("create", "new") in found
+    assert "x" not in [name for _, name in found]
+    sandbox.client.post("/v1/file/write", json={"file": str(folder / "old"), "content": "2"})
+    cursor = sandbox.client.get("/v1/file/watch").json()["data"]["watchers"][0]["cursor"]
+    found = events_until(sandbox, watcher, "old", 0)
+    assert ("write", "old") in found, "a file that is replaced was written, not created"
+    assert not [name for _, name in found if name.startswith(".sandbox-")]
+    (folder / "old").unlink()
+    deadline = time.monotonic() + 5
+    while ("remove", "old") not in events_until(sandbox, watcher, "old", cursor) and time.monotonic() < deadline:
+        pass
+    assert ("remove", "old") in events_until(sandbox, watcher, "old", cursor)
+    assert sandbox.client.delete(f"/v1/file/watch/{watcher}").json()["data"]["stopped"]
+    assert error(sandbox.client.delete(f"/v1/file/watch/{watcher}")) == (404, "watcher_not_found")
+    assert error(sandbox.client.post(f"/v1/file/watch/{watcher}/poll", json={})) == (404, "watcher_not_found")
+
+
+def test_watch_a_file_through_replacement(sandbox: Sandbox, folder: Path) -> None:
+    file = folder / "a"
+    file.write_text("1")
+    watcher = create(sandbox, file)
+    (folder / "b").write_text("not this")
+    for content in ("2", "3"):
+        seen = len(events_until(sandbox, watcher, "a")) if content == "3" else 0
+        sandbox.client.post("/v1/file/write", json={"file": str(file), "content": content})
+        assert ("write", "a") in events_until(sandbox, watcher, "a", seen)
+    assert {name for _, name in events_until(sandbox, watcher, "a")} == {"a"}
+    sandbox.client.delete(f"/v1/file/watch/{watcher}")
+
+
+def test_watch_patterns_and_cursor(sandbox: Sandbox, folder: Path) -> None:
+    watcher = create(sandbox, folder, include_patterns=["*.py"], exclude=["b*"])
+    for name in ("a.txt", "b.py", "c.py", "d.py"):
+        (folder / name).touch()
+    assert {name for _, name in events_until(sandbox, watcher, "d.py")} == {"c.py", "d.py"}
+
+    def poll(**body: int) -> dict[str, object]:
+        data: dict[str, object] = sandbox.client.post(f"/v1/file/watch/{watcher}/poll", json=body).json()["data"]
+        return data
+
+    first = poll(limit=1)
+    assert (first["cursor"], first["has_more"]) == (1, True)
+    start = time.monotonic()
+    assert poll(cursor=1000, timeout=1)["events"] == []
+    assert 0.9 < time.monotonic() - start < 3
+    sandbox.client.delete(f"/v1/file/watch/{watcher}")
+
+
+def test_event_stream(sandbox: Sandbox, folder: Path) -> None:
+    watcher = create(sandbox, folder)
+    with sandbox.client.stream("GET", f"/v1/file/watch/{watcher}/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        (folder / "a").write_text("x")
+        lines = stream.iter_lines()
+        identity = next(line for line in lines if line.startswith("id: "))
+        event = json.loads(next(line for line in lines if line.startswith("data: "))[6:])
+        assert (event["type"], event["path"]) == ("create", str(folder / "a"))
+        httpx.delete(f"{sandbox.url}/v1/file/watch/{watcher}")
+        assert "event: end" in list(lines)
+    assert identity == "id: 1"
+
+
+def test_wait(sandbox: Sandbox, folder: Path) -> None:
+    file = folder / "not" / "yet" / "there"
+
+    def later() -> None:
+        time.sleep(0.3)
+        file.parent.mkdir(parents=True)
+        file.write_text("x")
+
+    thread = threading.Thread(target=later)
+    thread.start()
+    wait = {"path": str(file), "timeout": 10, "event_types": ["create"]}
+    waited = sandbox.client.post("/v1/file/watch/wait", json=wait).json()["data"]
+    thread.join()
+    assert (waited["triggered"], waited["event"]["type"]) == (True, "create")
+    assert sandbox.client.post("/v1/file/watch/wait", json={**wait, "accept_existing": True}).json()["data"][
+        "triggered"
+    ]
+    waited = sandbox.client.post("/v1/file/watch/wait", json={**wait, "timeout": 1}).json()["data"]
+    assert (waited["triggered"], waited["timed_out"]) == (False, True)
+
+
+def test_limits_of_watchers(small: Sandbox) -> None:
+    folder = small.workspace / "watched"
+    folder.mkdir()
+    watchers = [create(small, folder) for _ in range(2)]
+    assert error(small.client.post("/v1/file/watch", json={"path": str(folder)})) == (429, "limit_reached")
+    for watcher in watchers:
+        small.client.delete(f"/v1/file/watch/{watcher}")
+    assert error(small.client.post("/v1/file/watch", json={"path": f"{folder}/none"})) == (404, "file_not_found")
+    assert error(small.client.post("/v1/file/watch", json={"path": "/etc"})) == (403, "path_outside")
+    create(small, folder)
+
+
+def test_peer_client_watches(sandbox: Sandbox, folder: Path) -> None:
+    client = Peer(base_url=sandbox.url).file
+    watcher = client.watch_create(path=str(folder), debounce=50)["data"]["watcher_id"]  # type: ignore[index]
+    (folder / "a").write_text("x")
+    polled = client.watch_poll(watcher, timeout=5)
+    assert polled["data"]["events"][0]["type"] == "create"  # type: ignore[index]
+    assert client.watch_events(watcher)["data"]["events"], "it cannot read an endless stream"  # type: ignore[index]
+    assert client.watch_list()["data"]["watchers"]  # type: ignore[index]
+    assert client.watch_wait(path=str(folder / "b"), timeout=1)["data"]["timed_out"]  # type: ignore[index]
+    assert client.watch_stop(watcher)["data"]["stopped"]  # type: ignore[index]
