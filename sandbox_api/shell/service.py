@@ -414,7 +414,7 @@ class ShellService:
 
     async def _sweep(self) -> None:
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(min(SWEEP_S, self.settings.session_idle_s / 2))
             old = time.time() - self.settings.session_idle_s
             for command in list(self._finished.values()):
                 if (command.finished or old) < old:

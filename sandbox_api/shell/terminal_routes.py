@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, WebSocket
+from fastapi import APIRouter, Request, WebSocket
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.websockets import WebSocketDisconnect
 
@@ -38,9 +38,10 @@ async def page() -> Response:
 
 
 @router.get("/terminal/", include_in_schema=False)
-async def page_without_slash() -> Response:
+async def page_with_slash(request: Request) -> Response:
     # The page's addresses are relative to its own, so that a path prefix in front does no harm.
-    return RedirectResponse("../terminal")
+    query = f"?{request.url.query}" if request.url.query else ""
+    return RedirectResponse(f"../terminal{query}")
 
 
 @router.get("/terminal/assets/{name}", include_in_schema=False)
