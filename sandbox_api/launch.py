@@ -60,9 +60,24 @@ def _display(settings: Settings) -> str:
     return settings.display
 
 
+def _display_number(settings: Settings) -> str:
+    return _display(settings).removeprefix(":").split(".")[0]
+
+
+def _display_socket(settings: Settings) -> Path:
+    return Path(f"/tmp/.X11-unix/X{_display_number(settings)}")  # noqa: S108 - X11's own place
+
+
 def _wait_for_display(settings: Settings) -> None:
-    number = _display(settings).removeprefix(":").split(".")[0]
-    _wait(lambda: _listening(f"/tmp/.X11-unix/X{number}"), f"display :{number}")  # noqa: S108 - X11's own place
+    _wait(lambda: _listening(_display_socket(settings)), f"display {settings.display}")
+
+
+def _clear_display(settings: Settings) -> None:
+    """Remove what a killed X server left: in a restarted container its process id is soon somebody else's."""
+    socket_path = _display_socket(settings)
+    if not _listening(socket_path):
+        socket_path.unlink(missing_ok=True)
+        Path(f"/tmp/.X{_display_number(settings)}-lock").unlink(missing_ok=True)  # noqa: S108
 
 
 def _fresh(path: Path | None, name: str) -> Path:
@@ -81,6 +96,7 @@ def display(settings: Settings) -> list[str]:
     Without its black list, which takes all viewers on the socket for one host, and a few that look whether it is up
     for somebody who tries passwords.
     """
+    _clear_display(settings)
     return [
         _program("Xtigervnc", "Xvnc"), _display(settings),
         "-geometry", f"{settings.display_width}x{settings.display_height}", "-depth", "24",
@@ -145,6 +161,10 @@ def jupyter(settings: Settings) -> list[str]:
         "LabApp.news_url": "",
         "LabApp.check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
     }
+    news = state / "config" / "lab" / "user-settings" / "@jupyterlab" / "apputils-extension"
+    if not (choice := news / "notification.jupyterlab-settings").exists():
+        news.mkdir(parents=True, exist_ok=True)
+        choice.write_text('{"fetchNews": "false"}\n')  # else it asks every new person
     os.environ.update(
         JUPYTER_RUNTIME_DIR=str(state / "runtime"), JUPYTER_DATA_DIR=str(state / "data"),
         JUPYTER_CONFIG_DIR=str(state / "config"), IPYTHONDIR=str(state / "ipython"),

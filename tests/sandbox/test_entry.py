@@ -110,9 +110,9 @@ async def show(request):
     return web.json_response(state)
 
 app = web.Application(client_max_size=2**30)
-for path, handler in {"/events": events, "/count": count, "/big": big, "/broken": broken, "/slam": slam,
-                      "/zipped": zipped, "/redirect": redirect, "/cookies": cookies, "/socket": socket, "/state": show, "/early": early,
-                      "/absproxy/{port}/socket": socket}.items():
+handlers = [events, count, big, broken, slam, zipped, redirect, cookies, socket, early]
+for path, handler in [*((f"/{handler.__name__}", handler) for handler in handlers), ("/state", show),
+                      ("/absproxy/{port}/socket", socket)]:
     app.router.add_route("*", path, handler)
 app.router.add_route("*", "/{rest:.*}", echo)
 kind, place = sys.argv[1].split("=")

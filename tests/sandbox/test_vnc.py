@@ -365,7 +365,7 @@ def _listens(port: int) -> bool:
 def test_viewers_come_back_after_the_display_restarts(tmp_path: Path, chromium: Browser) -> None:
     with running(tmp_path, "display") as started:
         display = started.programs["display"]
-        eventually(lambda: started.client.get("/vnc/index.html").status_code == 200)
+        eventually(lambda: started.client.get("/vnc/index.html").status_code == 200, 30)
         page = opened(chromium, started, "?view_only=1")
         display.send_signal(signal.SIGTERM)
         display.wait(10)

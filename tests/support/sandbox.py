@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
 import signal
 import socket
@@ -94,7 +95,7 @@ def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
     # Unix sockets have short names.
     sockets = Path("/tmp") / f"sandbox-{os.getpid()}-{free_port()}"
     sockets.mkdir(mode=0o700)
-    port = free_port()
+    port = int(settings.get("port") or free_port())
     wanted = [
         part
         for name in programs
@@ -108,7 +109,8 @@ def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
         "web_assets": str(web_assets()),
     }
     if "display" in wanted:
-        number = next(n for n in range(100, 900) if not Path(f"/tmp/.X11-unix/X{n}").exists())
+        # Any: several sandboxes may be starting at once.
+        number = next(n for n in random.sample(range(100, 30000), 99) if not Path(f"/tmp/.X11-unix/X{n}").exists())
         values |= {"display": f":{number}", "vnc_socket": str(sockets / "vnc")}
     if "browser" in wanted:
         values["cdp_url"] = f"http://127.0.0.1:{free_port()}"
