@@ -21,7 +21,7 @@ const exit = process.exit.bind(process);
 // Strings and comments are matched first, so that words in them are left alone.
 const QUOTED = /"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[^]*?\*\//.source;
 const DYNAMIC = new RegExp(`(${QUOTED})|(?<![.\\w$])import(?=\\s*\\()`, 'g');
-const STATIC = /(^|;)([ \t]*)import\s+(?:([^'"();]*?)\s*from\s*)?(["'])([^"'\n]+)\4[^\S\n]*(?:with\s*(\{[^}]*\}))?[^\S\n]*;?/gm;
+const STATIC = /(^|;)([ \t]*)import\s+(?:([^'"();]*?)\s*from\s*)?(["'])([^"'\n]+)\4[^\S\n]*(?:with\s*(\{[^}]*\}))?/gm;
 const IMPORT = '__sandboxImport';
 
 function bindings(clause, loaded) {
@@ -75,7 +75,7 @@ function isData(value) {
 }
 
 function shown(value) {
-  const data = { 'text/plain': clip(util.inspect(value, { depth: 6, maxArrayLength: 200, breakLength: 100 })) };
+  const data = { 'text/plain': clip(util.inspect(value, { depth: 6, maxArrayLength: 200, maxStringLength: TEXT_LIMIT, breakLength: 100 })) };
   if (isData(value)) {
     try {
       const json = stringify(value);

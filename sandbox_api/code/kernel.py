@@ -254,7 +254,12 @@ class Kernel:
 
     def _on_iopub(self, frames: list[bytes]) -> None:
         message, run = self._codec.unpack(frames), self._run
-        if message is None or run is None or message.parent != run.identity:
+        if message is None or run is None:
+            return
+        if message.parent != run.identity:
+            # Threads and programs of earlier calls go on writing; the call that is there gets it.
+            if message.kind == "stream" and run.collector:
+                self._collect(message, run, run.collector)
             return
         run.heard = asyncio.get_running_loop().time()
         if message.kind == "status":

@@ -113,6 +113,7 @@ class NodeSession:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._process = Process()
+        self.renew_outputs()
         self._writer: asyncio.StreamWriter | None = None
         self.alive = False
 
@@ -182,9 +183,10 @@ class NodeSession:
         await asyncio.wait({self._process.pipes.closed}, timeout=PIPES_S)
         raise NodeDied(f"the Node.js process is gone: {processes.cause(self._process.returncode)}")
 
-    @property
-    def pipes(self) -> Pipes:
-        return self._process.pipes
+    def renew_outputs(self) -> None:
+        """From now on output belongs to the next call; what timers write between two calls, too."""
+        self.outputs = Collector(self._settings)
+        self._process.pipes.sink = self.outputs.stream
 
     def interrupt(self) -> None:
         if self.alive:
@@ -380,8 +382,7 @@ class NodeRuntime:
     async def _run(
         self, node: NodeSession, code: str, cwd: Path | None, seconds: float, answer: Execution
     ) -> Execution:
-        collector = Collector(self._settings)
-        node.pipes.sink = collector.stream
+        collector = node.outputs
         self._number += 1
         start = time.monotonic()
         request = {"id": self._number, "code": code, "cwd": str(cwd) if cwd else None}
@@ -409,7 +410,7 @@ class NodeRuntime:
             await node.end()
             raise
         finally:
-            node.pipes.sink = None
+            node.renew_outputs()
             if not work.done():
                 work.cancel()
             work.add_done_callback(lambda done: None if done.cancelled() else done.exception())
