@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -77,7 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
 def error_model() -> type:
     from sandbox_api.envelope import Envelope
 
-    return Envelope[None]
+    return Envelope[Any]  # an error has details of any kind
 
 
 def _answer(request: Request, error: SandboxError) -> Response:
