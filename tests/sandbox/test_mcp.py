@@ -269,14 +269,17 @@ async def test_files(sandbox: Sandbox) -> None:
     async with connected(sandbox.url + "/mcp") as session:
         written = await use(session, "write_file", path=path, content="one\ntwo\nthree\n")
         assert written.structured_content == {"path": path, "size": 14, "created": True}
-        assert text(await use(session, "read_file", path=path)) == "one\ntwo\nthree\n"
+        assert text(await use(session, "read_file", path=path)) == "one\ntwo\nthree"
         part = await use(session, "read_file", path=path, first_line=2, line_count=1)
-        assert part.structured_content["content"] == "two\n"
+        assert part.structured_content["content"] == "two"
         assert part.structured_content["more"] is True
         assert "first_line 3" in text(part)
-        last = await use(session, "read_file", path=path, first_line=3)
-        assert last.structured_content["content"] == "three\n"
-        assert last.structured_content["more"] is False
+        for count in (1, 2, 2000):
+            last = await use(session, "read_file", path=path, first_line=3, line_count=count)
+            assert last.structured_content["content"] == "three"
+            assert last.structured_content["more"] is False
+        beyond = await use(session, "read_file", path=path, first_line=9)
+        assert (beyond.structured_content["content"], beyond.structured_content["total_lines"]) == ("", 3)
         edited = await use(session, "edit_file", path=path, old_text="two", new_text="zwei")
         assert "zwei" in text(edited)
         await use(session, "write_file", path=path, content="three\n", append=True)
@@ -292,6 +295,21 @@ async def test_files(sandbox: Sandbox) -> None:
         assert text(await use(session, "find_files", pattern="note*", path=str(folder))) == path
         listed = await use(session, "list_files", path=str(sandbox.workspace), depth=2)
         assert {str(folder), path} <= {entry["path"] for entry in listed.structured_content["entries"]}
+
+
+async def test_a_large_file_is_read_in_parts(sandbox: Sandbox) -> None:
+    path = sandbox.workspace / "large.txt"
+    path.write_text("".join(f"line {number} {'x' * 100}\n" for number in range(1, 2001)))
+    seen, first = [], 1
+    async with connected(sandbox.url + "/mcp") as session:
+        while True:
+            part = (await use(session, "read_file", path=str(path), first_line=first)).structured_content
+            assert len(part["content"]) <= 50_000
+            seen += part["content"].split("\n")
+            if not part["more"]:
+                break
+            first = part["last_line"] + 1
+    assert "\n".join(seen) + "\n" == path.read_text()
 
 
 async def test_a_picture_is_shown(sandbox: Sandbox) -> None:

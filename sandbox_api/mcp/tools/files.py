@@ -24,7 +24,7 @@ Folder = Annotated[str | None, Field(description="Absolute folder [the workspace
 
 class FileContent(Result):
     path: str
-    content: str = ""
+    content: str = Field("", description="Lines; the last one without its line end.")
     size: int = Field(description="Bytes of the whole file.")
     first_line: int = 1
     last_line: int = 0
@@ -116,19 +116,19 @@ class FileTools:
         if mime in PICTURES:
             return await self._picture(path, mime)
         start = first_line - 1
-        read = await self._file.read(path, start_line=start, end_line=start + line_count)
-        content = read.content
+        # One more, to know whether the file goes on.
+        read = await self._file.read(path, start_line=start, end_line=start + line_count + 1)
+        there = line_count + 1 if read.total_lines is None else max(0, read.total_lines - start)
+        lines = read.content.split("\n")[: min(there, line_count)]
+        content = "\n".join(lines)
         if len(content) > self._most:
-            content = content[: self._most]
-            content = content[: content.rfind("\n") + 1] or content
-        count = content.count("\n") + (not content.endswith("\n") and content != "")
-        last = start + count
-        more = len(content) < len(read.content) or (read.total_lines is None and count == line_count)
-        if read.total_lines is not None and last < read.total_lines:
-            more = True
+            # Whole lines, unless already the first one is too long.
+            lines = content[: self._most].split("\n")
+            lines = lines[:-1] or lines
+            content = "\n".join(lines)
         return FileContent(
-            path=read.file, content=content, size=read.size, first_line=first_line, last_line=last,
-            total_lines=read.total_lines, more=more,
+            path=read.file, content=content, size=read.size, first_line=first_line, last_line=start + len(lines),
+            total_lines=read.total_lines, more=len(lines) < there,
         )  # fmt: skip
 
     async def _picture(self, path: str, mime: str) -> FileContent:
