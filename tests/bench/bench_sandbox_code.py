@@ -178,7 +178,8 @@ def main() -> int:
     of_jupyter = figures["jupyter_server_ms"] / figures["ours_ms"]
     met = of_zmq <= MOST_OF_ZMQ and of_jupyter >= LEAST_OF_JUPYTER
     print(
-        f"ours {figures['ours_ms']} ms, ZMQ directly {figures['zmq_ms']} ms, jupyter-server {figures['jupyter_server_ms']} ms"
+        f"ours {figures['ours_ms']} ms, ZMQ directly {figures['zmq_ms']} ms, "
+        f"jupyter-server {figures['jupyter_server_ms']} ms"
     )
     print(f"of ZMQ directly: {of_zmq:.2f} x (target: at most {MOST_OF_ZMQ})")
     print(f"faster than jupyter-server: {of_jupyter:.1f} x (target: at least {LEAST_OF_JUPYTER:.0f})")

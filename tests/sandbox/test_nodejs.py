@@ -57,7 +57,8 @@ def test_error(sandbox: Sandbox) -> None:
 
 
 def test_stdin_and_files(sandbox: Sandbox) -> None:
-    code = "import {x} from './lib/x.mjs'; import fs from 'fs'; console.log(x, fs.readFileSync(0, 'utf8'), fs.readFileSync('d.txt', 'utf8'))"
+    code = "import {x} from './lib/x.mjs'; import fs from 'fs'; "
+    code += "console.log(x, fs.readFileSync(0, 'utf8'), fs.readFileSync('d.txt', 'utf8'))"
     data = execute(sandbox, code, stdin="in", files={"lib/x.mjs": "export const x = 1", "d.txt": "data"})
     assert data["stdout"] == "1 in data\n"
     assert not list(sandbox.workspace.glob(".node-*"))
@@ -97,7 +98,8 @@ def test_a_session_keeps_declarations(sandbox: Sandbox) -> None:
 
 
 def test_a_session_imports(sandbox: Sandbox) -> None:
-    code = 'import fs, { readFileSync as read } from "fs"; import * as path from "path";\nimport "os"\nconst m = await import("url"); [typeof fs, typeof read, typeof path.join, typeof m.URL, "import(x)"]'
+    code = 'import fs, { readFileSync as read } from "fs"; import * as path from "path";\nimport "os"\n'
+    code += 'const m = await import("url"); [typeof fs, typeof read, typeof path.join, typeof m.URL, "import(x)"]'
     data = execute(sandbox, code, session_id="imports")
     assert data["outputs"][-1]["data"]["application/json"] == [
         "object",
