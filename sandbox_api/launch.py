@@ -135,7 +135,8 @@ def browser(settings: Settings) -> list[str]:
         f"--user-data-dir={profile}", "--password-store=basic", "--no-first-run", "--no-default-browser-check",
         "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking", "--disable-component-update",
         "--disable-sync", "--disable-features=Translate,MediaRouter", "--hide-crash-restore-bubble",
-        "--start-maximized",
+        # Pages that come back from that cache confuse clients of DevTools.
+        "--disable-back-forward-cache", "--start-maximized",
     ]  # fmt: skip
     if not _namespaces_work():
         # Containers without user namespaces: there the container is the wall around the browser.

@@ -23,12 +23,12 @@ class Version:
     """The browser's websocket; its last part changes with every start of the browser."""
 
 
-def _get(url: str) -> Any:
+def _get(url: str) -> bytes:
     # No proxy of the environment may stand between us and our own browser.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(url, timeout=PROBE_S) as answer:
-        content = answer.read(LARGEST)
-        return json.loads(content) if "json" in answer.headers.get("content-type", "") else content
+        content: bytes = answer.read(LARGEST)
+        return content
 
 
 async def version(cdp_url: str) -> Version:
@@ -38,7 +38,7 @@ async def version(cdp_url: str) -> Version:
         OSError: nothing answers.
         ValueError: something answers that is no browser.
     """
-    found = await asyncio.to_thread(_get, f"{cdp_url.rstrip('/')}/json/version")
+    found = json.loads(await asyncio.to_thread(_get, f"{cdp_url.rstrip('/')}/json/version"))
     if not isinstance(found, dict) or "webSocketDebuggerUrl" not in found:
         raise ValueError("the answer is not that of a browser")
     return Version(
@@ -70,7 +70,7 @@ async def release(cdp_url: str, *, force: bool) -> list[str]:
         What was done, in words for the caller.
     """
     base = cdp_url.rstrip("/")
-    targets = await asyncio.to_thread(_get, f"{base}/json/list")
+    targets = json.loads(await asyncio.to_thread(_get, f"{base}/json/list"))
     pages = [target for target in targets if target.get("type") == "page" and target.get("webSocketDebuggerUrl")]
     notes = await asyncio.gather(*(_release(base, page, force) for page in pages[:64]))
     return [note for note in notes if note]

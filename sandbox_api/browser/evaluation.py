@@ -56,7 +56,10 @@ async def _value(acting: Acting, answer: dict[str, Any], most: int) -> Any:
     if result["type"] == "symbol":
         raise SandboxError("browser_failed", "evaluate: the value is a symbol; it cannot be returned")
     if "objectId" not in result:
-        return result.get("unserializableValue", result.get("value"))
+        value = result.get("unserializableValue", result.get("value"))
+        if isinstance(value, str) and len(value) > most:
+            raise _too_large(most)
+        return value
     try:
         answer = await acting.tab.send(
             "Runtime.callFunctionOn",
@@ -72,12 +75,16 @@ async def _value(acting: Acting, answer: dict[str, Any], most: int) -> Any:
         raise _failure(words)
     text = answer["result"].get("value")
     if text is None or len(text) > most:
-        raise SandboxError(
-            "too_large",
-            f"evaluate: the value has more than {most} characters; SANDBOX_READ_BYTES is the limit",
-            hint="Return a part of it.",
-        )
+        raise _too_large(most)
     return json.loads(text)
+
+
+def _too_large(most: int) -> SandboxError:
+    return SandboxError(
+        "too_large",
+        f"evaluate: the value has more than {most} characters; SANDBOX_READ_BYTES is the limit",
+        hint="Return a part of it.",
+    )
 
 
 def _thrown(answer: dict[str, Any]) -> str:

@@ -22,6 +22,8 @@ def cookie(given: dict[str, Any], url: str) -> dict[str, Any]:
     if not isinstance(given.get("name"), str) or not isinstance(given.get("value"), str):
         raise SandboxError("invalid_request", "a cookie needs a name and a value, both text")
     taken = {name: value for name, value in given.items() if name in FIELDS and value is not None}
+    if any(not isinstance(taken.get(name, ""), str) for name in ("url", "domain", "path")):
+        raise SandboxError("invalid_request", f"url, domain and path of the cookie {taken['name']!r} are text")
     if "sameSite" in taken:
         site = str(taken["sameSite"]).capitalize()
         taken["sameSite"] = {"No_restriction": "None", "Unspecified": "Lax"}.get(site, site)

@@ -35,7 +35,7 @@ PAGES = {
     "/popup": """<title>Opener</title><button id="open" onclick="window.open('/two')">Open</button>
       <a id="blank" href="/two" target="_blank">blank</a>
       <button id="covered">Covered</button>
-      <div style="position:fixed;inset:100px 0 0 0;background:#eee" id="cover"></div>
+      <div style="position:fixed;inset:100px 0 0 0;z-index:2;background:#eee" id="cover"></div>
       <button id="under" style="position:absolute;top:200px">Under</button>""",
     "/console": """<title>Console</title><script>console.log('first', 1); console.warn('second');
       setTimeout(() => { throw new Error('thrown') }, 0);</script>""",
