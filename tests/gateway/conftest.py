@@ -10,6 +10,7 @@ import pytest
 from tests.gateway.installation import OpenWebUI
 from tests.gateway.stack import Gateway, running_gateway
 from tests.gateway.upstream import Upstream
+from tests.support.sandbox import running
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +30,10 @@ def ready(gateway: Gateway) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
-    """Real Open WebUI behind its gateway, with a model server that is none."""
+    """Real Open WebUI behind its gateway, with the real sandbox and a model server that is none."""
     with (
         running_gateway(tmp_path_factory.mktemp("chat")) as gateway,
+        running(tmp_path_factory.mktemp("sandbox"), port=str(gateway.port("sandbox"))),
         Upstream(gateway.port("api_upstream")) as vllm,
         OpenWebUI(gateway, vllm) as open_webui,
     ):

@@ -38,6 +38,8 @@ class Upstream:
     pause: float = 0.1
     """Seconds between two pieces of a streamed answer."""
     seen: list[Seen] = field(default_factory=list)
+    command: str | None = None
+    """Have this run by the tool `run_command`, when it is offered, and answer with what came of it."""
 
     def __enter__(self) -> Self:
         upstream: Upstream = self
@@ -111,10 +113,22 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "text/event-stream")
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
-        for word in ANSWER.split(" "):
-            self._event({"delta": {"content": word if word == "Hello" else f" {word}"}, "finish_reason": None})
-            time.sleep(self.owner.pause)
-        self._event({"delta": {}, "finish_reason": "stop"})
+        reason = "stop"
+        chat = self.owner.chats()[-1]
+        last = chat["messages"][-1]
+        offered = [tool["function"]["name"] for tool in chat.get("tools", [])]
+        if self.owner.command and last["role"] == "user" and "run_command" in offered:
+            function = {"name": "run_command", "arguments": json.dumps({"command": self.owner.command})}
+            call = {"index": 0, "id": "call-1", "type": "function", "function": function}
+            self._event({"delta": {"role": "assistant", "tool_calls": [call]}, "finish_reason": None})
+            reason = "tool_calls"
+        elif last["role"] == "tool":
+            self._event({"delta": {"content": f"It said: {last['content']}"}, "finish_reason": None})
+        else:
+            for word in ANSWER.split(" "):
+                self._event({"delta": {"content": word if word == "Hello" else f" {word}"}, "finish_reason": None})
+                time.sleep(self.owner.pause)
+        self._event({"delta": {}, "finish_reason": reason})
         self._chunk(b"data: [DONE]\n\n")
         self._chunk(b"")
 
