@@ -50,7 +50,7 @@ class Services:
         return {name: value for name, value in vars(self).items() if isinstance(value, Service)}
 
 
-def _services(connection: HTTPConnection) -> Services:
+async def _services(connection: HTTPConnection) -> Services:  # async: FastAPI gives other dependencies to a thread
     services: Services = connection.app.state.services
     return services
 
