@@ -28,7 +28,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
 
 @pytest.fixture
 def folder(sandbox: Sandbox, request: pytest.FixtureRequest) -> Path:
-    path = sandbox.workspace / request.node.name[:60]
+    path: Path = sandbox.workspace / request.node.name[:60]
     path.mkdir()
     return path
 
@@ -355,11 +355,11 @@ def test_limits_of_watchers(small: Sandbox) -> None:
 
 def test_peer_client_watches(sandbox: Sandbox, folder: Path) -> None:
     client = Peer(base_url=sandbox.url).file
-    watcher = client.watch_create(path=str(folder), debounce=50)["data"]["watcher_id"]  # type: ignore[index]
+    watcher = client.watch_create(path=str(folder), debounce=50)["data"]["watcher_id"]
     (folder / "a").write_text("x")
     polled = client.watch_poll(watcher, timeout=5)
-    assert polled["data"]["events"][0]["type"] == "create"  # type: ignore[index]
-    assert client.watch_events(watcher)["data"]["events"], "it cannot read an endless stream"  # type: ignore[index]
-    assert client.watch_list()["data"]["watchers"]  # type: ignore[index]
-    assert client.watch_wait(path=str(folder / "b"), timeout=1)["data"]["timed_out"]  # type: ignore[index]
-    assert client.watch_stop(watcher)["data"]["stopped"]  # type: ignore[index]
+    assert polled["data"]["events"][0]["type"] == "create"
+    assert client.watch_events(watcher)["data"]["events"], "it cannot read an endless stream"
+    assert client.watch_list()["data"]["watchers"]
+    assert client.watch_wait(path=str(folder / "b"), timeout=1)["data"]["timed_out"]
+    assert client.watch_stop(watcher)["data"]["stopped"]
