@@ -21,8 +21,8 @@ LARGEST_WEBSOCKET_MESSAGE = 256 * 2**20
 """Bytes; a full-page screenshot over DevTools is tens of megabytes."""
 
 # Bytes of a body that may wait for the application. uvicorn's own 64 KiB has it stop and go on a thousand times in an
-# upload of 64 MiB, which takes a third longer.
-httptools_impl.HIGH_WATER_LIMIT = 2**20
+# upload of 64 MiB, which slows it measurably.
+httptools_impl.HIGH_WATER_LIMIT = 2**20  # type: ignore[attr-defined]
 
 PATIENCE_S = 3
 """For requests that are being answered when the server is told to stop; open streams are then cut."""
