@@ -123,7 +123,10 @@ class Guard:
             await self.access.authenticate(connection, name, ticket)
         base = public_base(connection, self.settings)
         prefix = urlsplit(base).path
-        response = _send_on(connection, prefix + quote(path) + (f"?{urlencode(query)}" if query else ""))
+        # Relative, so that it holds behind any prefix.
+        response = _send_on(
+            connection, "./" + quote(path.rsplit("/", 1)[1]) + (f"?{urlencode(query)}" if query else "")
+        )
         if grant is None:
             return response
         for part in prefixes:

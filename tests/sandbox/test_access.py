@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, urljoin, urlsplit
 
 import agent_sandbox
 import httpx
@@ -320,7 +320,7 @@ def test_a_page_exchanges_its_ticket_for_a_cookie(guarded: Sandbox) -> None:
     with httpx.Client(base_url=guarded.url) as browser:
         opened = browser.get("/vnc/index.html", params={"a": "1 2", "ticket": ticket(guarded), "b": ""})
         assert opened.status_code == 303
-        place = urlsplit(opened.headers["location"])
+        place = urlsplit(urljoin(str(opened.url), opened.headers["location"]))
         assert place.path == "/vnc/index.html"
         assert parse_qs(place.query, keep_blank_values=True) == {"a": ["1 2"], "b": [""]}
         assert opened.headers["cache-control"] == "no-store"
@@ -405,7 +405,7 @@ def test_behind_https_and_a_prefix(guarded: Sandbox) -> None:
     assert made["url"] == f"https://box.test/sandbox/vnc/?ticket={made['ticket']}"
     opened = guarded.client.get("/vnc/", params={"ticket": made["ticket"]}, headers=headers)
     guarded.client.cookies.clear()
-    assert opened.headers["location"] == "/sandbox/vnc/"
+    assert urljoin("/sandbox/vnc/", opened.headers["location"]) == "/sandbox/vnc/"
     cookies = opened.headers.get_list("set-cookie")
     assert all("Secure" in cookie and cookie.startswith("sandbox-443=") for cookie in cookies)
     assert any("Path=/sandbox/vnc;" in cookie for cookie in cookies)

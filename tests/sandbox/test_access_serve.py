@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from websockets.sync.client import connect
 
 from aisandbox.manifest import REPOSITORY
 from tests.support.sandbox import free_port, running
@@ -101,19 +104,27 @@ def test_keys_without_the_switch_are_warned_of(tmp_path: Path) -> None:
         assert "SANDBOX_AUTH is off" in sandbox.log.read_text()
 
 
-def test_it_stops_soon_although_requests_are_open(tmp_path: Path) -> None:
-    with running(tmp_path) as sandbox:
-        # Half a request, and a connection without one.
-        half = socket.create_connection(("127.0.0.1", sandbox.port))
-        half.sendall(b"POST /tickets HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        idle = socket.create_connection(("127.0.0.1", sandbox.port))
-        time.sleep(0.2)
+def test_it_stops_soon_with_all_that_it_started(tmp_path: Path) -> None:
+    """Although half a request, a silent connection, a terminal, a stream of events and commands are open."""
+    with running(tmp_path) as sandbox, ExitStack() as stack:
+        for sent in (b"", b"POST /tickets HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", sandbox.port)))
+            connection.sendall(sent)
+        stack.enter_context(connect(f"ws://127.0.0.1:{sandbox.port}/v1/shell/ws"))
+        watcher = sandbox.client.post("/v1/file/watch", json={"path": str(sandbox.workspace)}).json()["data"]
+        events = sandbox.client.stream("GET", f"/v1/file/watch/{watcher['watcher_id']}/events")
+        assert stack.enter_context(events).status_code == 200
+        waiting = {"command": "trap '' TERM; sleep 1000 & sleep 1000", "async_mode": True}
+        assert sandbox.client.post("/v1/bash/exec", json=waiting).status_code == 200
+        time.sleep(0.5)
+        started = psutil.Process(sandbox.process.pid).children(recursive=True)
+        assert any("sleep" in process.name() for process in started)
         begin = time.monotonic()
         sandbox.process.send_signal(signal.SIGTERM)
-        sandbox.process.wait(10)
-        assert time.monotonic() - begin < 5
-        half.close()
-        idle.close()
+        sandbox.process.wait(20)
+        assert time.monotonic() - begin < 8
+        _, alive = psutil.wait_procs(started, timeout=3)
+        assert not alive
         assert "Traceback" not in sandbox.log.read_text()
 
 
