@@ -65,8 +65,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(SandboxError, _on_sandbox_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
-    packages = (system, shell, file, code, browser, desktop, mcp, skills, util, chat, access, pages, entry)
-    # `entry` comes last: it holds the routes that forward whatever lies under a prefix.
+    packages = (shell, system, file, code, browser, desktop, mcp, skills, util, chat, access, pages, entry)
+    # `shell` comes first: its routes are called the most, and are looked for in this order. `entry` comes last: it
+    # holds the routes that forward whatever lies under a prefix.
     for package in packages:
         app.include_router(package.router)
     app.add_middleware(BodyLimit, most=settings.body_bytes)

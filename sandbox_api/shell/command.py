@@ -33,7 +33,7 @@ class Command:
         program: Path,
         arguments: Sequence[str],
         directory: Path,
-        variables: Mapping[str, str],
+        variables: Mapping[bytes, bytes],
         *,
         interactive: bool,
         hard_timeout: float,

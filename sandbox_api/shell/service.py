@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import secrets
 import shlex
@@ -32,6 +33,11 @@ KEPT_BYTES = 256 * 2**20
 SWEEP_S = 15.0
 
 
+def _encode(variables: Mapping[str, str]) -> dict[bytes, bytes]:
+    """As the system takes them: once for all commands that have the same."""
+    return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
+
+
 def _version_text(shell: Path) -> str:
     run = subprocess.run(
         [shell, "--version"], capture_output=True, timeout=5, check=False, stdin=subprocess.DEVNULL, text=True
@@ -49,6 +55,7 @@ class ShellService:
         self._bash = self._shell is not None and "bash" in self._shell.name
         self._folder = settings.cache / "shell"
         self._environment: dict[str, str] = {}
+        self._encoded: dict[bytes, bytes] = {}
         self.sessions: dict[str, Session] = {}
         self._running = 0
         self._finished: dict[str, Command] = {}
@@ -65,6 +72,7 @@ class ShellService:
         # Ours; the shell finds out its own.
         for name in ("PWD", "OLDPWD", "SHLVL", "_"):
             self._environment.pop(name, None)
+        self._encoded = _encode(self._environment)
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
@@ -295,15 +303,23 @@ class ShellService:
         keep_links: bool,
     ) -> Command:
         assert self._shell is not None
-        name = secrets.token_hex(8)
-        overflow, before, after = (self._folder / f"{name}.{kind}" for kind in ("command", "before", "after"))
         carried = session.state
         keeps = carried.variables is not None or state.may_change(text)
-        variables = {**carried.environment(self._environment), **given}
-        if keep_links or place == carried.directory:
-            variables["PWD"] = str(place)  # else the shell finds out where the links lead
-        argument = state.plain(text, overflow)
+        links = keep_links or (keeps and place == carried.directory)
+        if given or links or carried.variables is not None:
+            variables = _encode({**carried.environment(self._environment), **given})
+            if links:
+                variables[b"PWD"] = os.fsencode(place)  # else the shell finds out where the links lead
+        else:
+            variables = self._encoded
+        files = (
+            [self._folder / f"{secrets.token_hex(8)}.{kind}" for kind in ("command", "before", "after")]
+            if keeps or len(text) > state.LONGEST_ARGUMENT // 4
+            else []
+        )
+        argument = state.plain(text, files[0]) if files else text
         if keeps:
+            _, before, after = files
             script = carried.script(given)
             if script is not None:
                 before.write_text(script, errors="surrogateescape", newline="")
@@ -313,11 +329,10 @@ class ShellService:
 
         def ended(command: Command) -> None:
             if keeps and session.latest is command:
-                with contextlib.suppress(OSError), after.open("rb") as dump:
+                with contextlib.suppress(OSError), files[2].open("rb") as dump:
                     carried.follow(dump.read(state.LARGEST_STATE + 1), given.keys())
-            if keeps or argument != text:
-                for file in (before, after, overflow):
-                    file.unlink(missing_ok=True)
+            for file in files:
+                file.unlink(missing_ok=True)
             self._ended(command)
 
         command = Command(
