@@ -16,8 +16,7 @@ from sandbox_api.log import logger
 if TYPE_CHECKING:
     from playwright.async_api import Browser, BrowserContext, CDPSession, Page, Playwright
 
-FIRST_TRY_S = 5.0
-SECOND_TRY_S = 15.0
+ATTACH_S = 5.0
 REGISTER_S = 5.0
 
 
@@ -42,19 +41,23 @@ class Connection:
             SandboxError: `browser_unavailable`.
         """
         try:
-            notes = await devtools.release(cdp_url, force=False)
+            await devtools.version(cdp_url)
         except (OSError, ValueError) as error:
             raise SandboxError("browser_unavailable", f"the browser does not answer at {cdp_url}: {error}") from error
         from playwright.async_api import Error, async_playwright
 
         driver = await async_playwright().start()
         try:
-            try:
-                browser = await _attach(driver, cdp_url, FIRST_TRY_S)
-            except Error as error:
-                logger.warning("browser-blocked", reason=clean(error))
-                notes += await devtools.release(cdp_url, force=True)
-                browser = await _attach(driver, cdp_url, SECOND_TRY_S)
+            notes: list[str] = []
+            for remedy in (False, True, None):
+                try:
+                    browser = await _attach(driver, cdp_url)
+                    break
+                except Error as error:
+                    if remedy is None:
+                        raise
+                    logger.warning("browser-blocked", reason=clean(error))
+                    notes = await devtools.release(cdp_url, close=remedy) or notes
             connection = cls(driver, browser, notes)
             await connection._begin()
         except BaseException as error:
@@ -182,6 +185,6 @@ class Connection:
         return max(zip(tabs, sights, strict=True), key=rank)[0]
 
 
-async def _attach(driver: Playwright, cdp_url: str, patience_s: float) -> Browser:
+async def _attach(driver: Playwright, cdp_url: str) -> Browser:
     # Without the defaults: focus, downloads and media stay as the person at the desktop has them.
-    return await driver.chromium.connect_over_cdp(cdp_url, timeout=patience_s * 1000, no_defaults=True, is_local=True)
+    return await driver.chromium.connect_over_cdp(cdp_url, timeout=ATTACH_S * 1000, no_defaults=True, is_local=True)

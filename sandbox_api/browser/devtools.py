@@ -12,6 +12,7 @@ from typing import Any
 PROBE_S = 2.0
 PAGE_S = 1.0
 LARGEST = 2**22
+MOST_PAGES = 64
 
 
 @dataclass(frozen=True)
@@ -23,10 +24,11 @@ class Version:
     """The browser's websocket; its last part changes with every start of the browser."""
 
 
-def _get(url: str) -> bytes:
+def _get(url: str, method: str = "GET") -> bytes:
     # No proxy of the environment may stand between us and our own browser.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(url, timeout=PROBE_S) as answer:
+    request = urllib.request.Request(url, method=method)  # noqa: S310 - the address of our own settings
+    with opener.open(request, timeout=PROBE_S) as answer:
         content: bytes = answer.read(LARGEST)
         return content
 
@@ -60,11 +62,14 @@ async def close_browser(socket: str) -> None:
                 await client.recv()
 
 
-async def release(cdp_url: str, *, force: bool) -> list[str]:
-    """Free pages that answer nothing; attaching to one of them would wait for ever.
+async def release(cdp_url: str, *, close: bool) -> list[str]:
+    """Free pages that answer nothing: attaching to one of them would wait for ever.
+
+    A dialog or a script without end holds them, and neither can be ended from outside; loading the page again ends
+    both.
 
     Args:
-        force: also end scripts that run without end, and close the tab when that does not help.
+        close: close such a tab instead; needed when its page blocks itself at once.
 
     Returns:
         What was done, in words for the caller.
@@ -72,39 +77,30 @@ async def release(cdp_url: str, *, force: bool) -> list[str]:
     base = cdp_url.rstrip("/")
     targets = json.loads(await asyncio.to_thread(_get, f"{base}/json/list"))
     pages = [target for target in targets if target.get("type") == "page" and target.get("webSocketDebuggerUrl")]
-    notes = await asyncio.gather(*(_release(base, page, force) for page in pages[:64]))
+    if close and len(pages) == 1:
+        # Without a tab the browser would end.
+        await asyncio.to_thread(_get, f"{base}/json/new?about:blank", "PUT")
+    notes = await asyncio.gather(*(_release(base, page, close) for page in pages[:MOST_PAGES]))
     return [note for note in notes if note]
 
 
-async def _release(base: str, target: dict[str, Any], force: bool) -> str | None:
+async def _release(base: str, target: dict[str, Any], close: bool) -> str | None:
     from websockets.asyncio.client import connect
     from websockets.exceptions import WebSocketException
 
-    url = str(target.get("url", ""))[:200]
-    try:
+    url = str(target.get("url", ""))
+    what = f"a dialog or a script without end blocked {url[:200] or 'a tab'}"
+    with contextlib.suppress(OSError, WebSocketException):  # the tab is gone
         async with connect(
             target["webSocketDebuggerUrl"], proxy=None, open_timeout=PROBE_S, compression=None, max_size=LARGEST
         ) as client:
-            probe = {"method": "Runtime.evaluate", "params": {"expression": "1"}}
-            if await _answered(client, 1, probe):
+            if await _answered(client, 1, {"method": "Runtime.evaluate", "params": {"expression": "1"}}):
                 return None
-            await client.send(json.dumps({"id": 2, "method": "Page.enable"}))
-            dismissed = await _answered(
-                client, 3, {"method": "Page.handleJavaScriptDialog", "params": {"accept": False}}
-            )
-            if dismissed and await _answered(client, 4, probe):
-                return f"a dialog was open on {url}; it was dismissed"
-            if not force:
-                return None
-            await _answered(client, 5, {"method": "Runtime.terminateExecution"})
-            if await _answered(client, 6, probe):
-                return f"a script on {url} ran without end; it was ended"
-    except (OSError, WebSocketException):
-        pass  # the tab is gone, or cannot be reached: closing it is what remains
-    if force:
-        with contextlib.suppress(OSError):
-            await asyncio.to_thread(_get, f"{base}/json/close/{target['id']}")
-            return f"the tab {url} answered nothing; it was closed"
+            if not close:
+                await _answered(client, 2, {"method": "Page.navigate", "params": {"url": url}})
+                return f"{what}; the page was loaded again"
+        await asyncio.to_thread(_get, f"{base}/json/close/{target['id']}")
+        return f"{what}; the tab was closed"
     return None
 
 

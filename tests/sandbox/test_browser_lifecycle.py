@@ -153,7 +153,7 @@ def test_a_dialog_that_was_open_before(life: Lifecycle) -> None:
     time.sleep(0.7)
     told = life.evaluate("2")
     assert told["data"] == 2
-    assert "it was dismissed" in told["hint"]
+    assert "a dialog or a script without end blocked" in told["hint"]
     life.call("DELETE", f"tabs/{opened}")
 
 
