@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ import pytest
 from agent_sandbox.core.api_error import ApiError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from playwright.sync_api import expect
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -412,20 +414,23 @@ def test_behind_https_and_a_prefix(guarded: Sandbox) -> None:
 
 
 def test_a_link_from_another_site_opens_the_page(guarded: Sandbox) -> None:
-    """In Chromium: Strict cookies, a click on another site, the page, and its websocket's cookie."""
+    """In Chromium: a click on another site, the terminal's page by cookie, its files and its websocket."""
     with chromium.running() as browser, chromium.new_page(browser) as page:
-        address = f"http://localhost:{guarded.port}/vnc/?ticket={ticket(guarded)}"
+        address = f"http://localhost:{guarded.port}/terminal?ticket={ticket(guarded)}"
         page.route("http://other.test/", lambda route: route.fulfill(
             body=f'<a href="{address}">open</a>', content_type="text/html"
         ))  # fmt: skip
+        refused: list[str] = []
+        page.on("response", lambda answer: refused.append(answer.url) if answer.status in (401, 403) else None)
         page.goto("http://other.test/")
-        statuses: dict[str, int] = {}
-        page.on("response", lambda response: statuses.update({urlsplit(response.url).path: response.status}))
         page.get_by_text("open").click()
-        page.wait_for_url(f"http://localhost:{guarded.port}/vnc/")
-        page.wait_for_load_state()
-        assert statuses["/vnc/"] != 401
-        assert page.evaluate("fetch('/vnc/x').then(answer => answer.status)") != 401
+        expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[$#]"))
+        page.locator(".xterm").click()
+        page.keyboard.type("echo $((40 + 2)) by cookie")
+        page.keyboard.press("Enter")
+        expect(page.locator(".xterm-rows")).to_contain_text("42 by cookie")
+        assert "ticket" not in page.url
+        assert not refused
         assert page.evaluate("fetch('/auth').then(answer => answer.status)") == 401
         assert page.evaluate("document.cookie") == ""
 

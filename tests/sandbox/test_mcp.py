@@ -173,7 +173,8 @@ def test_malformed_messages(sandbox: Sandbox) -> None:
 
     headers = {"Content-Type": "application/json"}
     assert code(sandbox.client.post("/mcp", content="{", headers=headers)) == -32700
-    for message in ([], {}, {"jsonrpc": "1.0"}, {"jsonrpc": "2.0", "id": 1}, "x", 5):
+    malformed: list[Any] = [[], {}, {"jsonrpc": "1.0"}, {"jsonrpc": "2.0", "id": 1}, "x", 5]
+    for message in malformed:
         assert code(call(sandbox, message)) < 0
     assert code(call(sandbox, {"jsonrpc": "2.0", "id": 1, "method": "no/such"})) == -32601
     assert code(call(sandbox, {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": 5}})) < 0
