@@ -38,6 +38,14 @@ def _encode(variables: Mapping[str, str]) -> dict[bytes, bytes]:
     return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
 
 
+def _possible(variables: Mapping[str, str]) -> bool:
+    try:
+        _encode(variables)
+    except UnicodeEncodeError:
+        return False
+    return all(name and "=" not in name and "\0" not in name + value for name, value in variables.items())
+
+
 def _version_text(shell: Path) -> str:
     run = subprocess.run(
         [shell, "--version"], capture_output=True, timeout=5, check=False, stdin=subprocess.DEVNULL, text=True
@@ -247,9 +255,7 @@ class ShellService:
         """
         if self._shell is None:
             raise SandboxError("shell_unavailable", "this host has no shell")
-        if "\0" in text or any(
-            not name or "=" in name or "\0" in name + value for name, value in (variables or {}).items()
-        ):
+        if "\0" in text or not _possible(variables or {}):
             raise SandboxError("invalid_request", "the command or a variable has a NUL character or an impossible name")
         if self._running >= self.settings.max_commands:
             raise SandboxError("limit_reached", f"{self._running} commands run (SANDBOX_MAX_COMMANDS)")

@@ -446,6 +446,8 @@ def test_commands_that_misbehave_harm_no_other(sandbox: Sandbox) -> None:
 def test_refusals(sandbox: Sandbox) -> None:
     refused(sandbox, "/v1/bash/exec", 422, "invalid_request", command="a\0b")
     refused(sandbox, "/v1/bash/exec", 422, "invalid_request", command="true", env={"A=B": "1"})
+    lone = sandbox.client.post("/v1/bash/exec", content=r'{"command": "true", "env": {"A": "\ud800"}}')
+    assert lone.status_code == 422
     refused(sandbox, "/v1/bash/exec", 422, "invalid_request")
     refused(sandbox, "/v1/bash/exec", 422, "invalid_request", command="true", session_id="../x")
     refused(sandbox, "/v1/shell/view", 404, "session_not_found", id="nobody")
