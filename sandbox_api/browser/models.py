@@ -210,6 +210,16 @@ class Screenshot(BaseModel):
     base64: str | None = Field(None, description="The picture, when no path was given.")
 
 
+class RecordRequest(BaseModel):
+    action: Literal["once", "start", "pause", "resume", "stop", "status"] = Field(
+        "once", description="once: `duration` seconds."
+    )
+    save_path: PathText | None = Field(None, description="Absolute, .mp4 or .mkv.")
+    duration: float = Field(10, gt=0, le=600)
+    fps: int = Field(15, ge=1, le=30)
+    quality: int = Field(80, ge=0, le=100)
+
+
 class PageState(BaseModel):
     tab: str = Field(description="Id of the tab.")
     url: str

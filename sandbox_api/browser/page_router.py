@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Response
 
 from sandbox_api.browser import models
 from sandbox_api.browser.models import Outcome, PageState, T
+from sandbox_api.desktop import models as display
+from sandbox_api.desktop.models import RecordResult
 from sandbox_api.envelope import Envelope, ok
+from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
 
 TabQuery = Annotated[
     str | None, Query(max_length=64, description="Index or id of the tab; without it, the one in front.")
 ]
+MOST_RECORDED_S = 600
 router = APIRouter(prefix="/v1/browser/page", tags=["browser page"])
 
 
@@ -154,6 +159,26 @@ async def screenshot(
     kind: Literal["png", "jpeg"] = "png" if format == "png" else "jpeg"
     taken = await services.browser.screenshot_bytes(kind, full_page, quality, selector, tab=tab)
     return Response(taken.data, media_type=f"image/{kind}")
+
+
+@router.post("/record")
+async def record(request: models.RecordRequest, services: Injected) -> Envelope[RecordResult]:
+    """Film the desktop, with the page as people see it."""
+    recording, action = services.desktop.recording, request.action
+    if action in ("pause", "resume"):
+        raise SandboxError("not_implemented", "a recording cannot be paused", hint="Stop it, and start another one.")
+    if action in ("once", "start"):
+        most = MOST_RECORDED_S if action == "start" else request.duration + 5
+        # H.264 counts the other way: 51 is worst.
+        crf = round((100 - request.quality) * 0.51)
+        wanted = display.RecordRequest(
+            action="start", save_path=request.save_path, fps=request.fps, crf=crf, max_duration=most
+        )
+        started = await recording.start(wanted, *await services.desktop.size())
+        if action == "start":
+            return ok(started)
+        await asyncio.sleep(request.duration)
+    return ok(recording.status() if action == "status" else await recording.stop())
 
 
 @router.get("/html")

@@ -552,6 +552,15 @@ def test_what_is_not_offered_says_so(browser: Browser) -> None:
     assert browser.fails("restart", url_blocklist=["*"])["code"] == "not_implemented"
 
 
+def test_record(browser: Browser, peer: agent_sandbox.Sandbox) -> None:
+    browser.open("/")
+    path = browser.sandbox.workspace / "videos" / "page.mp4"
+    assert peer.browser_page.record(action="once", duration=1, fps=5, save_path=str(path)).success
+    assert path.stat().st_size > 1000
+    assert browser.fails("page/record", action="pause")["code"] == "not_implemented"
+    assert browser.post("page/record", action="status")["data"]["status"] in ("idle", "stopped")
+
+
 def test_without_a_browser(sandbox: Sandbox) -> None:
     for path in ("info", "tabs", "page/text", "cookies", "downloads"):
         answer = sandbox.client.get(f"/v1/browser/{path}")
