@@ -121,6 +121,8 @@ def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
     values |= settings
     variables = {key: value for key, value in os.environ.items() if not key.startswith("SANDBOX_")}
     variables |= {f"SANDBOX_{name.upper()}": value for name, value in values.items()}
+    # The shells of tests read nobody's start-up files.
+    variables["HOME"] = str(root)
     log = root / "server.log"
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
