@@ -46,8 +46,8 @@ class RequiredTarget(Target):
 
 
 class PointTarget(Target):
-    x: float | None = Field(None, description="Instead of an element: place in the page's viewport.")
-    y: float | None = None
+    x: float | None = Field(None, ge=0, le=100_000, description="Instead of an element: place in the viewport.")
+    y: float | None = Field(None, ge=0, le=100_000)
 
     @model_validator(mode="after")
     def _has_place(self) -> PointTarget:

@@ -166,7 +166,10 @@ def test_forms(browser: Browser) -> None:
     browser.post("page/press_key", key="esc")
     assert browser.value("last") == "Escapefalse"
     assert browser.fails("page/press_key", key="Nokey")["status"] == 422
+    browser.post("page/hot_key", keys=["Control", "+"])
+    assert browser.value("last") == "+true"
     assert browser.fails("page/fill", text="x")["code"] == "invalid_request"
+    assert browser.fails("page/click", x=1e300, y=1)["code"] == "invalid_request"
 
 
 def test_scrolling_and_finding(browser: Browser) -> None:
@@ -372,6 +375,8 @@ def test_routes_and_headers(browser: Browser) -> None:
     browser.delete("network/route", {"url_pattern": "**/api"})
     assert browser.fails("network/route", method="DELETE", url_pattern="**/api")["status"] == 404
     assert "server" in browser.value("fetch('/api').then(answer => answer.text())")
+    assert browser.fails("network/route", url_pattern="{", abort=True)["code"] == "invalid_request"
+    assert browser.fails("network/headers", headers={"a b": "1"})["code"] == "invalid_request"
     browser.post("network/headers", headers={"X-Everywhere": "1"})
     browser.post("network/scoped_headers", origin=browser.site.url, headers={"X-Here": "2"})
     browser.open("/two")
