@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 
-from pydantic import ValidationError
-
 from sandbox_api import __version__
-from sandbox_api.settings import Settings
 
 
-def _help() -> str:
-    rows = (
-        f"  {row['name']:34} {row['meaning']} [{row['default']}]".replace(" []", "") for row in Settings.documentation()
-    )
+def _help(documentation: list[dict[str, str]]) -> str:
+    rows = (f"  {row['name']:34} {row['meaning']} [{row['default']}]".replace(" []", "") for row in documentation)
     return "settings, from the environment:\n" + "\n".join(rows)
 
 
 def main() -> int:
+    # Nothing that is made while it starts becomes garbage; looking for some would cost a tenth of the start.
+    gc.disable()
+    from pydantic import ValidationError
+
+    from sandbox_api.settings import Settings
+
     parser = argparse.ArgumentParser(
-        "sandbox-api", description=__doc__, epilog=_help(), formatter_class=argparse.RawDescriptionHelpFormatter
+        "sandbox-api",
+        description=__doc__,
+        epilog=_help(Settings.documentation()),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=__version__)
     parser.add_argument("--host", help="address to listen on, in place of SANDBOX_HOST")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import errno
+import gc
 import socket
 import sys
 
@@ -64,6 +65,8 @@ def serve(settings: Settings) -> int:
         application = create_app(settings)
     except ConfigurationError as error:
         return _fail(str(error), 2)
+    gc.freeze()
+    gc.enable()
     if settings.auth:
         _hide_secrets()
     try:
