@@ -185,15 +185,9 @@ async def connect(websocket: WebSocket, terminal_id: str, services: Injected) ->
     except (TimeoutError, KeyError, WebSocketDisconnect):
         return
     attachment, history = terminal.attach()
-    sender = asyncio.create_task(_send(websocket, terminal, attachment, history))
-    receiver = asyncio.create_task(_receive(websocket, terminal))
     try:
-        await asyncio.wait([sender, receiver], return_when=asyncio.FIRST_COMPLETED)
+        await terminal.serve(attachment, _send(websocket, terminal, attachment, history), _receive(websocket, terminal))
     finally:
-        terminal.detach(attachment)
-        for task in (sender, receiver):
-            task.cancel()
-        await asyncio.gather(sender, receiver, return_exceptions=True)
         # The panel never comes back to a terminal that it has left.
         services.shell.terminals.close(terminal_id)
 

@@ -11,8 +11,9 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
+from typing import Any
 
 from sandbox_api.errors import SandboxError
 from sandbox_api.settings import Settings
@@ -171,6 +172,19 @@ class Terminal:
         if self.size - attachment.position <= AHEAD // 2:
             self._resume()
         return data
+
+    async def serve(
+        self, attachment: Attachment, sending: Coroutine[Any, Any, None], receiving: Coroutine[Any, Any, None]
+    ) -> None:
+        """Carry a connection both ways until either way ends; then its reader is gone."""
+        tasks = [asyncio.create_task(sending), asyncio.create_task(receiving)]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.detach(attachment)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def write(self, data: bytes) -> None:
         """Type this. Waits while the terminal takes no more."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import codecs
 import json
 import time
@@ -83,15 +82,9 @@ async def connect(websocket: WebSocket, services: Injected) -> None:
         await websocket.close(REFUSED, error.code)
         return
     attachment, history = terminal.attach()
-    sender = asyncio.create_task(_send(websocket, terminal, attachment, history, resumed))
-    receiver = asyncio.create_task(_receive(websocket, terminal))
-    try:
-        await asyncio.wait([sender, receiver], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        terminal.detach(attachment)
-        for task in (sender, receiver):
-            task.cancel()
-        await asyncio.gather(sender, receiver, return_exceptions=True)
+    await terminal.serve(
+        attachment, _send(websocket, terminal, attachment, history, resumed), _receive(websocket, terminal)
+    )
 
 
 async def _send(
