@@ -1,0 +1,79 @@
+"""The sandbox of a booted machine: through the tunnel that a person would open, and from the chat page."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+
+import httpx
+import pytest
+from playwright.sync_api import Page, expect
+
+from aisandbox.build.machine import Machine
+from aisandbox.guide.corpus import Entry
+from tests.support import chromium, scenario
+from tests.support.machines import MANIFEST, url
+from tests.support.sandbox import free_port
+
+
+@pytest.fixture(scope="module")
+def tunnel(machine: Machine) -> Iterator[str]:
+    """Address of the sandbox at this end of `ssh -L`."""
+    port = free_port()
+    *options, host = machine.ssh_command()
+    forward = f"127.0.0.1:{port}:localhost:{MANIFEST.ports['sandbox'].port}"
+    process = subprocess.Popen([*options, "-N", "-o", "ExitOnForwardFailure=yes", "-L", forward, host])
+    try:
+        address = f"http://localhost:{port}"
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                httpx.get(f"{address}/health").raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert time.monotonic() < deadline and process.poll() is None
+                time.sleep(0.2)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def test_it_cannot_be_reached_from_outside(machine: Machine) -> None:
+    with pytest.raises(httpx.TransportError):
+        httpx.get(url(machine, "sandbox", "/health"), timeout=3)
+
+
+@pytest.mark.timeout(900)
+def test_the_success_criteria(tunnel: str) -> None:
+    with httpx.Client(base_url=tunnel, timeout=60) as client:
+        scenario.run(client, workspace="/workspace", root=str(MANIFEST.paths.data / "sandbox"))
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[Page]:
+    with chromium.running() as browser, chromium.new_page(browser) as page:
+        yield page
+
+
+def test_the_guide_runs_a_command_from_the_chat(page: Page, machine: Machine, corpus: dict[str, Entry]) -> None:
+    """With nothing to configure: the model calls the tool, the sandbox runs the command, the page shows both."""
+    entry = corpus["system-name"]
+    assert entry.tool
+    chromium.open_chat(page, url(machine, "chat", "/"))
+    chromium.send(page, entry.questions[0])
+    expect(page.get_by_text(entry.tool.reply)).to_be_visible()
+    call = page.get_by_text("run_command").first
+    expect(call).to_be_visible()
+    call.click()
+    kernel = machine.run("uname -r").stdout.strip()
+    expect(page.get_by_text(kernel).first).to_be_visible()
+    page.screenshot(path="build/log/chat-runs-a-command.png")
+
+
+def test_the_dashboard_shows_the_desktop(page: Page, tunnel: str) -> None:
+    page.goto(tunnel)
+    screen = page.frame_locator("iframe").first.locator("canvas").first
+    expect(screen).to_be_visible()
+    page.screenshot(path="build/log/dashboard.png")
