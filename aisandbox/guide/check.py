@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import random
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -21,9 +22,10 @@ from aisandbox.guide.corpus import Entry
 
 MARGIN = 0.1
 BATCH_TOKENS = 4096
+TRAINED_SHARE = 0.995
+"""Share of right answers wanted to known questions in the other wordings that were trained on."""
 REST_SHARE = 0.95
-"""Share of right answers wanted of the rest: in words never trained on, late in conversations, and to what it does
-not know."""
+"""Share wanted of the rest: in words never trained on, late in conversations, and to what it does not know."""
 KINDS = ("trained", "held out", "tool calls", "tool replies", "conversations")
 
 
@@ -37,16 +39,25 @@ class Probe:
     conversation: Conversation
 
     @property
-    def exact(self) -> bool:
-        """Whether a wrong answer means a failed training: to a known question in any of its trained wordings."""
-        return self.kind in ("trained", "tool calls", "tool replies") and not self.entry.fallback
+    def demand(self) -> float:
+        """Share of right answers that is wanted among the probes of the same demand; 1 allows no wrong one.
+
+        That is for known questions in their usual wording, the first one.
+        """
+        if self.entry.fallback or self.kind not in ("trained", "tool calls", "tool replies"):
+            return REST_SHARE
+        return 1 if self.question == self.entry.questions[0] else TRAINED_SHARE
+
+
+def tally(checked: Sequence[Probe], failed: Sequence[Probe]) -> dict[float, tuple[int, int]]:
+    """Right and all answers, by what is demanded of them."""
+    asked, missed = (Counter(probe.demand for probe in probes) for probes in (checked, failed))
+    return {demand: (count - missed[demand], count) for demand, count in asked.items()}
 
 
 def good_enough(checked: Sequence[Probe], failed: Sequence[Probe]) -> bool:
-    """Every answer that must be exact is, and nearly all of the rest."""
-    if any(probe.exact for probe in failed):
-        return False
-    return len(failed) <= (1 - REST_SHARE) * sum(not probe.exact for probe in checked)
+    """Every usual question is answered exactly, and nearly every other."""
+    return all(right >= demand * count for demand, (right, count) in tally(checked, failed).items())
 
 
 def probes(entries: Sequence[Entry], seed: int) -> list[Probe]:

@@ -18,7 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - the usual name
 
 from aisandbox.guide.batches import Encoder, Example, batches, predict, shortened
 from aisandbox.guide.cache import write_model
-from aisandbox.guide.check import KINDS, Probe, good_enough, probes, rounded, wrong
+from aisandbox.guide.check import KINDS, REST_SHARE, TRAINED_SHARE, Probe, good_enough, probes, rounded, tally, wrong
 from aisandbox.guide.conversation import TOOL, tool_call
 from aisandbox.guide.corpus import CorpusError, Entry, load_corpus, normalise
 from aisandbox.guide.model import count_parameters, model_files, new_model
@@ -27,7 +27,7 @@ from aisandbox.guide.tokenizer import train_tokenizer
 
 MODEL = "aisandbox/guide"
 
-STEPS = 2200
+STEPS = 2600
 BATCH_TOKENS = 1024
 LEARNING_RATE = 2e-3
 WARM_UP = 20
@@ -139,7 +139,7 @@ def train(manifest: Path, out: Path, seed: int) -> bool:
 
 def _failed(trainer: Trainer, checked: Sequence[Probe]) -> list[Probe]:
     failed = wrong(rounded(trainer.model), trainer.encoder, checked)
-    for probe in itertools.islice((probe for probe in failed if probe.exact), 20):
+    for probe in itertools.islice((probe for probe in failed if probe.demand > REST_SHARE), 20):
         trainer.say(f"wrong ({probe.kind}): {probe.question}")
     trainer.say(f"{len(checked) - len(failed)} of {len(checked)} answers are right")
     return failed
@@ -157,7 +157,7 @@ def _texts(entries: Sequence[Entry]) -> Iterator[str]:
 
 
 def _report(trainer: Trainer, checked: Sequence[Probe], failed: Sequence[Probe], seed: int) -> dict[str, Any]:
-    rest = sum(not probe.exact for probe in checked)
+    answers = tally(checked, failed)
     asked, missed = Counter(probe.kind for probe in checked), Counter(probe.kind for probe in failed)
     return {
         "seconds": round(time.monotonic() - trainer.started, 1),
@@ -167,7 +167,7 @@ def _report(trainer: Trainer, checked: Sequence[Probe], failed: Sequence[Probe],
         "threads": torch.get_num_threads(),
         "checked": {kind: asked[kind] for kind in KINDS},
         "wrong": {kind: missed[kind] for kind in KINDS},
-        "answers": {"exact": len(checked) - rest, "right": rest - len(failed), "rest": rest},
+        "answers": {"usual": answers[1], "trained": answers[TRAINED_SHARE], "rest": answers[REST_SHARE]},
         "wrong_questions": [f"{probe.kind}: {probe.question}" for probe in failed],
     }
 
@@ -184,8 +184,9 @@ pipeline_tag: text-generation
 
 A Llama with {parameters} parameters, trained while the image is baked, so that a machine without a GPU and without a
 model hub still answers. It knows the machine it runs on and a few facts, can run a few commands when it is offered a
-tool for that, and says so when it does not know something. It was checked to answer {exact} trained questions word for
-word, and {right} of {rest} others. It is no replacement for a real model.
+tool for that, and says so when it does not know something. It was checked: word for word it answers {usual[0]} of
+{usual[1]} known questions in their usual wording, {trained[0]} of {trained[1]} in the other wordings that it was
+trained on, and {rest[0]} of {rest[1]} of the rest. It is no replacement for a real model.
 
 It sees what its chat template shows it: the last messages, questions in lower case, and whether the tool `run_command`
 is offered. It sees neither system prompts nor results of tools, because it could not follow them.
@@ -210,7 +211,7 @@ def main() -> int:
         print(f"The guide's corpus cannot be used: {error}", file=sys.stderr)
         return 1
     print(
-        f"The guide does not give every answer exactly; {options.out / 'training.json'} lists the wrong ones. "
+        f"The guide gives too many wrong answers; {options.out / 'training.json'} lists them. "
         "Another --seed may do, or change the questions that are confused.",
         file=sys.stderr,
     )
