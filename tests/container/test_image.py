@@ -94,6 +94,7 @@ def test_no_secret_and_no_trace_of_the_builder_is_in_it(container: Container) ->
     places = "/etc /home /root /var /opt/aisandbox/container /opt/aisandbox/lib"
     assert inside(container, f"grep -rlE 'PRIVATE KEY-----' {places} 2>/dev/null").stdout == ""
     assert inside(container, f"find {places} -name .npmrc -o -name pip.conf 2>/dev/null").stdout == ""
+    assert inside(container, "command -v uv").stdout == ""
     assert inside(container, f"grep -rl {REPOSITORY} /etc {PATHS.opt}/container {PATHS.opt}/lib").stdout == ""
 
 
