@@ -33,6 +33,33 @@ except ZeroDivisionError: get_ipython().InteractiveTB.text(*_s.exc_info())
 get_ipython().display_formatter.format(_s)
 del _s
 """
+# What programs write to the kernel's own descriptors comes to IPython by a pipe and a thread. After code that ran
+# programs, wait until all of it has come, so that it belongs to that code and not to the next.
+SETTLE = """
+def _settle():
+    import array, fcntl, resource, termios, time
+    seen = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+    def settle():
+        nonlocal seen
+        ran = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
+        for descriptor in (1, 2):
+            for _ in range(100):
+                waiting = array.array("i", [0])
+                try:
+                    fcntl.ioctl(descriptor, termios.FIONREAD, waiting)
+                except OSError:  # no pipe: the code has put something else there
+                    break
+                if not waiting[0]:
+                    break
+                seen = -1
+                time.sleep(0.001)
+        if ran != seen:
+            seen = ran
+            time.sleep(0.003)
+    get_ipython().events.register("post_execute", settle)
+_settle()
+del _settle
+"""
 
 
 class KernelDied(Exception):
@@ -132,7 +159,7 @@ class Kernel:
                 self._shell = self._open("shell")
                 self._iopub = self._open("iopub")
                 await self._hear()
-                await self.execute(WARM_UP, None).done
+                await self.execute(WARM_UP + ("" if processes.WINDOWS else SETTLE), None).done
         except TimeoutError as error:
             await self.end()
             raise KernelDied(f"the kernel did not answer within {START_S:.0f} s") from error

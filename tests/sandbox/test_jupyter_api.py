@@ -26,7 +26,9 @@ def test_streams_are_separate(sandbox: Sandbox) -> None:
 
 
 def test_a_program_writes_too(sandbox: Sandbox) -> None:
-    assert "raw" in execute(sandbox, "import os, time; os.system('echo raw'); time.sleep(0.2)")["stdout"]
+    for number in range(5):
+        ran = execute(sandbox, f"import subprocess; subprocess.run(['echo', 'raw{number}']); None")
+        assert ran["stdout"] == f"raw{number}\n"
 
 
 def test_a_session_is_made_and_named(sandbox: Sandbox) -> None:

@@ -119,7 +119,8 @@ def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
     if "code-server" in wanted:
         values["code_server_socket"] = str(sockets / "code-server")
     values |= settings
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("SANDBOX_")}
+    # pytest's own variable makes kernels behave in another way.
+    variables = {key: value for key, value in os.environ.items() if not key.startswith(("SANDBOX_", "PYTEST_"))}
     variables |= {f"SANDBOX_{name.upper()}": value for name, value in values.items()}
     # The shells of tests read nobody's start-up files.
     variables["HOME"] = str(root)
