@@ -60,7 +60,7 @@ def test_the_slice_has_limits(sandbox: Machine) -> None:
     assert (found["CPUWeight"], found["IOWeight"], found["TasksMax"]) == ("50", "50", "4096")
     assert "MemoryMax=50%" in output(sandbox, "systemctl cat sandbox.slice")
     if found["MemoryMax"] != "infinity":
-        total = int(output(sandbox, "awk '/MemTotal/ {print $2 * 1024}' /proc/meminfo"))
+        total = 1024 * int(output(sandbox, "awk '/MemTotal/ {print $2}' /proc/meminfo"))
         assert int(found["MemoryMax"]) <= total / 2 + 4096
 
 

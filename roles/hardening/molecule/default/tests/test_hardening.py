@@ -66,7 +66,7 @@ def test_the_gateway_and_the_services_reach_the_upstreams(host: Host, account: s
     assert _connect(host, host.user(account).uid, UPSTREAMS) == ["open"] * len(UPSTREAMS)
 
 
-@pytest.mark.parametrize("user", [65534, 1001, 998])
+@pytest.mark.parametrize("user", [65534, 1001, 998, 972])
 def test_nobody_else_reaches_the_upstreams(host: Host, user: int) -> None:
     assert _connect(host, user, UPSTREAMS) == ["refused"] * len(UPSTREAMS)
     assert _connect(host, user, [PORTS["chat"].port, PORTS["api"].port]) == ["open", "open"]
