@@ -100,7 +100,9 @@ class Settings(BaseSettings):
     upload_bytes: int = Field(4096 * MIB, ge=1024, description="Largest upload.")
     skill_bytes: int = Field(64 * MIB, ge=1024, description="Largest upload of skills, and what it may unpack to.")
     convert_bytes: int = Field(64 * MIB, ge=1024, description="Largest document that is turned into Markdown.")
-    convert_timeout_s: float = Field(60, gt=0, le=600, description="Time to fetch a document and turn it into Markdown.")
+    convert_timeout_s: float = Field(
+        60, gt=0, le=600, description="Time to fetch a document and turn it into Markdown."
+    )
     screenshot_bytes: int = Field(32 * MIB, ge=65536, description="Largest screenshot.")
     log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="What is logged.")
 

@@ -125,8 +125,6 @@ async def _json(request: Request) -> Response:
     return Response(answer, status, media_type="application/json", headers={"cache-control": "no-store"})
 
 
-
-
 class Viewer:
     """The desktop's RFB as a websocket; with `?view_only=1` the viewer's hands are tied here, not only in its page."""
 

@@ -79,7 +79,9 @@ def test_no_header_of_a_proxy_opens_anything(guarded: Sandbox, header: str) -> N
 # 3. Any file could be downloaded.
 
 
-@pytest.mark.parametrize("path", ["/etc/passwd", "/etc/shadow", "/proc/self/environ", "{root}/../../../../../../../../../../etc/passwd"])
+@pytest.mark.parametrize(
+    "path", ["/etc/passwd", "/etc/shadow", "/proc/self/environ", "{root}/../../../../../../../../../../etc/passwd"]
+)
 def test_files_outside_are_out_of_reach(sandbox: Sandbox, path: str) -> None:
     wanted = path.format(root=sandbox.workspace)
     download = sandbox.client.get("/v1/file/download", params={"path": wanted})
