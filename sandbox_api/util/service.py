@@ -27,7 +27,7 @@ CODES = {
     convert.NOT_FETCHED: "fetch_failed",
     convert.UNKNOWN_KIND: "unsupported_media_type",
 }
-KINDS = "HTML, CSV, JSON, XML, RSS, plain text, notebooks, EPUB and zip files are understood"
+KINDS = "PDF, Word, PowerPoint, Excel, HTML, CSV, JSON, XML, RSS, plain text, notebooks, EPUB and zip are understood"
 
 
 class UtilService:

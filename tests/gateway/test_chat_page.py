@@ -14,6 +14,7 @@ from tests.gateway.stack import Gateway
 from tests.gateway.upstream import ANSWER
 from tests.support import chromium
 from tests.support.chromium import send
+from tests.support.documents import pdf
 
 PDF_LINE = "The harbour of Kappel opens at dawn."
 
@@ -32,20 +33,6 @@ def page(browser: Browser) -> Iterator[Page]:
 
 def open_chat(page: Page, chat: OpenWebUI, path: str = "/") -> None:
     chromium.open_chat(page, chat.gateway.url("chat", path))
-
-
-def pdf(text: str) -> bytes:
-    """The smallest PDF with a line of text."""
-    content = f"BT /F1 12 Tf 72 720 Td ({text}) Tj ET".encode()
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        b"<< /Type /Pages /Kids [3 0 R] /Count 1 >>",
-        b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 612 792] /Contents 4 0 R"
-        b" /Resources << /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >> >>",
-        b"<< /Length %d >>\nstream\n%s\nendstream" % (len(content), content),
-    ]
-    body = b"%PDF-1.4\n" + b"".join(b"%d 0 obj\n%s\nendobj\n" % pair for pair in enumerate(objects, 1))
-    return body + b"trailer << /Root 1 0 R /Size 5 >>\nstartxref\n0\n%%EOF\n"
 
 
 def test_a_message_and_its_answer(page: Page, chat: OpenWebUI) -> None:

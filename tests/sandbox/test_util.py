@@ -13,6 +13,7 @@ from pathlib import Path
 import agent_sandbox
 import pytest
 
+from tests.support.documents import pdf
 from tests.support.sandbox import Sandbox, running
 
 PAGE = "<html><head><title>Report</title></head><body><h1>Spring</h1><p>A <b>good</b> one.</p></body></html>"
@@ -119,6 +120,22 @@ def test_missing_folder_link_and_binary(sandbox: Sandbox) -> None:
     (workspace / "out").unlink()
     (workspace / "noise").write_bytes(bytes(range(256)) * 40)
     assert error(sandbox, str(workspace / "noise")) == (415, "unsupported_media_type")
+
+
+def test_office_documents_and_pdf(sandbox: Sandbox) -> None:
+    """By the libraries that write them."""
+    from openpyxl import Workbook
+    from pptx import Presentation
+
+    book, talk = Workbook(), Presentation()
+    book.active.append(["city", "Kappel"])
+    talk.slides.add_slide(talk.slide_layouts[5]).shapes.title.text = "The harbour of Kappel"
+    book.save(sandbox.workspace / "table.xlsx")
+    talk.save(str(sandbox.workspace / "talk.pptx"))
+    (sandbox.workspace / "page.pdf").write_bytes(pdf("The harbour of Kappel"))
+    for name in ("table.xlsx", "talk.pptx", "page.pdf"):
+        answer = sandbox.client.post("/v1/util/convert_to_markdown", json={"uri": str(sandbox.workspace / name)})
+        assert "Kappel" in str(answer.json()["data"]), answer.text
 
 
 def test_what_cannot_be_fetched(sandbox: Sandbox, web: str) -> None:
