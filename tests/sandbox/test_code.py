@@ -198,8 +198,11 @@ def test_limits_idle_ends_and_stop(tmp_path: Path) -> None:
         assert refused(sandbox, language="python", code="1", session_id="three") == (429, "limit_reached")
         assert refused(sandbox, language="python", code="1") == (429, "limit_reached")
         run(sandbox, "javascript", "1", session_id="js")
-        listed = lambda group: sandbox.client.get(f"/v1/{group}/sessions").json()["data"]["sessions"]  # noqa: E731
-        assert set(listed("jupyter")) == {"one", "two"}
+
+        def listed(group: str) -> set[str]:
+            return set(sandbox.client.get(f"/v1/{group}/sessions").json()["data"]["sessions"])
+
+        assert listed("jupyter") == {"one", "two"}
         eventually(lambda: not listed("jupyter") and not listed("nodejs"))
         run(sandbox, "python", "import subprocess; subprocess.Popen(['sleep', '986'])", session_id="last")
         run(sandbox, "javascript", "require('child_process').spawn('sleep', ['985']); 1", session_id="last")
