@@ -68,6 +68,7 @@ async def skills() -> list[Any]:
 
 @router.get("/ports")
 async def ports() -> dict[str, list[Any]]:
+    """None: through the chat page, what programs serve would act with the chat page's own origin."""
     return {"ports": []}
 
 

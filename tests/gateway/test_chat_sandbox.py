@@ -39,5 +39,13 @@ def test_the_model_runs_a_command_with_nothing_to_configure(page: Page, chat: Op
 
 def test_people_see_its_files_and_a_terminal(page: Page, chat: OpenWebUI) -> None:
     chromium.open_chat(page, chat.gateway.url("chat"))
-    page.screenshot(path=chat.gateway.folder / "sandbox-chat.png")
-    print(page.locator("button").evaluate_all("all => all.map(b => b.ariaLabel || b.innerText)"))
+    page.get_by_role("button", name="Controls").click()
+    page.get_by_role("button", name="Terminal", exact=True).click()
+    screen = page.locator(".xterm")
+    expect(screen).to_be_visible()
+    screen.click()
+    page.keyboard.type("echo $((40 + 2)) > from-terminal.txt; cat from-terminal.txt\n")
+    expect(page.locator(".xterm-rows")).to_contain_text("42")
+    page.get_by_role("button", name="Refresh").first.click()
+    expect(page.get_by_text("from-terminal.txt").first).to_be_visible()
+    page.screenshot(path=chat.gateway.folder / "sandbox-panel.png")
