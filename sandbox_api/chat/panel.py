@@ -28,6 +28,8 @@ SYSTEM_PROMPT = (
     "You have a sandbox: a Linux machine of your own with a shell, files, Python, Node.js and a web browser, used by "
     "the tools that you are given. The user sees its files and can use the same terminal. Its files are in {workspace}."
 )
+PREFIX = "panel-"
+"""Of the names of the panel's terminals."""
 CHUNK = 256 * 1024
 AUTH_S = 10.0
 NOT_FOUND = 4004
@@ -157,9 +159,25 @@ def _zip(paths: list[Path], target: Path) -> None:
 # Terminal
 
 
+@router.get("/execute")
+async def commands(chat: InConversation) -> list[dict[str, Any]]:
+    """The chat's commands: the panel shows those that run."""
+    session = chat.services.shell.sessions.get(chat.session_id or "")
+    return [
+        {"id": command.id, "command": command.text, "status": command.status, "exit_code": command.exit_code}
+        for command in (session.commands if session else [])
+    ]
+
+
+@router.get("/api/terminals")
+async def terminals(services: Injected) -> list[dict[str, Any]]:
+    mine = (terminal for name, terminal in services.shell.terminals.all.items() if name.startswith(PREFIX))
+    return [{"id": terminal.id, "created_at": terminal.created} for terminal in mine]
+
+
 @router.post("/api/terminals")
 async def create_terminal(chat: InConversation) -> dict[str, str]:
-    terminal, _ = chat.services.shell.terminals.open(f"panel-{secrets.token_hex(8)}", chat.directory)
+    terminal, _ = chat.services.shell.terminals.open(f"{PREFIX}{secrets.token_hex(8)}", chat.directory)
     return {"id": terminal.id}
 
 

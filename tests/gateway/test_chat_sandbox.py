@@ -48,4 +48,5 @@ def test_people_see_its_files_and_a_terminal(page: Page, chat: OpenWebUI) -> Non
     expect(page.locator(".xterm-rows")).to_contain_text("42")
     page.get_by_role("button", name="Refresh").first.click()
     expect(page.get_by_text("from-terminal.txt").first).to_be_visible()
+    expect(page.get_by_text("request failed")).to_have_count(0)
     page.screenshot(path=chat.gateway.folder / "sandbox-panel.png")
