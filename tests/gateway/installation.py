@@ -88,6 +88,11 @@ class OpenWebUI:
             self.process.wait(20)
             self.process = None
 
+    @property
+    def neighbours(self) -> set[tuple[str, int]]:
+        """Whom it has to talk to: the model server and the sandbox."""
+        return {("127.0.0.1", self.gateway.port(name)) for name in ("api_upstream", "sandbox")}
+
     def peers(self) -> set[tuple[str, int]]:
         """Addresses and ports of every connection tried so far, DNS look-ups included."""
         return {(address, int(port)) for port, address in PEER.findall(self.trace.read_text())}

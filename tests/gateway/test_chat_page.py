@@ -46,17 +46,17 @@ def test_a_message_and_its_answer(page: Page, chat: OpenWebUI) -> None:
     expect(page.get_by_text(ANSWER)).to_be_visible()
 
 
-def test_the_model_gets_the_message_and_nothing_else(page: Page, chat: OpenWebUI) -> None:
+def test_the_model_gets_the_message_the_sandbox_and_nothing_else(page: Page, chat: OpenWebUI) -> None:
     open_chat(page, chat)
     before = len(chat.vllm.chats())
     send(page, "What is the capital of France?")
     expect(page.get_by_text(ANSWER)).to_be_visible()
     expect(page.get_by_role("button", name="Regenerate")).to_be_visible()
-    asked = chat.vllm.chats()[before:]
-    message = {"role": "user", "content": "What is the capital of France?"}
-    assert [{key: body[key] for key in body if key != "model"} for body in asked] == [
-        {"stream": True, "messages": [message]}
-    ]
+    (asked,) = chat.vllm.chats()[before:]
+    assert asked.keys() == {"model", "stream", "messages", "tools"}
+    system, message = asked["messages"]
+    assert message == {"role": "user", "content": "What is the capital of France?"}
+    assert system["role"] == "system" and system["content"].startswith("You have a sandbox")
 
 
 def test_history_outlives_a_restart_and_can_be_searched(page: Page, chat: OpenWebUI) -> None:
@@ -204,5 +204,5 @@ def test_progress_page_lets_people_through(page: Page, chat: OpenWebUI) -> None:
 
 
 def test_everything_stays_on_this_machine(chat: OpenWebUI) -> None:
-    """After all of the above: connections to the model server, and no others."""
-    assert chat.peers() == {("127.0.0.1", chat.gateway.port("api_upstream"))}
+    """After all of the above: connections to model server and sandbox, and no others."""
+    assert chat.peers() == chat.neighbours

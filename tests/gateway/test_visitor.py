@@ -169,13 +169,13 @@ def test_the_host_fetches_no_address_for_a_visitor(gateway: Gateway, visitor: ht
         for path in ("/openai/models/7", "/ollama/api/tags", "/api/v1/terminals/x/y", "/api/v1/utils/gravatar"):
             visitor.get(path, params={"email": url})
         assert elsewhere.seen == []
-    assert chat.peers() <= {("127.0.0.1", gateway.port("api_upstream"))}
+    assert chat.peers() <= chat.neighbours
 
 
-def test_no_connection_but_to_the_model(gateway: Gateway, visitor: httpx.Client, chat: OpenWebUI) -> None:
+def test_no_connection_but_to_model_and_sandbox(visitor: httpx.Client, chat: OpenWebUI) -> None:
     form = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}
     assert visitor.post("/api/chat/completions", json=form).status_code == 200
-    assert chat.peers() == {("127.0.0.1", gateway.port("api_upstream"))}
+    assert chat.peers() == chat.neighbours
 
 
 def test_signing_up_stays_closed_after_a_restart(gateway: Gateway, chat: OpenWebUI) -> None:

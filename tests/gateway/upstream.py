@@ -115,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         reason = "stop"
         chat = self.owner.chats()[-1]
-        last = chat["messages"][-1]
+        last = (chat.get("messages") or [{"role": "user"}])[-1]
         offered = [tool["function"]["name"] for tool in chat.get("tools", [])]
         if self.owner.command and last["role"] == "user" and "run_command" in offered:
             function = {"name": "run_command", "arguments": json.dumps({"command": self.owner.command})}
