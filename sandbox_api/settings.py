@@ -69,7 +69,9 @@ class Settings(BaseSettings):
 
     # Programs and services beside it. An empty value switches the capability off.
     shell: Path | None = Field(default_factory=lambda: _first_program("bash", "sh"), description="Shell of commands.")
-    python: Path = Field(Path(sys.executable), description="Python of kernels; it needs ipykernel.")
+    python: Path = Field(
+        default_factory=lambda: Path(sys.executable), description="Python of kernels; it needs ipykernel [its own]."
+    )
     node: Path | None = Field(default_factory=lambda: _first_program("node"), description="Node.js of JavaScript code.")
     display: str | None = Field(None, description="X display of the desktop, such as :99.")
     vnc_socket: Path | None = Field(None, description="Unix socket where the VNC server speaks RFB.")
@@ -183,6 +185,7 @@ class Settings(BaseSettings):
         """Name, default and meaning of every setting, for `--help`, the docs and `GET /v1/sandbox`."""
         rows = []
         for name, field in cls.model_fields.items():
-            default = "" if field.default_factory or field.default in (None, ()) else str(field.default)
+            default = "" if field.default_factory or field.default in (None, ()) else field.default
+            default = ",".join(default) if isinstance(default, tuple) else str(default)
             rows.append({"name": f"SANDBOX_{name.upper()}", "default": default, "meaning": field.description or ""})
         return rows
