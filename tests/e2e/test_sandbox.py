@@ -64,9 +64,7 @@ def test_the_guide_runs_a_command_from_the_chat(page: Page, machine: Machine, co
     chromium.open_chat(page, url(machine, "chat", "/"))
     chromium.send(page, entry.questions[0])
     expect(page.get_by_text(entry.tool.reply)).to_be_visible()
-    call = page.get_by_text("run_command").first
-    expect(call).to_be_visible()
-    call.click()
+    page.get_by_role("button", name="View Result from run_command").click()
     kernel = machine.run("uname -r").stdout.strip()
     expect(page.get_by_text(kernel).first).to_be_visible()
     page.screenshot(path="build/log/chat-runs-a-command.png")

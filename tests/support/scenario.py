@@ -63,7 +63,7 @@ def closed_loop(client: httpx.Client, workspace: str, page: str) -> None:
     assert call(client, "POST", "/v1/file/stat", path=shot)["size"] > 1000
     picture = call(client, "POST", "/v1/file/read", file=shot, encoding="base64")["content"]
     assert base64.b64decode(picture).startswith(b"\x89PNG")
-    text = call(client, "GET", "/v1/browser/page/text")["text"]
+    text = call(client, "GET", "/v1/browser/page/text")
     call(client, "POST", "/v1/file/write", file=f"{workspace}/page.txt", content=text)
     code = (
         f"words = open({workspace + '/page.txt'!r}).read().split()\n"
