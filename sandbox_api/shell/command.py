@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import signal
 import time
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from sandbox_api.shell import process
+from sandbox_api.shell.spares import Spares
 from sandbox_api.shell.spool import Spool
 
 Status = Literal["pending", "running", "completed", "timed_out", "killed"]
@@ -40,6 +42,7 @@ class Command:
         capacity: int,
         folder: Path,
         ended: Callable[[Command], None],
+        spares: Spares | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
         self.text = text
@@ -62,7 +65,8 @@ class Command:
         self._told = ended
         self._loop = asyncio.get_running_loop()
         self._timers: list[asyncio.TimerHandle] = []
-        self._process = process.start(
+        spare = spares.run(os.fsencode(text), self._output, self._ended) if spares else None
+        self._process = spare or process.start(
             program, arguments, directory, variables, interactive=interactive, output=self._output, ended=self._ended
         )
         self._timers.append(self._loop.call_later(hard_timeout, self._time_is_up))

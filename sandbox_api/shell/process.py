@@ -71,8 +71,11 @@ def start(
     Raises:
         OSError: it cannot be started.
     """
-    kind = LoopProcess if LOOP_PROCESSES else ThreadProcess
-    return kind(program, arguments, directory, variables, interactive=interactive, output=output, ended=ended)
+    if not LOOP_PROCESSES:
+        return ThreadProcess(
+            program, arguments, directory, variables, interactive=interactive, output=output, ended=ended
+        )
+    return LoopProcess(Spawned(program, arguments, directory, variables, interactive=interactive), output, ended)
 
 
 def _pidfd_works() -> bool:
@@ -113,8 +116,12 @@ def signal_group(pid: int, number: int) -> None:
                 os.kill(member, number)
 
 
-class LoopProcess:
-    """On Linux: pipes and a pidfd in the event loop. No thread, no polling, and the spawn itself is a vfork."""
+class Spawned:
+    """A process of Linux and our ends of its pipes; nobody listens to them yet.
+
+    Args:
+        inherited: descriptors that it gets, too.
+    """
 
     def __init__(
         self,
@@ -123,16 +130,9 @@ class LoopProcess:
         directory: Path,
         variables: Mapping[bytes, bytes],
         *,
-        interactive: bool,
-        output: Output,
-        ended: Ended,
+        interactive: bool = False,
+        inherited: tuple[int, ...] = (),
     ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._output, self._ended = output, ended
-        self._input: int | None = None
-        self._waiting = bytearray()
-        self._closing_input = False
-        self._over = False
         ours: list[int] = []
         theirs: list[int] = []
         try:
@@ -144,7 +144,7 @@ class LoopProcess:
                 read, write = os.pipe()
                 ours.append(write)
                 theirs.append(read)
-            self._popen = subprocess.Popen(
+            self.popen = subprocess.Popen(
                 arguments,
                 executable=program,
                 cwd=directory,
@@ -153,6 +153,7 @@ class LoopProcess:
                 stdout=theirs[STDOUT],
                 stderr=theirs[STDERR],
                 start_new_session=True,
+                pass_fds=inherited,
             )
         except BaseException:
             for descriptor in (*ours, *theirs):
@@ -160,24 +161,44 @@ class LoopProcess:
             raise
         for descriptor in theirs:
             os.close(descriptor)
-        self.pid = self._popen.pid
-        try:
-            self._pidfd: int | None = os.pidfd_open(self.pid)
-        except OSError:
-            for descriptor in ours:
-                os.close(descriptor)
-            os.killpg(self.pid, signal.SIGKILL)
-            self._popen.wait()
-            raise
-        self._outputs: dict[int, int] = {}
-        for stream, descriptor in enumerate(ours[:2]):
+        for descriptor in ours:
             os.set_blocking(descriptor, False)
-            self._outputs[stream] = descriptor
+        self.outputs = dict(enumerate(ours[:2]))
+        self.input = ours[2] if interactive else None
+        try:
+            self.pidfd = os.pidfd_open(self.popen.pid)
+        except OSError:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """End it unheard."""
+        for descriptor in (*self.outputs.values(), *([] if self.input is None else [self.input])):
+            os.close(descriptor)
+        if hasattr(self, "pidfd"):
+            os.close(self.pidfd)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+
+
+class LoopProcess:
+    """On Linux: pipes and a pidfd in the event loop. No thread, no polling, and the spawn itself is a vfork."""
+
+    def __init__(self, spawned: Spawned, output: Output, ended: Ended) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._output, self._ended = output, ended
+        self._waiting = bytearray()
+        self._closing_input = False
+        self._over = False
+        self._popen = spawned.popen
+        self.pid = self._popen.pid
+        self._pidfd: int | None = spawned.pidfd
+        self._input = spawned.input
+        self._outputs = spawned.outputs
+        for stream, descriptor in self._outputs.items():
             self._loop.add_reader(descriptor, self._read, stream)
-        if interactive:
-            self._input = ours[2]
-            os.set_blocking(self._input, False)
-        self._loop.add_reader(self._pidfd, self._exited)
+        self._loop.add_reader(spawned.pidfd, self._exited)
 
     def _read(self, stream: int) -> bool:
         """One chunk; True when more may be there."""

@@ -23,6 +23,7 @@ from sandbox_api.shell import state
 from sandbox_api.shell.command import Command
 from sandbox_api.shell.process import LARGEST_INPUT, signal_number
 from sandbox_api.shell.session import Session
+from sandbox_api.shell.spares import Spares
 from sandbox_api.shell.state import State
 from sandbox_api.shell.terminal import Terminals
 
@@ -64,6 +65,7 @@ class ShellService:
         self._folder = settings.cache / "shell"
         self._environment: dict[str, str] = {}
         self._encoded: dict[bytes, bytes] = {}
+        self._spares: Spares | None = None
         self.sessions: dict[str, Session] = {}
         self._running = 0
         self._finished: dict[str, Command] = {}
@@ -81,11 +83,16 @@ class ShellService:
         for name in ("PWD", "OLDPWD", "SHLVL", "_"):
             self._environment.pop(name, None)
         self._encoded = _encode(self._environment)
+        if self._shell and self._bash:
+            self._spares = Spares(self._shell, self._paths.workspace, self._encoded)
+            self._spares.refill()
         self._sweeper = asyncio.create_task(self._sweep())
 
     async def stop(self) -> None:
         if self._sweeper:
             self._sweeper.cancel()
+        if self._spares:
+            self._spares.stop()
         await self.terminals.stop()
         for session in list(self.sessions.values()):
             self._drop(session)
@@ -323,6 +330,7 @@ class ShellService:
             if keeps or len(text) > state.LONGEST_ARGUMENT // 4
             else []
         )
+        plain = variables is self._encoded and not files and not interactive and place == self._paths.workspace
         argument = state.plain(text, files[0]) if files else text
         if keeps:
             _, before, after = files
@@ -344,7 +352,7 @@ class ShellService:
         command = Command(
             text, session.id, self._shell, [self._shell.name, "-c", argument], place, variables,
             interactive=interactive, hard_timeout=hard_timeout, capacity=self.settings.command_output_bytes,
-            folder=self._folder, ended=ended,
+            folder=self._folder, ended=ended, spares=self._spares if plain else None,
         )  # fmt: skip
         self._running += 1
         session.commands.append(command)
