@@ -24,10 +24,10 @@ def public_base(connection: HTTPConnection, settings: Settings) -> str:
     def forwarded(name: str) -> str:
         return connection.headers.get(f"x-forwarded-{name}", "").split(",")[0].strip() if trusted else ""
 
-    scheme = forwarded("proto") or connection.url.scheme
+    scheme = forwarded("proto") or str(connection.scope["scheme"])
     host = forwarded("host")
     if not HOST.fullmatch(host):
-        host = connection.url.netloc
+        host = connection.headers.get("host") or connection.url.netloc
     prefix = forwarded("prefix")
     if not prefix or not PREFIX.fullmatch(prefix):
         prefix = str(connection.scope.get("root_path", ""))

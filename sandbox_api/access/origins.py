@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 from starlette.requests import HTTPConnection
@@ -18,6 +19,8 @@ PORTS = {"http": 80, "https": 443}
 # Programs speak to these, people do not open them from other sites. The documentation is the exception.
 NO_PAGES = ("/v1", "/mcp", "/cdp", "/json", "/tickets", "/auth")
 DOCUMENTATION = "/v1/docs"
+KEPT = 256
+"""Hosts and origins whose reading is remembered: every request brings one, nearly always the same."""
 
 
 def covers(prefix: str, path: str) -> bool:
@@ -27,6 +30,7 @@ def covers(prefix: str, path: str) -> bool:
     return prefix == "/" or path == prefix.rstrip("/") or path.startswith(prefix.rstrip("/") + "/")
 
 
+@lru_cache(KEPT)
 def split_host(value: str) -> tuple[str, int | None] | None:
     """Name or address, in one spelling, and port of a `Host` header; None when it is malformed."""
     match = HOST.fullmatch(value.strip())
@@ -39,6 +43,7 @@ def split_host(value: str) -> tuple[str, int | None] | None:
         return None if match[1].startswith("[") or not name else (name, port)
 
 
+@lru_cache(KEPT)
 def normal_origin(value: str) -> tuple[str, str, int] | None:
     """Scheme, name and port of a web origin; None when it is none, such as `null`."""
     match = ORIGIN.fullmatch(value.strip().lower().rstrip("/"))
@@ -46,6 +51,7 @@ def normal_origin(value: str) -> tuple[str, str, int] | None:
     return (match[1], host[0], host[1] or PORTS[match[1]]) if match and host else None
 
 
+@lru_cache(KEPT)
 def is_local(name: str) -> bool:
     """Names that lead to the caller's own machine, whatever a DNS server says."""
     try:

@@ -23,6 +23,7 @@ from statistics import median
 from aisandbox.manifest import REPOSITORY
 from sandbox_api.settings import Settings
 from tests.bench.sandbox_peers import PEERS, Server, wait_for_port
+from tests.support.environments import environment
 from tests.support.sandbox import free_port, running
 
 RESULTS = REPOSITORY / "build" / "bench" / "sandbox_exec.json"
@@ -76,7 +77,7 @@ def start_seconds(variables: dict[str, str]) -> float:
     variables = {name: value for name, value in variables.items() if name != "PYTHONDONTWRITEBYTECODE"}
     start = time.perf_counter()
     process = subprocess.Popen(
-        [sys.executable, "-m", "sandbox_api"],
+        [environment("sandbox") / "bin" / "python", "-m", "sandbox_api"],
         env={**variables, "SANDBOX_PORT": str(port)},
         cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
