@@ -330,7 +330,9 @@ class ShellService:
             if keeps or len(text) > state.LONGEST_ARGUMENT // 4
             else []
         )
-        plain = variables is self._encoded and not files and not interactive and place == self._paths.workspace
+        # While others run there is no time to start shells ahead: then a spare saves nothing.
+        alone = not self._running and not interactive
+        plain = alone and variables is self._encoded and not files and place == self._paths.workspace
         argument = state.plain(text, files[0]) if files else text
         if keeps:
             _, before, after = files
