@@ -15,13 +15,15 @@ help: ## Print this
 	@awk 'BEGIN {FS = ":.*## "} /^##@ / {printf "\n%s\n", substr($$0, 5)} /^[a-z][a-z-]*:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
 
 ##@ Use
-.PHONY: up down ssh status logs
+.PHONY: up down ssh tunnel status logs
 up: builder ## Set up, bake, boot and wait until you can chat (MODEL=ORG/NAME USER_DATA=file FLAVOUR=cpu|cuda)
 	@$(SUDO) $(BUILD) up --flavour $(FLAVOUR) --name $(NAME) $(if $(MODEL),--model '$(MODEL)') $(if $(USER_DATA),--user-data '$(USER_DATA)')
 down: builder ## Power the machine off; its disk and data stay
 	@$(SUDO) $(BUILD) down --name $(NAME)
 ssh: builder ## Log in to the machine
 	@$(SUDO) $(BUILD) ssh --name $(NAME)
+tunnel: builder ## Show the machine's sandbox at http://localhost:8080, until you press Ctrl-C (PORT=8080)
+	@$(SUDO) $(BUILD) tunnel --name $(NAME) $(if $(PORT),--port $(PORT))
 status: builder ## Show the state of the machine and its services
 	@$(SUDO) $(BUILD) status --name $(NAME)
 logs: builder ## Show the journal of the machine's services

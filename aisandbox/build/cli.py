@@ -45,6 +45,7 @@ class Builder(StrEnum):
 
 FlavourOption = Annotated[Flavour, typer.Option(help="cpu for try-outs and tests, cuda for GPU instances.")]
 NameOption = Annotated[str, typer.Option(help="Name of the machine.")]
+PortOption = Annotated[int, typer.Option(help="Port on loopback where the sandbox is to be reached.")]
 
 
 @app.command()
@@ -179,6 +180,16 @@ def ssh(name: NameOption = "default", command: Annotated[list[str] | None, typer
 
 
 @app.command()
+def tunnel(name: NameOption = "default", port: PortOption = sandbox.PORT) -> None:
+    """Show the machine's sandbox at a port of this host, until interrupted."""
+    *options, host = _running(name).ssh_command()
+    forward = f"127.0.0.1:{port}:localhost:{manifest.load().ports['sandbox'].port}"
+    argv = [*options, "-N", "-o", "ExitOnForwardFailure=yes", "-L", forward, host]
+    print(f"The sandbox is at http://localhost:{port} until you press Ctrl-C.", flush=True)
+    os.execvp(argv[0], argv)
+
+
+@app.command()
 def status(name: NameOption = "default") -> None:
     """Show the state of the machine and of its services."""
     machine = Machine(name)
@@ -202,7 +213,6 @@ def logs(name: NameOption = "default", follow: Annotated[bool, typer.Option("--f
         print(machine.console.read_text(errors="replace"))
 
 
-PortOption = Annotated[int, typer.Option(help="Port on loopback where the sandbox is published.")]
 WorkspaceOption = Annotated[Path, typer.Option(help="Folder of this host that is /workspace inside.")]
 ContainerOption = Annotated[str, typer.Option("--name", help="Name of the container.")]
 

@@ -90,12 +90,14 @@ def summary(machine: Machine) -> str:
     models = _get(f"{instance['api_url']}/models") or {}
     served = ", ".join(model["id"] for model in models.get("data", [])) or "(starting)"
     ssh = " ".join(machine.ssh_command())
+    sandbox = manifest.load().ports["sandbox"].port
     return "\n".join(
         (
             "",
             f"  Chat    {instance['chat_url']}",
             f"  API     {instance['api_url']}   (model: {served})",
             f"  SSH     make ssh   ({ssh})",
+            f"  Sandbox http://localhost:{sandbox}   while `make tunnel` runs",
             "",
             "  Chat and API are open to everyone who can reach this address; `make ssh` shows how to close them.",
             "  Stop: make down   State: make status   Logs: make logs",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,6 +14,7 @@ from playwright.sync_api import Page, expect
 
 from aisandbox.build.machine import Machine
 from aisandbox.guide.corpus import Entry
+from aisandbox.manifest import REPOSITORY
 from tests.support import chromium, scenario
 from tests.support.machines import MANIFEST, url
 from tests.support.sandbox import free_port
@@ -19,11 +22,10 @@ from tests.support.sandbox import free_port
 
 @pytest.fixture(scope="module")
 def tunnel(machine: Machine) -> Iterator[str]:
-    """Address of the sandbox at this end of `ssh -L`."""
+    """Address of the sandbox at this end of the tunnel."""
     port = free_port()
-    *options, host = machine.ssh_command()
-    forward = f"127.0.0.1:{port}:localhost:{MANIFEST.ports['sandbox'].port}"
-    process = subprocess.Popen([*options, "-N", "-o", "ExitOnForwardFailure=yes", "-L", forward, host])
+    command = ["make", "tunnel", f"NAME={machine.name}", f"PORT={port}"]
+    process = subprocess.Popen(command, cwd=REPOSITORY, start_new_session=True)
     try:
         address = f"http://localhost:{port}"
         deadline = time.monotonic() + 60
@@ -36,7 +38,7 @@ def tunnel(machine: Machine) -> Iterator[str]:
                 time.sleep(0.2)
         yield address
     finally:
-        process.terminate()
+        os.killpg(process.pid, signal.SIGINT)
         process.wait(10)
 
 
