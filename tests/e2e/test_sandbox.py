@@ -69,11 +69,11 @@ def test_the_guide_runs_a_command_from_the_chat(page: Page, machine: Machine, co
     page.get_by_role("button", name="View Result from run_command").click()
     kernel = machine.run("uname -r").stdout.strip()
     expect(page.get_by_text(kernel).first).to_be_visible()
-    page.screenshot(path="build/log/chat-runs-a-command.png")
+    page.screenshot(path=REPOSITORY / "build/log/chat-runs-a-command.png")
 
 
 def test_the_dashboard_shows_the_desktop(page: Page, tunnel: str) -> None:
     page.goto(tunnel)
     screen = page.frame_locator("iframe").first.locator("canvas").first
     expect(screen).to_be_visible()
-    page.screenshot(path="build/log/dashboard.png")
+    page.screenshot(path=REPOSITORY / "build/log/dashboard.png")
