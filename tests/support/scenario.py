@@ -127,7 +127,7 @@ def artifacts_stay_inside(client: httpx.Client, root: str) -> None:
 
 
 def run(client: httpx.Client, workspace: str, root: str) -> None:
-    """SC-001 to SC-005 and SC-007, in their order. SC-006 is about documents: see tests/sandbox/test_docs.py."""
+    """SC-001 to SC-005 and SC-007, in their order. SC-006 is about documents: see tests/sandbox/test_contract.py."""
     endpoints_answer(client)
     page = start_page_server(client, workspace)
     closed_loop(client, workspace, page)
