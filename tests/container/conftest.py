@@ -20,7 +20,7 @@ PATIENCE = 180.0
 Start = Callable[..., Container]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def image() -> Image:
     """Only layers that are not in the cache are baked."""
     with Phases() as phases:
@@ -29,9 +29,9 @@ def image() -> Image:
     return baked
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def start(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts a container and waits until all of it works; it goes with the session, and so does its state."""
+    """Starts a container and waits until all of it works; it goes with the last of these tests, and so does its state."""
     with ExitStack() as stack:
 
         def started(name: str, workspace: Path | None = None) -> Container:
@@ -45,7 +45,7 @@ def start(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[St
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def container(start: Start) -> Container:
     """A container as `make sandbox-up` makes it."""
     return start("session")
