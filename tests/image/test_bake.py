@@ -13,7 +13,10 @@ import pytest
 from aisandbox.build.layers import TOP, Layer
 from tests.image.builder import Builder, copy_checkout, interrupt, wait_for_text
 
-KEYS = "import json; from aisandbox.build.layers import TOP, load; print(json.dumps([x.id for x in load('cpu')[TOP].stack]))"
+KEYS = (
+    "import json; from aisandbox.build.layers import TOP, load; "
+    "print(json.dumps([layer.id for layer in load('cpu')[TOP].stack]))"
+)
 
 
 @pytest.fixture(scope="module")
