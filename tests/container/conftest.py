@@ -31,7 +31,7 @@ def image() -> Image:
 
 @pytest.fixture(scope="package")
 def start(image: Image, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Start]:
-    """Starts a container and waits until all of it works; it goes with the last of these tests, and so does its state."""
+    """Starts a container and waits until all of it works; both go with these tests."""
     with ExitStack() as stack:
 
         def started(name: str, workspace: Path | None = None) -> Container:

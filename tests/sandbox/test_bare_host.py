@@ -18,7 +18,7 @@ def test_the_wheel_is_whole(tmp_path: Path) -> None:
     (source / "locks").mkdir()
     shutil.copy(REPOSITORY / "locks" / "sandbox.in", source / "locks")
     shutil.copy(REPOSITORY / "pyproject.toml", source)
-    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", tmp_path, source]
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     subprocess.run(command, check=True)
     (wheel,) = tmp_path.glob("sandbox_api-*.whl")
     with zipfile.ZipFile(wheel) as files:
