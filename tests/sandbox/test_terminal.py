@@ -87,7 +87,9 @@ def test_protocol_with_input_resize_and_exit(sandbox: Sandbox) -> None:
         assert "no job control" not in client.seen
         client.send("ping", 7)
         assert client.until_type("pong")["data"] == 7
-        client.send("input", "sleep 100\n\x03")
+        client.send("input", "sh -c 'echo go; exec sleep 100'\n")
+        client.until("go\r\n")  # it has the terminal now: the interrupt is for it
+        client.send("input", "\x03")
         client.send("input", "exit 3\n")
         assert client.until_type("exit")["data"] == 3
         with pytest.raises(ConnectionClosed) as closed:
