@@ -118,12 +118,14 @@ def artifacts_stay_inside(client: httpx.Client, root: str) -> None:
     """SC-007: what was written at run time lies under SANDBOX_ROOT or the workspace (sockets and X11 aside)."""
     settings = call(client, "GET", "/v1/sandbox")["settings"]
     assert settings["root"] == root
-    find = (
-        "find / -xdev -newer /proc/1/cmdline -user $(id -u) -type f "
-        f"-not -path '{root}/*' -not -path \"$(realpath {settings['workspace']})/*\" -not -path '/proc/*' "
-        "-not -path '/tmp/*' -not -path '/run/*' -not -path '/dev/*' 2>/dev/null"
-    )
-    assert call(client, "POST", "/v1/shell/exec", command=find, timeout=60)["stdout"] == ""
+    # The image's own files are root's, so what the sandbox's user owns was written at run time.
+    mine = "-type f -user $(id -u) -print"
+    away = " -o ".join(f"-path {path}" for path in ("/proc", "/sys", "/dev", "/tmp", "/run"))
+    inside = f'-path {root} -o -path "$(realpath {settings["workspace"]})"'
+    everywhere = f"find / \\( {away} \\) -prune -o {mine} 2>/dev/null | head -1"
+    outside = f"find / \\( {away} -o {inside} \\) -prune -o {mine} 2>/dev/null"
+    assert call(client, "POST", "/v1/shell/exec", command=everywhere, timeout=60)["stdout"].startswith("/")
+    assert call(client, "POST", "/v1/shell/exec", command=outside, timeout=60)["stdout"] == ""
 
 
 def run(client: httpx.Client, workspace: str, root: str) -> None:
