@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from playwright.sync_api import Browser, Page
 
 from tests.gateway.installation import OpenWebUI
 from tests.gateway.stack import Gateway, running_gateway
 from tests.gateway.upstream import Upstream
+from tests.support import chromium
 from tests.support.sandbox import running
 
 
@@ -39,3 +41,15 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
     ):
         (gateway.www / "ready").touch()
         yield open_webui
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium.running() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    with chromium.new_page(browser) as page:
+        yield page

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.gateway.installation import OpenWebUI
 from tests.gateway.stack import Gateway
@@ -17,18 +16,6 @@ from tests.support.chromium import send
 from tests.support.documents import pdf
 
 PDF_LINE = "The harbour of Kappel opens at dawn."
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium.running() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with chromium.new_page(browser) as page:
-        yield page
 
 
 def open_chat(page: Page, chat: OpenWebUI, path: str = "/") -> None:

@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
-import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Page, expect
 
 from tests.gateway.installation import OpenWebUI
 from tests.support import chromium
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium.running() as browser:
-        yield browser
-
-
-@pytest.fixture
-def page(browser: Browser) -> Iterator[Page]:
-    with chromium.new_page(browser) as page:
-        yield page
 
 
 def test_the_model_runs_a_command_with_nothing_to_configure(page: Page, chat: OpenWebUI) -> None:
