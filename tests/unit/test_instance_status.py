@@ -14,12 +14,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner, Result
 
 from aisandbox import manifest as manifests
 from aisandbox.instance import cli, configure, files, status, systemd
 from aisandbox.instance.places import Places
-from aisandbox.manifest import Manifest
+from aisandbox.manifest import REPOSITORY, Manifest
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
 
@@ -281,3 +282,9 @@ def test_help_advertises_only_what_users_need(places: Places) -> None:
     text = command(places.root, "--help").stdout
     assert all(name in text for name in ("status", "configure", "logs"))
     assert not any(name in text for name in ("model-fetch", "engine-sync", "status-publish", "--root"))
+
+
+def test_status_shows_every_service_of_the_catalogue() -> None:
+    catalogue = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())["services"]
+    ours = {f"{name}.service" for name, service in catalogue.items() if "appliance" in service["targets"]}
+    assert ours <= set(systemd.SERVICES)
