@@ -20,6 +20,8 @@ from sandbox_api.environment import child_environment, prepare
 from sandbox_api.settings import Settings
 
 PATIENCE_S = 30.0
+LEFTOVERS_S = 10.0
+"""How long an earlier run may take to let go of its socket."""
 POLL_S = 0.02
 
 
@@ -81,10 +83,16 @@ def _clear_display(settings: Settings) -> None:
 
 
 def _fresh(path: Path | None, name: str) -> Path:
-    """A socket's path, with what an earlier run left there removed."""
+    """A socket's path, with what an earlier run left there removed.
+
+    Children of a killed run end a moment after it, and remove what is at the path then: the socket of the next run.
+    """
     if path is None:
         _fail(f"{name} is not set")
         raise AssertionError
+    deadline = time.monotonic() + LEFTOVERS_S
+    while _listening(path) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.unlink(missing_ok=True)
     return path

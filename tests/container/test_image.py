@@ -26,6 +26,10 @@ PROGRAMS = [name for name, service in CATALOGUE.items() if "container" in servic
 SUPERVISORCTL = f"{PATHS.opt}/envs/supervisor/bin/supervisorctl -c {PATHS.opt}/container/supervisord.conf"
 
 
+def alive(container: Container, process: str) -> bool:
+    return inside(container, f"test -d /proc/{process}").returncode == 0
+
+
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
@@ -117,7 +121,10 @@ def test_limits_are_set(container: Container) -> None:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_killed_program_comes_back(container: Container, client: httpx.Client, program: str) -> None:
     before = pid(container, program)
+    children = inside(container, f"cat /proc/{before}/task/*/children").stdout.split()
     output(container, f"kill -KILL {before}")
+    # They end a moment after it, and must leave what the next run has made.
+    wait_for("the end of its children", lambda: not any(alive(container, child) for child in children))
     wait_for(f"another {program}", lambda: pid(container, program) not in (0, before))
     wait_for("every part", lambda: ready(client))
     wait_for("the programs", lambda: all("RUNNING" in line for line in states(container).values()))
