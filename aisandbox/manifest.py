@@ -61,8 +61,11 @@ class Option(Part):
 
     key: str = Field(pattern=r"^[a-z][a-z0-9_]{0,14}$")
     label: str = Field(max_length=255)
-    type: Literal["string", "integer", "secret"]
+    type: Literal["string", "integer", "secret", "choice", "cidrs", "arguments"]
+    """`cidrs`: networks, separated by commas. `arguments`: a command line from vLLM's allowed arguments."""
     help: str
+    choices: tuple[str, ...] = ()
+    default: str | int | None = None
     pattern: str | None = None
     minimum: int | None = None
     maximum: int | None = None
@@ -72,6 +75,7 @@ class Option(Part):
         """JSON Schema of the option's value."""
         rules = {
             "type": "integer" if self.type == "integer" else "string",
+            "enum": list(self.choices) or None,
             "pattern": self.pattern,
             "minimum": self.minimum,
             "maximum": self.maximum,

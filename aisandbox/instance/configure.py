@@ -6,7 +6,6 @@ is recorded as a problem, and the appliance comes up on a safe plan.
 
 from __future__ import annotations
 
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from aisandbox.instance import files, hardware, options, plan, systemd
+from aisandbox.instance import files, hardware, options, plan, rendering, systemd
 from aisandbox.instance.notices import Problem, warnings
 from aisandbox.instance.options import Choice, InvalidOptionError
 from aisandbox.instance.places import Places
@@ -70,7 +69,7 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
 
 def services_to_restart(places: Places, outcome: Outcome) -> tuple[str, ...]:
     """Services that run on what has changed; the model's also when it failed, since its cause may be gone."""
-    services = [unit for name, unit in systemd.ENVIRONMENT_OF.items() if name in outcome.changed]
+    services = [entry.unit for entry in rendering.RENDERED if entry.file in outcome.changed]
     failed = (files.read_json(places.status("model")) or {}).get("state") == "failed"
     if failed or {places.plan.name, places.hf_token.name} & set(outcome.changed):
         services.insert(0, systemd.MODEL)
@@ -151,11 +150,11 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
         "plan": decided,
         "release": files.read_json(places.release) or {},
         "secrets": {name: _secret(places, name) for name in SECRETS},
-        "warnings": warnings(manifest),
+        "choice": given,
+        "warnings": warnings(manifest, decided.access),
     }
-    for template in sorted(places.templates.glob("*.env.j2")):
-        texts[places.etc / template.stem] = render(template.read_text(encoding="utf-8"), context)
     changed = [path.name for path, text in texts.items() if files.write(path, text, 0o600)]
+    changed += [entry.file for entry in rendering.write(places, context)]
     # The plan comes last: whoever sees it finds the rest in place.
     if files.write_json(places.plan, decided.model_dump(mode="json")):
         changed.append(places.plan.name)
@@ -170,24 +169,3 @@ def _secret(places: Places, name: str) -> str:
         value = secrets.token_urlsafe(32)
         files.write(path, value + "\n", 0o600)
         return value
-
-
-def render(template: str, context: Mapping[str, Any]) -> str:
-    """Fill a template. `quoted` makes any one-line text a value of a systemd environment file."""
-    import jinja2  # the slowest of our imports, and not every command renders
-
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - these are settings and plain text, not HTML
-    )
-    environment.filters["quoted"] = quoted
-    return environment.from_string(template).render(context)
-
-
-def quoted(value: object) -> str:
-    """The value in the double quotes of a systemd environment file."""
-    text = re.sub(r"\s*\n\s*", " ", str(value))
-    return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'

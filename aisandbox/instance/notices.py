@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from aisandbox.manifest import Manifest, Part
+
+if TYPE_CHECKING:
+    from aisandbox.instance.access import Access
 
 
 class Problem(Part):
@@ -30,7 +35,7 @@ class SecurityWarning(Part):
     fix: str
 
 
-def warnings(manifest: Manifest) -> tuple[SecurityWarning, ...]:
+def warnings(manifest: Manifest, access: Access) -> tuple[SecurityWarning, ...]:
     """Security warnings that hold for the instance now."""
     open_ports = [port for name, port in manifest.ports.items() if port.public and name != "ssh"]
     return tuple(

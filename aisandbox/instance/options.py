@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import SecretStr
@@ -32,6 +32,16 @@ class Choice(Part):
     hf_token: SecretStr | None = None
     served_name: str | None = None
     max_model_len: int | None = None
+    quantization: str | None = None
+    vllm_args: str | None = None
+    api_key: SecretStr | None = None
+    chat_email: str | None = None
+    chat_password: SecretStr | None = None
+    allowed_cidrs: str | None = None
+    domain: str | None = None
+    tls_email: str | None = None
+    sandbox: Literal["off", "local", "public"] = "local"
+    data_volume: str | None = None
     hub_endpoint: str | None = None
 
 
@@ -79,7 +89,7 @@ def choose(given: list[Source], manifest: Manifest) -> tuple[Choice, tuple[Probl
                     decided[key] = check(option, raw)
                 except InvalidOptionError as invalid:
                     problems.append(problem(option, raw, invalid, source.name))
-    return Choice.model_validate(decided), tuple(problems)
+    return Choice.model_validate({key: value for key, value in decided.items() if value is not None}), tuple(problems)
 
 
 def read(places: Places, manifest: Manifest) -> tuple[Choice, tuple[Problem, ...]]:
@@ -106,6 +116,10 @@ def check(option: Option, raw: object) -> str | int | None:
     if not text:
         return None
     if option.type != "integer":
+        if option.choices and text not in option.choices:
+            raise InvalidOptionError(
+                f"is none of {', '.join(option.choices)}", f"Give one of {', '.join(option.choices)}."
+            )
         if option.pattern and not re.search(option.pattern, text):
             raise InvalidOptionError(f"is not a valid {option.label.lower()}", fix)
         return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from aisandbox.instance import access
+from aisandbox.instance.access import Access
 from aisandbox.instance.hardware import Hardware
 from aisandbox.instance.notices import Problem
 from aisandbox.instance.options import Choice
@@ -33,6 +35,8 @@ class Plan(Serving):
     """Whether this machine can run the engine at all."""
     hub_endpoint: str | None
     """Another hub than the default one."""
+    access: Access = Access()
+    """Who may reach what."""
     problems: tuple[Problem, ...]
 
 
@@ -72,6 +76,7 @@ def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardw
         fallback=_serving(Choice(model=embedded.id), manifest, hardware),
         servable=servable,
         hub_endpoint=choice.hub_endpoint,
+        access=access.of(choice),
         problems=tuple(problems),
     )
 

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from aisandbox.instance import files, systemd
+from aisandbox.instance.access import Access
 from aisandbox.instance.notices import Problem, SecurityWarning, warnings
 from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.report import State, now
@@ -113,7 +114,7 @@ def compose(places: Places, manifest: Manifest) -> Overview:
         endpoints=endpoints,
         services=units,
         problems=_problems(plan, phases, units),
-        warnings=warnings(manifest),
+        warnings=warnings(manifest, Access.model_validate(plan.get("access") or {})),
         ssh=f"ssh {manifest.os.default_user}@{address}",
         started=_started(),
         now=now(),

@@ -28,9 +28,6 @@ SANDBOX = tuple(
 SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, NGINX, *SANDBOX)
 """What users see in status and logs."""
 
-ENVIRONMENT_OF = {"open-webui.env": OPEN_WEBUI}
-"""The service that reads each rendered environment file."""
-
 
 class Unit(Part):
     """State of one unit, in systemd's words."""

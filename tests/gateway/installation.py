@@ -14,8 +14,9 @@ from typing import Self
 
 import httpx
 
-from aisandbox.instance.configure import render
+from aisandbox.instance.access import Access
 from aisandbox.instance.notices import warnings
+from aisandbox.instance.rendering import fill
 from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
 from tests.support import environments
@@ -29,9 +30,9 @@ def environment(gateway: Gateway, **secret: str) -> dict[str, str]:
         "manifest": gateway.manifest,
         "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False),
         "secrets": secret,
-        "warnings": warnings(gateway.manifest),
+        "warnings": warnings(gateway.manifest, Access()),
     }
-    text = render((TEMPLATES / "open-webui.env.j2").read_text(), context)
+    text = fill((TEMPLATES / "open-webui.env.j2").read_text(), context)
     words = (word for line in text.splitlines() if not line.startswith("#") for word in shlex.split(line))
     return dict(word.split("=", 1) for word in words)
 

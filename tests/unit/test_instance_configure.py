@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import configure, files, options, plan, systemd
+from aisandbox.instance import configure, files, options, plan, rendering, systemd
 from aisandbox.instance.options import InvalidOptionError
 from aisandbox.instance.places import Places
 from tests.support import appliance
@@ -156,9 +156,7 @@ def test_an_edit_of_a_malformed_file_is_refused(places: Places) -> None:
 
 
 def test_values_are_quoted_for_environment_files() -> None:
-    assert (
-        configure.render("X={{ x | quoted }}\n", {"x": 'a "b" $c \\ `d`\ne'}) == 'X="a \\"b\\" \\$c \\\\ \\`d\\` e"\n'
-    )
+    assert rendering.fill("X={{ x | quoted }}\n", {"x": 'a "b" $c \\ `d`\ne'}) == 'X="a \\"b\\" \\$c \\\\ \\`d\\` e"\n'
 
 
 def test_a_failed_write_leaves_the_old_file(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

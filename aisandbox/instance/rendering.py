@@ -1,0 +1,60 @@
+"""Every file that is rendered from the choice: its template, its place, and the unit that must hear of a change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from aisandbox.instance import files, systemd
+from aisandbox.instance.places import Places
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """One rendered file. `template` lies below the templates' folder, `file` below `/etc/aisandbox`."""
+
+    template: str
+    file: str
+    unit: str
+    """Unit that reads the file."""
+    action: Literal["restart", "reload"] = "restart"
+    mode: int = 0o600
+
+
+RENDERED = (Rendered("open-webui.env.j2", "open-webui.env", systemd.OPEN_WEBUI),)
+
+
+def write(places: Places, context: Mapping[str, Any]) -> tuple[Rendered, ...]:
+    """Render every file from the choice. Returns those that changed."""
+    return tuple(
+        entry
+        for entry in RENDERED
+        if files.write(
+            places.etc / entry.file,
+            fill((places.templates / entry.template).read_text(encoding="utf-8"), context),
+            entry.mode,
+        )
+    )
+
+
+def fill(template: str, context: Mapping[str, Any]) -> str:
+    """Fill a template. `quoted` makes any one-line text a value of a systemd environment file."""
+    import jinja2  # the slowest of our imports, and not every command renders
+
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - these are settings and plain text, not HTML
+    )
+    environment.filters["quoted"] = quoted
+    return environment.from_string(template).render(context)
+
+
+def quoted(value: object) -> str:
+    """The value in the double quotes of a systemd environment file."""
+    text = re.sub(r"\s*\n\s*", " ", str(value))
+    return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'
