@@ -225,7 +225,7 @@ def sandbox_up(
     memory: Annotated[str, typer.Option(help="Most memory that the container may use.")] = sandbox.Container.memory,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for all its parts.")] = 120,
 ) -> None:
-    """Bake what is missing of the sandbox's container, start it, wait until all of it works, and print the addresses."""
+    """Bake what is missing of the sandbox's container, start it, wait until it works, and print the addresses."""
     container = sandbox.Container(name, port, workspace.absolute(), memory)
     with Phases(console) as phases:
         sandbox.up(container, archive.bake_image(phases), phases, timeout)

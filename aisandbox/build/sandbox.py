@@ -193,7 +193,8 @@ def _arguments(container: Container, user: tuple[int, int]) -> list[str]:
         "--detach", "--name", container.name,
         "--publish", f"127.0.0.1:{container.port}:{PORT}",
         "--user", f"{user[0]}:{user[1]}",
-        "--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777", "--tmpfs", "/run/sandbox:rw,mode=1777",
+        "--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777",  # noqa: S108 - the container's own
+        "--tmpfs", "/run/sandbox:rw,mode=1777",
         "--volume", f"{container.volume(user[0])}:{HOME}",
         "--volume", f"{container.workspace}:{paths.workspace}",
         "--security-opt", "no-new-privileges", "--cap-drop", "all",
