@@ -28,6 +28,9 @@ SANDBOX = tuple(
 SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, NGINX, *SANDBOX)
 """What users see in status and logs."""
 
+LOOP_RESTARTS = 3
+"""From so many restarts on, a service that does not stay up is in a crash loop."""
+
 
 class Unit(Part):
     """State of one unit, in systemd's words."""
@@ -47,6 +50,13 @@ def units(names: tuple[str, ...] = SERVICES) -> tuple[Unit, ...]:
         return ()
     blocks = (dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n"))
     return tuple(_unit(block) for block in blocks if block.get("LoadState") == "loaded")
+
+
+def crash_loop(unit: Unit) -> str | None:
+    """One sentence on a unit that keeps crashing: how often, why, when it is tried again; None when it does not."""
+    if unit.restarts < LOOP_RESTARTS or unit.active == "active":
+        return None
+    return f"{unit.name} has crashed {unit.restarts} times"
 
 
 def restart(*names: str) -> None:
