@@ -8,6 +8,8 @@ from pathlib import Path
 from aisandbox.manifest import Manifest
 
 MODEL_PREFIX = "models--"
+METADATA = "http://169.254.169.254"
+"""Where every cloud has its metadata service."""
 
 
 def cache_name(model: str) -> str:
@@ -30,13 +32,15 @@ class Places:
     data: Path
     run: Path
     root: Path
+    metadata: str | None = None
+    """Address of the cloud's metadata service; None asks none."""
 
     @classmethod
     def of(cls, manifest: Manifest, root: Path = Path("/")) -> Places:
         """The manifest's places, below `root`."""
         paths = manifest.paths
         opt, etc, data, run = (root / path.relative_to("/") for path in (paths.opt, paths.etc, paths.data, paths.run))
-        return cls(opt, etc, data, run, root)
+        return cls(opt, etc, data, run, root, METADATA if root == Path("/") else None)
 
     @property
     def live(self) -> bool:
@@ -63,6 +67,21 @@ class Places:
         return self.etc / "options.yaml"
 
     @property
+    def last_good_options(self) -> Path:
+        """Copy of the options file as it was when it last could be read."""
+        return self.etc / "options.last-good.yaml"
+
+    @property
+    def udf(self) -> Path:
+        """Variables of a deployment form, written by our StackScript."""
+        return self.etc / "udf.env"
+
+    @property
+    def kept_metadata(self) -> Path:
+        """What the metadata service last answered; it belongs to this instance, and so not to its data."""
+        return self.etc / "metadata.json"
+
+    @property
     def hf_token(self) -> Path:
         """The access token, or an empty file; systemd hands it to the model service as a credential."""
         return self.etc / "secrets" / "hf_token"
@@ -87,6 +106,15 @@ class Places:
         return self.run / "engine.json"
 
     @property
+    def configure_lock(self) -> Path:
+        return self.run / "configure.lock"
+
+    @property
+    def volume(self) -> Path:
+        """What kept the chosen data volume from being mounted, if anything did."""
+        return self.run / "volume.json"
+
+    @property
     def published_status(self) -> Path:
         return self.run / "www" / "status.json"
 
@@ -95,8 +123,23 @@ class Places:
         """There while chat and API answer."""
         return self.published_status.with_name("ready")
 
+    @property
+    def published_loading(self) -> Path:
+        """What the API answers until the model serves."""
+        return self.published_status.with_name("loading.json")
+
+    @property
+    def published_motd(self) -> Path:
+        """The login message."""
+        return self.published_status.with_name("motd")
+
+    @property
+    def timeline(self) -> Path:
+        """Where the time to the first answer went, kept from then on."""
+        return self.run / "status" / "timeline.json"
+
     def status(self, service: str) -> Path:
-        """What the service (configure, model, engine) last reported."""
+        """What the service (configure, model, engine, certificate, publish) last reported."""
         return self.run / "status" / f"{service}.json"
 
     # cloud-init's files
@@ -107,3 +150,17 @@ class Places:
     @property
     def cloud_instance(self) -> Path:
         return self.root / "var" / "lib" / "cloud" / "instance"
+
+    @property
+    def instance_id(self) -> Path:
+        return self.root / "var" / "lib" / "cloud" / "data" / "instance-id"
+
+    # The kernel's files
+    @property
+    def kernel_command_line(self) -> Path:
+        return self.root / "proc" / "cmdline"
+
+    @property
+    def dmi(self) -> Path:
+        """What the firmware says about the machine."""
+        return self.root / "sys" / "class" / "dmi" / "id"

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from aisandbox.instance import files
+from aisandbox.instance import clock, files
 
 State = Literal["running", "done", "failed"]
+
+NOTICE = "<5>" if "JOURNAL_STREAM" in os.environ else ""
+"""Marks a report for the journal, as sd-daemon(3) does: what is marked may be published, other output may not."""
 
 
 def now() -> str:
@@ -20,7 +24,8 @@ def now() -> str:
 class Reporter:
     """Writes the status file of one service, and a journal line whenever the message changes (unless `quiet`).
 
-    `phase` names the step at hand; `since` in the file is when its state was entered.
+    `phase` names the step at hand; `since` in the file is when its state was entered, `timeline` when each step was
+    first entered since power-on, in seconds; a service that is started again carries it on.
     """
 
     def __init__(self, path: Path, quiet: bool = False) -> None:
@@ -29,6 +34,8 @@ class Reporter:
         self._since = now()
         self._state: State | None = None
         self._message = ""
+        earlier = (files.read_json(path) or {}).get("timeline")
+        self._timeline: dict[str, float] = earlier if isinstance(earlier, dict) else {}
 
     def running(self, phase: str, message: str, **facts: Any) -> None:
         self._write(phase, "running", message, "", facts)
@@ -45,7 +52,9 @@ class Reporter:
         if message != self._message:
             self._message = message
             if not self._quiet:
-                print(f"{message} {fix}".strip(), file=sys.stderr, flush=True)
+                print(f"{NOTICE}{message} {fix}".strip(), file=sys.stderr, flush=True)
+        # Under a name of its own: a step can end long after it was entered.
+        self._timeline.setdefault(phase if state == "running" else state, round(clock.since_power_on(), 2))
         entry = {
             "phase": phase,
             "state": state,
@@ -53,5 +62,6 @@ class Reporter:
             "fix": fix,
             "since": self._since,
             "updated": now(),
+            "timeline": self._timeline,
         }
         files.write_json(self._path, {**facts, **entry})

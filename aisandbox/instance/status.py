@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import socket
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aisandbox.instance import files, systemd
+from aisandbox.instance import clock, files, systemd, timeline
 from aisandbox.instance.access import Access
+from aisandbox.instance.journal import Line
 from aisandbox.instance.notices import Problem, SecurityWarning, warnings
 from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.report import State, now
+from aisandbox.instance.timeline import Span
 from aisandbox.manifest import Manifest, Part
 
 PHASES = ("configure", "model", "engine")
 """Services that report, in the order in which they work towards the first answer."""
+CERTIFICATE = "certificate"
+"""Reports only when there is a domain."""
+ESSENTIAL = (systemd.CONFIGURE, systemd.MODEL, systemd.VLLM, systemd.OPEN_WEBUI, systemd.NGINX)
+"""Without one of these there is no first answer."""
 HEALTH_TIMEOUT_S = 0.5
-POLL_S = 1.0
-POLL_READY_S = 2.0
-"""Once everything serves, looking less often is soon enough."""
+POLL_S = 0.5
 
 
 class Phase(BaseModel):
@@ -56,6 +57,15 @@ class Endpoint(Part):
     label: str
     url: str
     ready: bool
+    tunnel: str = ""
+    """Command to run on one's own computer first, when the address works only there."""
+
+
+class Sizing(Part):
+    """How the model was fitted to this machine."""
+
+    sentence: str
+    rows: tuple[tuple[str, str], ...] = ()
 
 
 class Overview(Part):
@@ -64,17 +74,23 @@ class Overview(Part):
     product: str
     version: str
     state: Literal["starting", "ready", "failed"]
-    """`failed`: a step failed and nothing answers; with a fallback that serves, the state is `ready`."""
+    """`failed`: a step failed or keeps crashing and nothing answers; with a fallback that serves, it is `ready`."""
     model: str | None
     """The model that was planned."""
     serving: str | None
-    """The model that the engine was told to serve; it differs from `model` after a failure."""
+    """The model that the engine serves or was told to serve; it differs from `model` after a failure."""
+    sizing: Sizing | None
+    access: Access
     phases: tuple[Phase, ...]
     endpoints: tuple[Endpoint, ...]
     services: tuple[systemd.Unit, ...]
     problems: tuple[Problem, ...]
     """Everything that is not as the user asked for, with its fix."""
     warnings: tuple[SecurityWarning, ...]
+    timeline: tuple[Span, ...] = ()
+    """Where the time to the first answer went; only when asked for."""
+    log: tuple[Line, ...] = ()
+    """Last lines of the log that everybody may see; only when asked for."""
     ssh: str
     """Command that opens a shell on the instance."""
     started: str
@@ -85,38 +101,47 @@ class Overview(Part):
     def ready(self) -> bool:
         return self.state == "ready"
 
+    @property
+    def busy(self) -> Phase | None:
+        """The phase that people wait for: the first that failed, else the first that works."""
+        work = [phase for phase in self.phases if phase.phase in PHASES]
+        ranks = {"failed": 0, "running": 1}
+        waited = [phase for phase in work if phase.state in ranks and phase.phase != "configure"]
+        return min(waited, key=lambda phase: ranks[phase.state], default=None)
 
-def compose(places: Places, manifest: Manifest) -> Overview:
+
+def compose(places: Places, manifest: Manifest, log: tuple[Line, ...] = (), with_timeline: bool = False) -> Overview:
     """The state now. Fast and without side effects; what cannot be found out is left out."""
     plan = files.read_json(places.plan) or {}
-    phases = tuple(_phase(places.status(name), name) for name in PHASES)
+    reports = {name: files.read_json(places.status(name)) for name in (*PHASES, CERTIFICATE)}
+    phases = tuple(_phase(report, name) for name, report in reports.items() if report or name in PHASES)
     units = systemd.units() if places.live else ()
+    access = Access.model_validate(plan.get("access") or {})
+    certified = any(phase.phase == CERTIFICATE and phase.state == "done" for phase in phases)
     address = _address(places)
-    endpoints = tuple(
-        Endpoint(
-            name=name,
-            label=manifest.ports[name].label,
-            url=f"http://{address}:{manifest.ports[name].port}{path}",
-            ready=_healthy(manifest.ports[f"{name}_upstream"].port) and _listening(manifest.ports[name].port),
-        )
-        for name, path in (("chat", "/"), ("api", "/v1"))
-    )
-    engine = files.read_json(places.engine) or {}
-    ready = all(endpoint.ready for endpoint in endpoints)
-    failed = any(phase.state == "failed" for phase in phases[1:]) or any(unit.active == "failed" for unit in units)
+    ssh = f"ssh {manifest.os.default_user}@{address}"
+    endpoints = _endpoints(manifest, access, address, ssh, certified)
+    loops = {unit.name: loop for unit in units if (loop := systemd.crash_loop(unit))}
+    broken = {unit.name for unit in units if unit.active == "failed"} | set(loops)
+    ready = all(endpoint.ready for endpoint in endpoints if endpoint.name != "sandbox")
+    failed = any((reports[name] or {}).get("state") == "failed" for name in ("model", "engine"))
     return Overview(
         product=manifest.product.name,
         version=(files.read_json(places.release) or {}).get("version", manifest.product.version),
-        state="ready" if ready else "failed" if failed else "starting",
+        state="ready" if ready else "failed" if failed or broken & set(ESSENTIAL) else "starting",
         model=plan.get("model"),
-        serving=cached_model(engine.get("model", "")),
+        serving=_serving(places, reports["engine"] or {}),
+        sizing=_sizing((reports["model"] or {}).get("sizing")),
+        access=access,
         phases=phases,
         endpoints=endpoints,
         services=units,
-        problems=_problems(plan, phases, units),
-        warnings=warnings(manifest, Access.model_validate(plan.get("access") or {})),
-        ssh=f"ssh {manifest.os.default_user}@{address}",
-        started=_started(),
+        problems=_problems(plan, phases, units, loops),
+        warnings=warnings(manifest, access),
+        timeline=timeline.read(places) if with_timeline else (),
+        log=log,
+        ssh=ssh,
+        started=clock.power_on(),
         now=now(),
     )
 
@@ -131,43 +156,63 @@ def wait(places: Places, manifest: Manifest, seconds: float, sleep: Callable[[fl
         sleep(min(POLL_S, max(deadline - time.monotonic(), 0)))
 
 
-def publish(places: Places, manifest: Manifest) -> None:
-    """Keep the file that the progress page polls up to date, for ever."""
-    while True:
-        overview = compose(places, manifest)
-        files.write(places.published_status, overview.model_dump_json())
-        if overview.ready:
-            files.write(places.published_ready, "ready\n")
-        else:
-            places.published_ready.unlink(missing_ok=True)
-        time.sleep(POLL_READY_S if overview.ready else POLL_S)
-
-
-def _phase(path: Path, name: str) -> Phase:
-    report = files.read_json(path)
+def _phase(report: dict[str, Any] | None, name: str) -> Phase:
     if report is None:
         return Phase(phase=name)
     return Phase.model_validate({**report, "phase": name, "step": report.get("phase", "")})
 
 
-def _problems(plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[systemd.Unit, ...]) -> tuple[Problem, ...]:
+def _endpoints(manifest: Manifest, access: Access, address: str, ssh: str, certified: bool) -> tuple[Endpoint, ...]:
+    found = []
+    for name, path in (("chat", "/"), ("api", "/v1")):
+        port = manifest.ports[name]
+        base = f"https://{access.domain}" if certified and access.domain else f"http://{address}:{port.port}"
+        ready = _healthy(manifest.ports[f"{name}_upstream"].port) and listening(port.port)
+        found.append(Endpoint(name=name, label=port.label, url=base + path, ready=ready))
+    if access.sandbox != "off":
+        port = manifest.ports["sandbox"]
+        local = access.sandbox == "local"
+        found.append(
+            Endpoint(
+                name="sandbox",
+                label=port.label,
+                url=f"http://{'localhost' if local else address}:{port.port}/",
+                ready=listening(port.port),
+                tunnel=ssh.replace("ssh ", f"ssh -L {port.port}:localhost:{port.port} ", 1) if local else "",
+            )
+        )
+    return tuple(found)
+
+
+def _serving(places: Places, engine: dict[str, Any]) -> str | None:
+    """What the engine says that it serves, else what it was told to."""
+    serving = engine.get("serving")
+    return (
+        serving if isinstance(serving, str) else cached_model((files.read_json(places.engine) or {}).get("model", ""))
+    )
+
+
+def _sizing(report: object) -> Sizing | None:
+    """The model step's decision; its numbers come from a stranger's file, so they may be anything."""
+    try:
+        return Sizing.model_validate(report) if report else None
+    except ValidationError:
+        return None
+
+
+def _problems(
+    plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[systemd.Unit, ...], loops: dict[str, str]
+) -> tuple[Problem, ...]:
     found = [Problem.model_validate(entry) for entry in plan.get("problems", ())]
     # The plan's problems are what `configure` failed on.
     for phase in phases:
         if phase.state == "failed" and phase.phase != "configure":
             found.append(Problem(reason=phase.message, fix=phase.fix))
     for unit in units:
-        if unit.active == "failed":
-            reason = f"{unit.name} has failed ({unit.result})"
+        reason = loops.get(unit.name) or (f"{unit.name} has failed ({unit.result})" if unit.active == "failed" else "")
+        if reason:
             found.append(Problem(reason=reason, fix=f"sudo journalctl -u {unit.name}"))
     return tuple(found)
-
-
-def _started() -> str:
-    """When process 1 was started: the machine's power-on, and right in a container too."""
-    ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-    return (datetime.now(UTC) - timedelta(seconds=age)).isoformat(timespec="seconds")
 
 
 def _healthy(port: int) -> bool:
@@ -182,7 +227,8 @@ def _healthy(port: int) -> bool:
         connection.close()
 
 
-def _listening(port: int) -> bool:
+def listening(port: int) -> bool:
+    """Whether something takes connections on loopback."""
     try:
         with socket.create_connection(("127.0.0.1", port), HEALTH_TIMEOUT_S):
             return True

@@ -3,36 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
 from aisandbox.instance.status import Overview, Phase
+from aisandbox.instance.timeline import Span
 
 COLOURS = {"ready": "green", "done": "green", "starting": "yellow", "running": "yellow", "failed": "red"}
 REFRESH_S = 1.0
 
 
-def show(overview: Overview) -> None:
+def show(overview: Overview, timeline: bool = False) -> None:
     """Print the state once."""
-    Console(highlight=False, soft_wrap=True).print(render(overview))
+    Console(highlight=False, soft_wrap=True).print(render(overview, timeline))
 
 
-def watch(compose: Callable[[], Overview]) -> None:
+def watch(compose: Callable[[], Overview], timeline: bool = False) -> None:
     """Show the state, up to date, until interrupted."""
-    with Live(render(compose()), auto_refresh=False, console=Console(highlight=False)) as live:
+    with Live(render(compose(), timeline), auto_refresh=False, console=Console(highlight=False)) as live:
         while True:
             time.sleep(REFRESH_S)
-            live.update(render(compose()), refresh=True)
+            live.update(render(compose(), timeline), refresh=True)
 
 
-def render(overview: Overview) -> RenderableType:
-    """The whole state as one block."""
-    return Group(*_parts(overview))
+def render(overview: Overview, timeline: bool = False) -> RenderableType:
+    """The whole state as one block, or where the time since power-on went."""
+    return _grid(_spans(overview.timeline)) if timeline else Group(*_parts(overview))
 
 
 def _parts(overview: Overview) -> Iterator[RenderableType]:
@@ -40,11 +40,14 @@ def _parts(overview: Overview) -> Iterator[RenderableType]:
     if overview.model:
         other = overview.serving and overview.serving != overview.model
         yield Text(f"Model: {overview.model}" + (f" (serving {overview.serving})" if other else ""))
+    if overview.sizing:
+        yield Text(overview.sizing.sentence)
+        yield _grid(overview.sizing.rows)
     yield _grid(
-        (endpoint.label, endpoint.url, _coloured("ready" if endpoint.ready else "starting"))
+        (endpoint.label, endpoint.url, _coloured("ready" if endpoint.ready else "starting"), endpoint.tunnel)
         for endpoint in overview.endpoints
     )
-    yield _grid((phase.phase, _coloured(phase.state), escape(_message(phase))) for phase in overview.phases)
+    yield _grid((phase.phase, _coloured(phase.state), _message(phase)) for phase in overview.phases)
     if overview.services:
         yield _grid(
             (unit.name, f"{unit.active} ({unit.sub})", f"{unit.restarts} restarts" if unit.restarts else "")
@@ -56,15 +59,26 @@ def _parts(overview: Overview) -> Iterator[RenderableType]:
         yield Text(f"! {warning.text}\n  {warning.fix}", style="yellow")
 
 
-def _grid(rows: Iterator[tuple[str, str, str]]) -> Table:
+def _spans(timeline: tuple[Span, ...]) -> Iterator[tuple[str, str, str]]:
+    """What happened when, and how long it took, in seconds since power-on."""
+    for span in timeline:
+        if span.ended_s is None:
+            took = "goes on"
+        else:
+            took = f"{span.ended_s - span.began_s:8.2f} s" if span.ended_s > span.began_s else ""
+        yield f"{span.began_s:9.2f} s", span.name, took
+
+
+def _grid(rows: Iterable[tuple[str | Text, ...]]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for row in rows:
-        table.add_row(*row)
+        # What services report is text, never markup.
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
     return table
 
 
-def _coloured(state: str) -> str:
-    return f"[{COLOURS.get(state, 'default')}]{state}[/]"
+def _coloured(state: str) -> Text:
+    return Text(state, style=COLOURS.get(state, ""))
 
 
 def _message(phase: Phase) -> str:

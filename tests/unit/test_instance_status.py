@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -18,8 +19,9 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from aisandbox import manifest as manifests
-from aisandbox.instance import cli, configure, files, status, systemd
+from aisandbox.instance import cli, clock, configure, files, journal, publisher, status, systemd, timeline
 from aisandbox.instance.places import Places
+from aisandbox.instance.report import Reporter
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
@@ -94,20 +96,20 @@ def test_before_anything_has_run_it_is_starting(places: Places) -> None:
 
 
 def test_it_is_ready_once_chat_and_api_answer(places: Places, all_healthy: Manifest) -> None:
-    configure.apply(places, MANIFEST)
+    plan(places, model=GUIDE)
     folder = places.hub_cache / "models--aisandbox--guide" / "snapshots" / "1"
     files.write_json(places.engine, {"model": str(folder), "served_names": ["mine"], "args": []})
     overview = status.compose(places, all_healthy)
     assert overview.ready
     assert (overview.model, overview.serving) == (GUIDE, GUIDE)
-    assert [endpoint.ready for endpoint in overview.endpoints] == [True, True]
+    assert [endpoint.ready for endpoint in overview.endpoints][:2] == [True, True]
 
 
 def test_one_server_that_does_not_answer_is_not_ready(places: Places, all_healthy: Manifest) -> None:
     port = all_healthy.ports["chat_upstream"].port
     overview = status.compose(places, on_ports({"chat": port, "chat_upstream": port}))
     assert overview.state == "starting"
-    assert [endpoint.ready for endpoint in overview.endpoints] == [True, False]
+    assert [endpoint.ready for endpoint in overview.endpoints][:2] == [True, False]
 
 
 def test_a_failed_phase_is_a_problem_with_its_fix(places: Places) -> None:
@@ -158,26 +160,421 @@ def test_waiting_ends_at_once_when_ready_and_in_time_when_not(places: Places, al
 def test_the_page_gets_the_status_and_a_mark_when_ready(
     places: Places, all_healthy: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    for manifest, ready in ((all_healthy, True), (on_ports({}), False)):
+        publish_once(places, manifest, monkeypatch)
+        assert places.published_ready.exists() is ready
+        assert places.published_loading.exists() is not ready
+        assert (json.loads(places.published_status.read_text())["state"] == "ready") is ready
+
+
+def publish_once(places: Places, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(_: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(time, "sleep", stop)
-    for manifest, ready in ((all_healthy, True), (on_ports({}), False)):
-        with pytest.raises(KeyboardInterrupt):
-            status.publish(places, manifest)
-        assert places.published_ready.exists() is ready
-        assert (json.loads(places.published_status.read_text())["state"] == "ready") is ready
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(time, "sleep", stop)
+        publisher.publish(places, manifest)
+
+
+def plan(places: Places, **parts: object) -> None:
+    files.write_json(places.plan, {"model": "acme/tiny", "problems": [], "access": {}, **parts})
+
+
+def report(places: Places, service: str, state: str, **facts: object) -> None:
+    entry = {"phase": "step", "state": state, "message": f"{service} is {state}.", "fix": "Mend it."}
+    files.write_json(places.status(service), {**entry, **facts})
+
+
+DOWNLOADING = {
+    "phase": "download",
+    "message": "Downloading acme/tiny.",
+    "bytes_done": 4_000_000_000,
+    "bytes_total": 16_000_000_000,
+    "bytes_per_second": 100_000_000,
+    "eta_s": 120,
+}
+
+
+def test_the_api_says_how_far_the_model_is(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    report(places, "model", "running", **DOWNLOADING)
+    publish_once(places, on_ports({}), monkeypatch)
+    error = json.loads(places.published_loading.read_text())["error"]
+    assert (error["type"], error["code"], error["param"]) == ("service_unavailable", "model_loading", None)
+    assert error["message"].startswith(
+        "The model is not ready yet: Downloading acme/tiny. 25 % done, about 120 s left."
+    )
+    progress = error["progress"]
+    assert (progress["phase"], progress["step"], progress["percent"], progress["eta_s"]) == (
+        "model",
+        "download",
+        25,
+        120,
+    )
+    assert (progress["bytes_done"], progress["bytes_total"]) == (4_000_000_000, 16_000_000_000)
+    assert progress["elapsed_s"] > 0
+
+
+def test_the_api_says_why_nothing_can_be_served(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    report(places, "model", "failed", message="There is no model acme/tinny.")
+    publish_once(places, on_ports({}), monkeypatch)
+    error = json.loads(places.published_loading.read_text())["error"]
+    assert error["message"].startswith("No model can be served: There is no model acme/tinny.")
+    assert (error["progress"]["state"], error["progress"]["percent"]) == ("failed", None)
+
+
+@pytest.mark.parametrize("facts", [{"bytes_total": "many"}, {"bytes_total": 0}, {"bytes_total": 5, "bytes_done": None}])
+def test_odd_facts_do_not_stop_the_publisher(
+    places: Places, monkeypatch: pytest.MonkeyPatch, facts: dict[str, object]
+) -> None:
+    report(places, "model", "running", **facts)
+    publish_once(places, on_ports({}), monkeypatch)
+    assert "model is running." in places.published_loading.read_text()
+
+
+def test_the_sizing_decision_is_shown(places: Places) -> None:
+    rows = [["Weights", "16.0 GB"], ["Context", "9 k [tokens]"]]
+    report(places, "model", "running", sizing={"sentence": "Fits one 24 GB GPU.", "rows": rows})
+    overview = status.compose(places, on_ports({}))
+    assert overview.sizing and overview.sizing.sentence == "Fits one 24 GB GPU."
+    people = command(places.root, "status").stdout
+    assert "Fits one 24 GB GPU." in people and "16.0 GB" in people and "9 k [tokens]" in people
+
+
+@pytest.mark.parametrize("odd", ["text", {"rows": []}, {"sentence": 5, "rows": "x"}, []])
+def test_an_unreadable_sizing_is_left_out(places: Places, odd: object) -> None:
+    report(places, "model", "running", sizing=odd)
+    assert status.compose(places, on_ports({})).sizing is None
+
+
+def test_the_certificate_is_a_phase_only_where_there_is_one(places: Places) -> None:
+    assert "certificate" not in [phase.phase for phase in status.compose(places, on_ports({})).phases]
+    report(places, "certificate", "failed")
+    overview = status.compose(places, on_ports({}))
+    assert overview.phases[-1].phase == "certificate"
+    assert [str(problem) for problem in overview.problems] == ["certificate is failed."]
+    # Chat and API come up all the same.
+    assert overview.state == "starting"
+
+
+def test_addresses_are_those_of_the_domain_once_it_has_a_certificate(places: Places) -> None:
+    plan(places, access={"domain": "ai.example.com"})
+    report(places, "certificate", "running")
+    assert status.compose(places, MANIFEST).endpoints[0].url.startswith("http://")
+    report(places, "certificate", "done")
+    chat, api, _ = status.compose(places, MANIFEST).endpoints
+    assert (chat.url, api.url) == ("https://ai.example.com/", "https://ai.example.com/v1")
+
+
+def test_the_sandbox_is_reached_as_it_was_chosen(places: Places) -> None:
+    def sandbox(choice: str) -> list[status.Endpoint]:
+        plan(places, access={"sandbox": choice})
+        return [endpoint for endpoint in status.compose(places, MANIFEST).endpoints if endpoint.name == "sandbox"]
+
+    port = MANIFEST.ports["sandbox"].port
+    (local,) = sandbox("local")
+    assert local.url == f"http://localhost:{port}/"
+    assert local.tunnel.startswith(f"ssh -L {port}:localhost:{port} {MANIFEST.os.default_user}@")
+    (public,) = sandbox("public")
+    assert "localhost" not in public.url and not public.tunnel
+    assert sandbox("off") == []
+
+
+def test_the_sandbox_does_not_hold_up_readiness(places: Places, all_healthy: Manifest) -> None:
+    overview = status.compose(places, all_healthy)
+    assert overview.ready
+    assert [endpoint.ready for endpoint in overview.endpoints] == [True, True, False]
+
+
+def test_the_engine_names_what_it_serves_instead(places: Places, all_healthy: Manifest) -> None:
+    plan(places)
+    report(places, "engine", "failed", serving=GUIDE, message="acme/tiny cannot be served.")
+    overview = status.compose(places, all_healthy)
+    assert (overview.state, overview.model, overview.serving) == ("ready", "acme/tiny", GUIDE)
+    assert f"acme/tiny (serving {GUIDE})" in command(places.root, "status").stdout
+
+
+def test_a_crash_loop_is_told_apart_from_a_start(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    def state(name: str) -> status.Overview:
+        unit = systemd.Unit(name=name, active="activating", sub="auto-restart", result="exit-code", restarts=9)
+        monkeypatch.setattr(systemd, "units", lambda names=(): (unit,))
+        return status.compose(live(places), on_ports({}))
+
+    overview = state(systemd.VLLM)
+    assert overview.state == "failed"
+    assert "crash" in str(overview.problems[0])
+    assert systemd.VLLM in overview.problems[0].fix
+    # What is not on the way to the first answer is a problem, but no failure.
+    overview = state("code-server.service")
+    assert (overview.state, len(overview.problems)) == ("starting", 1)
+
+
+def live(places: Places) -> Places:
+    """The same folders, as those of the machine itself."""
+    return replace(places, root=Path("/"))
+
+
+def test_the_timeline_tells_what_took_the_time(places: Places) -> None:
+    times = timeline.spans(
+        {"cloud-init began": 1.0, "cloud-init ended": 4.0, "configure began": 4.1, "engine": 2.0},
+        {"done": 4.6},
+        {"look-up": 5.0, "download": 5.5, "done": 65.5},
+        {"import": 0.5, "wait": 20.0, "load": 63.6, "serve": 67.5},
+        {"chat_port": 6.0, "ready": 70.0},
+    )
+    assert [(span.name, span.began_s, span.ended_s) for span in times] == [
+        ("power-on", 0, 0),
+        ("cloud-init", 1.0, 4.0),
+        ("engine import", 2.5, 22.0),
+        ("configure", 4.1, 4.6),
+        ("model look-up", 5.0, 5.5),
+        ("download", 5.5, 65.5),
+        ("chat port answers", 6.0, 6.0),
+        ("engine waits for the model", 22.0, 65.6),
+        ("engine load", 65.6, 69.5),
+        ("first token possible", 70.0, 70.0),
+    ]
+
+
+def test_what_comes_after_the_first_answer_is_not_on_the_timeline() -> None:
+    late = {"look-up": 900.0, "download": 901.0, "done": 5.0}
+    names = [span.name for span in timeline.spans({}, {}, late, {}, {"ready": 9.0})]
+    assert names == ["power-on", "first token possible"]
+
+
+def test_a_phase_that_goes_on_has_no_end() -> None:
+    (_, span) = timeline.spans({}, {}, {"download": 5.0}, {}, {})
+    assert (span.name, span.ended_s) == ("download", None)
+
+
+SHOW_TIMES = """\
+Id=cloud-init-local.service
+InactiveExitTimestampMonotonic={0}
+ActiveEnterTimestampMonotonic={1}
+ExecMainStartTimestampMonotonic={0}
+
+Id=cloud-init-network.service
+InactiveExitTimestampMonotonic=0
+ActiveEnterTimestampMonotonic=0
+ExecMainStartTimestampMonotonic=0
+
+Id=cloud-init.service
+InactiveExitTimestampMonotonic={1}
+ActiveEnterTimestampMonotonic={2}
+ExecMainStartTimestampMonotonic={1}
+"""
+
+
+def test_times_of_systemd_count_from_power_on() -> None:
+    base = round((time.clock_gettime(time.CLOCK_MONOTONIC) - clock.since_power_on()) * 1e6)
+    shown = SHOW_TIMES.format(*(base + second * 1_000_000 for second in (1, 2, 3)))
+    times = timeline.systemd_times(lambda: shown)
+    assert times == {
+        "cloud-init began": pytest.approx(1, abs=0.05),
+        "cloud-init ended": pytest.approx(3, abs=0.05),
+    }
+
+
+def test_a_service_that_starts_again_carries_its_timeline_on(tmp_path: Path) -> None:
+    path = tmp_path / "model.json"
+    Reporter(path, quiet=True).running("download", "Downloading.")
+    first = (files.read_json(path) or {})["timeline"]["download"]
+    time.sleep(0.02)
+    again = Reporter(path, quiet=True)
+    again.running("download", "Downloading.")
+    again.done("fetch", "Here.")
+    kept = (files.read_json(path) or {})["timeline"]
+    assert kept["download"] == first < kept["done"]
+
+
+def test_the_timeline_is_kept_from_the_first_answer_on(
+    places: Places, all_healthy: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Reporter(places.status("model"), quiet=True).running("download", "Downloading.")
+    publish_once(places, all_healthy, monkeypatch)
+    kept = places.timeline.read_text()
+    places.status("model").unlink()
+    publish_once(places, all_healthy, monkeypatch)
+    assert places.timeline.read_text() == kept
+    spans = json.loads(command(places.root, "status", "--json").stdout)["timeline"]
+    assert [span["name"] for span in spans][0] == "power-on"
+    assert {"download", "chat port answers", "first token possible"} <= {span["name"] for span in spans}
+    people = command(places.root, "status", "--timeline").stdout
+    assert "first token possible" in people and "download" in people
+
+
+def entry(unit: str, message: object, priority: str = "6") -> dict[str, object]:
+    """An entry as `journalctl --output=json` gives it."""
+    return {
+        "_SYSTEMD_UNIT": unit,
+        "MESSAGE": message,
+        "PRIORITY": priority,
+        "__REALTIME_TIMESTAMP": "1795341600000000",
+        "__CURSOR": "s=1",
+        "_BOOT_ID": "b",
+    }
+
+
+SHARDS = "Loading safetensors checkpoint shards:  40% Completed | 2/5"
+
+
+@pytest.mark.parametrize(
+    ("given", "shown"),
+    [
+        (
+            entry(systemd.MODEL, "Looking up acme/tiny at https://hub.example.", "5"),
+            "Looking up acme/tiny at https://hub.example.",
+        ),
+        (entry(systemd.MODEL, "Trying with hf_abcdefgh12345678.", "5"), "Trying with ********."),
+        (entry(systemd.VLLM, f"(EngineCore pid=9) {SHARDS} [00:01<00:02,  1.2s/it]"), SHARDS),
+        (entry(systemd.VLLM, list(f"\r{SHARDS} [00:01<00:02]".encode())), SHARDS),
+        (entry(systemd.VLLM, "engine: load running: Loading acme/tiny"), "load running: Loading acme/tiny"),
+        (
+            entry(systemd.VLLM, "INFO 11-22 08:00:00 [kv_cache_utils.py:1087] GPU KV cache size: 123,456 tokens"),
+            "GPU KV cache size: 123,456 tokens",
+        ),
+    ],
+)
+def test_log_lines_that_may_be_seen(given: dict[str, object], shown: str) -> None:
+    line = journal.published(given)
+    assert line and (line.text, line.at) == (shown, "2026-11-22T10:00:00+00:00")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        entry(systemd.MODEL, "Traceback (most recent call last):"),
+        entry(systemd.MODEL, "httpx2.ConnectError: token hf_abcdefgh12345678"),
+        entry(systemd.VLLM, "Received request cmpl-1: prompt: 'engine: load running: my secret'"),
+        entry(systemd.VLLM, "engine: serve failed: ValueError: what the user wrote", "5"),
+        entry(systemd.OPEN_WEBUI, "Looking up", "5"),
+        entry("ssh.service", "Accepted publickey", "5"),
+        {"MESSAGE": None},
+        {},
+    ],
+)
+def test_log_lines_that_may_not(given: dict[str, object]) -> None:
+    assert journal.published(given) is None
+
+
+def test_the_journal_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [json.dumps(entry(systemd.MODEL, f"Line {number}.", "5")) for number in range(20)]
+    fake(tmp_path, monkeypatch, "journalctl", f"cat <<'E'\nnot json\n[]\n{chr(10).join(lines)}\nE\nsleep 1")
+    tail = journal.Tail()
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (not tail.lines or tail.lines[-1].text != "Line 19."):
+        time.sleep(0.02)
+    assert [line.text for line in tail.lines] == [f"Line {number}." for number in range(8, 20)]
+
+
+def test_reports_are_notices_in_the_journal(tmp_path: Path) -> None:
+    script = "\n".join(
+        (
+            "from pathlib import Path",
+            "from aisandbox.instance.report import Reporter",
+            f"Reporter(Path('{tmp_path}/report')).done('fetch', 'Done.')",
+        )
+    )
+    for environment, printed in (({"JOURNAL_STREAM": "8:1"}, "<5>Done.\n"), ({}, "Done.\n")):
+        clean = {key: value for key, value in os.environ.items() if key != "JOURNAL_STREAM"}
+        said = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={**clean, **environment}
+        )
+        assert said.stderr == printed
+
+
+def fake(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
+    """A program that takes a real one's place."""
+    program = folder / "bin" / name
+    program.parent.mkdir(exist_ok=True)
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+
+@pytest.fixture
+def journalctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A journalctl that writes down how it was called."""
+    log = tmp_path / "journalctl-calls"
+    fake(tmp_path, monkeypatch, "journalctl", f'for word in "$@"; do echo "$word"; done > {log}')
+    return log
+
+
+def test_logs_can_be_narrowed(places: Places, journalctl: Path) -> None:
+    assert command(places.root, "logs", "vllm", "--since", "-10min").exit_code == 0
+    assert journalctl.read_text().splitlines() == ["--output=short-iso", "--since=-10min", "--unit=vllm.service"]
+    assert command(places.root, "logs", "sandbox", "-n", "5").exit_code == 0
+    words = journalctl.read_text().splitlines()
+    assert "--lines=5" in words and words[2:] == [f"--unit={unit}" for unit in systemd.SANDBOX]
+    assert command(places.root, "logs").exit_code == 0
+    assert {"--lines=100", "--unit=nginx.service"} <= set(journalctl.read_text().splitlines())
+
+
+def test_logs_of_an_unknown_service_name_those_there_are(places: Places, journalctl: Path) -> None:
+    result = command(places.root, "logs", "vlm")
+    assert result.exit_code == 2
+    assert "vllm" in result.stderr and "sandbox" in result.stderr
+    assert not journalctl.exists()
+
+
+def test_logs_need_rights(places: Places, journalctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    monkeypatch.setattr(os, "getegid", lambda: 65534)
+    monkeypatch.setattr(os, "getgroups", list)
+    result = command(places.root, "logs")
+    assert result.exit_code == 1
+    assert "sudo aisandbox logs" in result.stderr
+    assert not journalctl.exists()
+
+
+def test_the_login_message_is_published_and_taken_at_once(
+    places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan(places)
+    report(places, "model", "running", **DOWNLOADING)
+    publish_once(places, MANIFEST, monkeypatch)
+    text = places.published_motd.read_text()
+    assert "Downloading acme/tiny." in text
+    assert f"ssh -L {MANIFEST.ports['sandbox'].port}:localhost" in text
+    script = (REPOSITORY / "templates" / "motd.sh.j2").read_text().replace("{{ manifest.paths.run }}", str(places.run))
+    began = time.monotonic()
+    said = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout == text
+    assert time.monotonic() - began < 0.5
+    # A state that is not kept up to date any more is not believed.
+    os.utime(places.published_status, (1, 1))
+    said = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True)
+    assert said.stdout != text
+
+
+def test_what_is_published_is_never_2_seconds_old(places: Places) -> None:
+    """From a service's report to the published file; the page asks for that every 750 ms (test_progress_page)."""
+    run = subprocess.Popen([sys.executable, "-m", "aisandbox.instance", "--root", str(places.root), "status-publish"])
+    try:
+        wait_until(places.published_status.exists, 20)
+        worst = 0.0
+        for number in range(5):
+            report(places, "model", "running", message=f"News {number}.")
+            began = time.monotonic()
+            wait_until(lambda: f"News {number}." in places.published_status.read_text(), 5)  # noqa: B023
+            worst = max(worst, time.monotonic() - began)
+        assert worst < 1.2
+    finally:
+        run.terminate()
+        run.wait(10)
+
+
+def wait_until(met: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not met():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 @pytest.fixture
 def fake_systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A systemctl that answers `show`, and writes down how it was called."""
     log = tmp_path / "calls"
-    program = tmp_path / "bin" / "systemctl"
-    program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\necho "$@" >> {log}\n[ "$1" != show ] || cat <<\'E\'\n{SHOW}\nE\n')
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    fake(tmp_path, monkeypatch, "systemctl", f'echo "$@" >> {log}\n[ "$1" != show ] || cat <<\'E\'\n{SHOW}\nE')
     return log
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import grp
+import os
 import subprocess
 from typing import Annotated
 
@@ -9,11 +12,15 @@ import typer
 
 from aisandbox.instance.commands.console import BAD_INPUT, say
 
+LINES = 100
+"""How many of the last lines `logs` shows, unless told."""
+
 
 def status(
     context: typer.Context,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     watch: Annotated[bool, typer.Option("--watch", help="Keep the table up to date until interrupted.")] = False,
+    timeline: Annotated[bool, typer.Option("--timeline", help="Show where the time since power-on went.")] = False,
     wait: Annotated[
         int | None, typer.Option(min=0, help="Wait up to so many seconds until chat and API answer.")
     ] = None,
@@ -25,43 +32,70 @@ def status(
     if watch:
         from aisandbox.instance import table
 
-        table.watch(lambda: statuses.compose(places, manifest))
+        table.watch(lambda: statuses.compose(places, manifest, with_timeline=timeline), timeline)
         return
-    overview = statuses.compose(places, manifest) if wait is None else statuses.wait(places, manifest, wait)
+    detailed = timeline or as_json
+    if wait is not None:
+        statuses.wait(places, manifest, wait)
+    overview = statuses.compose(places, manifest, with_timeline=detailed)
     if as_json:
         print(overview.model_dump_json(indent=1))
     else:
         from aisandbox.instance import table
 
-        table.show(overview)
+        table.show(overview, timeline)
     if wait is not None and not overview.ready:
         raise typer.Exit(1)
 
 
 def logs(
     context: typer.Context,
-    service: Annotated[str | None, typer.Argument(help="One service, such as vllm. Without it, all of them.")] = None,
+    service: Annotated[
+        str | None, typer.Argument(help="One service, such as vllm, or sandbox for all of its. Without it, everything.")
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = 100,
+    lines: Annotated[int | None, typer.Option("--lines", "-n", min=1, help="How many of the last lines.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="From then on, such as today, -10min or '2026-11-22 08:00'.")
+    ] = None,
 ) -> None:
     """Show the services' journal."""
     from aisandbox.instance import systemd
 
-    names = {unit.removesuffix(".service").removeprefix("aisandbox-"): unit for unit in systemd.SERVICES}
+    if not _reads_journal():
+        say(
+            "Only root and members of the groups adm and systemd-journal may read the journal: use sudo aisandbox logs."
+        )
+        raise typer.Exit(1)
+    units = (*systemd.SERVICES, systemd.STATUS)
+    names: dict[str, tuple[str, ...]] = {"sandbox": systemd.SANDBOX}
+    names |= {unit.removesuffix(".service").removeprefix("aisandbox-"): (unit,) for unit in units}
     if service and service not in names:
         say(f"There is no service {service}. The services are {', '.join(names)}.")
         raise typer.Exit(BAD_INPUT)
-    chosen = [names[service]] if service else list(systemd.SERVICES)
-    command = ["journalctl", "--output=short-iso", f"--lines={lines}", *(f"--unit={unit}" for unit in chosen)]
+    # From a given time on, all of it is wanted.
+    count = lines or (None if since else LINES)
+    command = ["journalctl", "--output=short-iso"]
+    command += [f"--lines={count}"] if count else ["--lines=all"] if follow else []
+    command += [f"--since={since}"] if since else []
+    command += [f"--unit={unit}" for unit in (names[service] if service else systemd.SERVICES)]
     raise typer.Exit(subprocess.call(command + (["--follow"] if follow else [])))
 
 
 def motd(context: typer.Context) -> None:
     """Print the message of the day for logins."""
-    from aisandbox.instance import rendering
+    from aisandbox.instance import publisher
     from aisandbox.instance import status as statuses
 
     places, manifest = context.obj.places, context.obj.manifest
-    overview = statuses.compose(places, manifest)
     template = (places.templates / "motd.txt.j2").read_text(encoding="utf-8")
-    print(rendering.fill(template, {"status": overview, "manifest": manifest}))
+    print(publisher.motd(template, statuses.compose(places, manifest), manifest))
+
+
+def _reads_journal() -> bool:
+    """Whether this user may read other users' journals."""
+    groups = set()
+    for name in ("adm", "systemd-journal"):
+        with contextlib.suppress(KeyError):
+            groups.add(grp.getgrnam(name).gr_gid)
+    return os.geteuid() == 0 or bool(groups & {os.getegid(), *os.getgroups()})

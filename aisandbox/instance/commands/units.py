@@ -20,7 +20,7 @@ def engine_sync(context: typer.Context) -> None:
 
 
 def status_publish(context: typer.Context) -> None:
-    """Keep the progress page's status up to date (aisandbox-status.service)."""
-    from aisandbox.instance import status as statuses
+    """Keep the published state up to date (aisandbox-status.service)."""
+    from aisandbox.instance import publisher
 
-    statuses.publish(context.obj.places, context.obj.manifest)
+    publisher.publish(context.obj.places, context.obj.manifest)
