@@ -2,51 +2,125 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from aisandbox.instance import hardware
+from aisandbox.instance.hardware import Hardware
 from tests.support import appliance
+
+Find = Callable[..., Hardware]
+MIB_OF_L4 = 23034
 
 
 class NVMLError(Exception):
     pass
 
 
-def driver(*memory_gib: float, fault: str = "") -> SimpleNamespace:
-    """As much of `pynvml` as we use."""
+def driver(
+    *gpus: tuple[str, int, list[int]],
+    version: str = "580.95.05",
+    cuda: int = 13000,
+    fault: str = "",
+    silent: bool = False,
+) -> SimpleNamespace:
+    """As much of `pynvml` as we use. A GPU is its name, MiB and capability; a `silent` driver tells only the basics."""
 
     def init() -> None:
         if fault:
             raise NVMLError(fault)
 
+    def detail(value: object) -> object:
+        if silent:
+            raise NVMLError("Function Not Found")
+        return value
+
     return SimpleNamespace(
         NVMLError=NVMLError,
         nvmlInit=init,
         nvmlShutdown=lambda: None,
-        nvmlDeviceGetCount=lambda: len(memory_gib),
-        nvmlDeviceGetHandleByIndex=lambda index: index,
-        nvmlDeviceGetName=lambda index: f"NVIDIA {index}",
-        nvmlDeviceGetMemoryInfo=lambda index: SimpleNamespace(total=int(memory_gib[index] * hardware.GIB)),
+        nvmlSystemGetDriverVersion=lambda: version,
+        nvmlSystemGetCudaDriverVersion_v2=lambda: detail(cuda),
+        nvmlDeviceGetCount=lambda: len(gpus),
+        nvmlDeviceGetHandleByIndex=lambda index: gpus[index],
+        nvmlDeviceGetName=lambda gpu: gpu[0],
+        nvmlDeviceGetMemoryInfo=lambda gpu: SimpleNamespace(total=gpu[1] * 1024**2),
+        nvmlDeviceGetCudaComputeCapability=lambda gpu: detail(gpu[2]),
     )
 
 
-def test_the_smallest_gpu_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", driver(79.6, 44.5))
-    found = hardware.find(appliance.make(tmp_path, "cuda"))
-    assert [gpu.name for gpu in found.gpus] == ["NVIDIA 0", "NVIDIA 1"]
-    assert (found.gpu_memory_gib, found.fault) == (44.5, None)
+L4 = ("NVIDIA L4", MIB_OF_L4, [8, 9])
+H100 = ("NVIDIA H100 80GB HBM3", 81559, [9, 0])
+V100 = ("Tesla V100-SXM2-16GB", 16384, [7, 0])
 
 
-def test_a_missing_driver_is_no_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", driver(fault="Driver Not Loaded"))
-    found = hardware.find(appliance.make(tmp_path, "cuda"))
-    assert (found.gpus, found.gpu_memory_gib, found.fault) == ((), 0, "Driver Not Loaded")
+@pytest.fixture
+def find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Find:
+    def look(library: SimpleNamespace | None, flavour: str = "cuda") -> Hardware:
+        monkeypatch.setitem(sys.modules, "pynvml", library)
+        return hardware.find(appliance.make(tmp_path, flavour))
+
+    return look
 
 
-def test_the_cpu_flavour_does_not_look_for_gpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert hardware.find(appliance.make(tmp_path, "cpu")) == hardware.Hardware(flavour="cpu")
+def test_every_fact_of_the_gpus_and_the_smallest_one_counts(find: Find) -> None:
+    found = find(driver(H100, L4))
+    assert [gpu.name for gpu in found.gpus] == [H100[0], L4[0]]
+    assert found.gpu_memory_gib == pytest.approx(22.5, abs=0.05)
+    assert found.capability == (8, 9)
+    assert (found.driver, found.cuda, found.fault) == ("580.95.05", "13.0", None)
+
+
+def test_memory_and_processors_of_the_machine(find: Find) -> None:
+    found = find(None, "cpu")
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1024**3
+    assert found.ram_gib == pytest.approx(total, abs=0.1)
+    assert found.cpus == len(os.sched_getaffinity(0))
+
+
+def test_a_driver_too_old_for_cuda_is_a_fault_of_its_own(find: Find) -> None:
+    found = find(driver(L4, version="535.261.03", cuda=12020))
+    assert found.fault == "driver 535.261.03 is too old for CUDA 13: needs 580 or newer"
+    assert "nvidia-driver-cuda" in str(found.fix) and "reboot" in str(found.fix)
+    assert found.cuda == "12.2"
+
+
+def test_a_gpu_too_old_for_cuda_is_named(find: Find) -> None:
+    found = find(driver(L4, V100))
+    assert "Tesla V100" in str(found.fault) and "7.0" in str(found.fault) and "7.5" in str(found.fault)
+
+
+def test_a_driver_without_a_gpu(find: Find) -> None:
+    found = find(driver())
+    assert "finds no GPU" in str(found.fault)
+    assert found.gpus == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "fix"),
+    [
+        ("NVML Shared Library Not Found", "install its driver"),
+        ("Driver Not Loaded", "modprobe nvidia"),
+        ("RM has detected an NVML/RM version mismatch.", "reboot"),
+        ("GPU is lost", "nvidia-smi"),
+    ],
+)
+def test_errors_of_the_library_are_told_with_what_helps(find: Find, error: str, fix: str) -> None:
+    found = find(driver(L4, fault=error))
+    assert (found.gpus, found.gpu_memory_gib, found.fault) == ((), 0, error)
+    assert fix in str(found.fix)
+
+
+def test_what_the_driver_does_not_tell_is_left_out(find: Find) -> None:
+    found = find(driver(L4, silent=True))
+    assert (found.gpus[0].capability, found.cuda, found.fault) == (None, None, None)
+
+
+def test_the_cpu_flavour_does_not_look_for_gpus(find: Find) -> None:
+    found = find(None, "cpu")
+    assert (found.flavour, found.gpus, found.fault) == ("cpu", (), None)
