@@ -7,24 +7,21 @@ is recorded as a problem, and the appliance comes up on a safe plan.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+import subprocess
+import sys
 from dataclasses import dataclass
-from typing import Any
 
-import yaml
-
-from aisandbox.instance import files, hardware, options, plan, rendering, systemd
+from aisandbox.instance import access, files, hardware, options, plan, rendering, systemd, volume
 from aisandbox.instance.notices import Problem, warnings
-from aisandbox.instance.options import Choice, InvalidOptionError
+from aisandbox.instance.options import Choice
 from aisandbox.instance.places import Places
 from aisandbox.instance.plan import Plan
+from aisandbox.instance.rendering import Rendered
 from aisandbox.instance.report import Reporter
 from aisandbox.manifest import Manifest
 
-SECRETS = ("webui_secret_key", "admin_password")
-"""Generated once on every instance and kept in the data directory."""
-
-HEADER = "# Your choices, one `option: value` on each line. To apply a change: sudo aisandbox configure\n"
+SECRETS = ("webui_secret_key", "admin_password", "sandbox_key", "api_key", "chat_password")
+"""Generated once on every instance and kept in the data directory. The last two stand in for an invalid choice."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +32,21 @@ class Outcome:
     changed: tuple[str, ...]
     """Names of the files that changed."""
 
+    @property
+    def rendered(self) -> tuple[Rendered, ...]:
+        """The rendered files among them."""
+        return tuple(entry for entry in rendering.RENDERED if entry.file in self.changed)
+
 
 def apply(places: Places, manifest: Manifest) -> Outcome:
     """Read the choice, plan, and bring every rendered file up to date."""
     report = Reporter(places.status("configure"), quiet=True)
     given, found = options.read(places, manifest)
-    decided = plan.decide(given, found, manifest, hardware.find(places))
+    unused = volume.problem(places, given.data_volume)
+    decided = plan.decide(given, (*found, unused) if unused else found, manifest, hardware.find(places))
     changed = _write(places, manifest, given, decided)
+    if all(problem.source != str(places.options) for problem in found):
+        options.keep(places)
     if decided.problems:
         count = len(decided.problems)
         noun = "problem" if count == 1 else "problems"
@@ -68,74 +73,44 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
 
 
 def services_to_restart(places: Places, outcome: Outcome) -> tuple[str, ...]:
-    """Services that run on what has changed; the model's also when it failed, since its cause may be gone."""
-    services = [entry.unit for entry in rendering.RENDERED if entry.file in outcome.changed]
+    """Services that must start anew on what has changed; the model's also when it failed: its cause may be gone."""
+    services = [unit for entry in outcome.rendered if entry.action == "restart" for unit in entry.units]
     failed = (files.read_json(places.status("model")) or {}).get("state") == "failed"
     if failed or {places.plan.name, places.hf_token.name} & set(outcome.changed):
         services.insert(0, systemd.MODEL)
-    return tuple(services)
+    return tuple(dict.fromkeys(services))
 
 
-@dataclass(frozen=True)
-class Edit:
-    """A checked change of the options file."""
-
-    text: str
-    diff: str
-    """What changes, line by line, without secrets; empty when nothing does."""
+def services_to_reload(outcome: Outcome) -> tuple[str, ...]:
+    """Services that take a changed configuration while they run."""
+    return tuple(dict.fromkeys(unit for entry in outcome.rendered if entry.action == "reload" for unit in entry.units))
 
 
-def edit(places: Places, manifest: Manifest, values: Mapping[str, str], unset: tuple[str, ...] = ()) -> Edit:
-    """Check a change of the options file, without making it.
+def bring_up(places: Places, outcome: Outcome, *, boot: bool = False) -> dict[str, tuple[str, ...]]:
+    """Have the services run on what has changed, without waiting for them.
+
+    Args:
+        boot: only those that run already, on files of the boot before, are told: the others come later anyway.
+
+    Returns:
+        What is done, as a verb, and to which units.
 
     Raises:
-        InvalidOptionError: an option is unknown or its value breaks its rules, or the file cannot be understood.
+        OSError, subprocess.SubprocessError: systemd refused or cannot be asked; never at boot, where others depend on
+            this run.
     """
-    sources = options.sources(places)
-    name = str(places.options)
-    own = next((source for source in sources if source.name == name), options.Source(name))
-    if own.problems:
-        fault = own.problems[0]
-        raise InvalidOptionError(str(fault), fault.fix)
-    after: dict[str, Any] = dict(own.values)
-    for key in (*values, *unset):
-        if key not in manifest.options_by_key:
-            raise InvalidOptionError(f"There is no option {key}.", options.advice(key, manifest))
-    for key, raw in values.items():
-        option = manifest.options_by_key[key]
+    done = {"Reloading": services_to_reload(outcome), "Restarting": services_to_restart(places, outcome)}
+    if places.live:
+        tell = (systemd.refresh, systemd.refresh) if boot else (systemd.reload, systemd.restart)
         try:
-            after[key] = options.check(option, raw)
-        except InvalidOptionError as invalid:
-            raise InvalidOptionError(f"{key}: {options.shown(option, raw)!r} {invalid.reason}.", invalid.fix) from None
-    for key in unset:
-        after.pop(key, None)
-        # An empty entry hides what the user-data chose.
-        if any(key in source.values for source in sources if source is not own):
-            after[key] = None
-    secret = {option.key for option in manifest.options if option.type == "secret"}
-    return Edit(HEADER + _dump(after), _diff(own.values, after, secret))
-
-
-def save(places: Places, change: Edit) -> None:
-    """Make a checked change."""
-    files.write(places.options, change.text, 0o600)
-
-
-def _dump(values: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(values), sort_keys=False, allow_unicode=True) if values else ""
-
-
-def _diff(before: Mapping[str, Any], after: Mapping[str, Any], secret: set[str]) -> str:
-    lines = []
-    for key in dict.fromkeys((*before, *after)):
-        old, new = (_dump({key: values[key]}) if key in values else "" for values in (before, after))
-        if old != new:
-            lines += [
-                f"{sign}{key}: {options.MASK}" if key in secret else f"{sign}{text.rstrip()}"
-                for sign, text in (("-", old), ("+", new))
-                if text
-            ]
-    return "\n".join(lines)
+            for units, act in zip(done.values(), tell, strict=True):
+                if units:
+                    act(*units)
+        except (OSError, subprocess.SubprocessError) as error:
+            if not boot:
+                raise
+            print(f"Services could not be told of the changes: {error}", file=sys.stderr)
+    return {verb: units for verb, units in done.items() if units}
 
 
 def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> tuple[str, ...]:
@@ -145,12 +120,16 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
         folder.chmod(0o700)
     token = given.hf_token.get_secret_value() if given.hf_token else ""
     texts = {places.hf_token: token}
+    kept = secrets_of(places)
     context = {
         "manifest": manifest,
         "plan": decided,
         "release": files.read_json(places.release) or {},
-        "secrets": {name: _secret(places, name) for name in SECRETS},
+        "secrets": kept,
         "choice": given,
+        "api_key": access.api_key(given, kept),
+        "chat_password": access.chat_password(given, kept),
+        "data_volume": volume.kept(places, given.data_volume),
         "warnings": warnings(manifest, decided.access),
     }
     changed = [path.name for path, text in texts.items() if files.write(path, text, 0o600)]
@@ -159,6 +138,11 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
     if files.write_json(places.plan, decided.model_dump(mode="json")):
         changed.append(places.plan.name)
     return tuple(changed)
+
+
+def secrets_of(places: Places) -> dict[str, str]:
+    """The instance's own secrets by name; those that are missing are made."""
+    return {name: _secret(places, name) for name in SECRETS}
 
 
 def _secret(places: Places, name: str) -> str:

@@ -33,6 +33,15 @@ def write(path: Path, text: str, mode: int = 0o644) -> bool:
     return True
 
 
+def remove(path: Path) -> bool:
+    """Have no such file. Returns whether there was one."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def write_json(path: Path, value: Any, mode: int = 0o644) -> bool:
     """Like `write`, with JSON that is the same for the same value."""
     return write(path, json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n", mode)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from aisandbox.manifest import Manifest, Part
 
 if TYPE_CHECKING:
     from aisandbox.instance.access import Access
+
+
+SET = "sudo aisandbox configure --set"
 
 
 class Problem(Part):
@@ -36,12 +40,39 @@ class SecurityWarning(Part):
 
 
 def warnings(manifest: Manifest, access: Access) -> tuple[SecurityWarning, ...]:
-    """Security warnings that hold for the instance now."""
-    open_ports = [port for name, port in manifest.ports.items() if port.public and name != "ssh"]
-    return tuple(
-        SecurityWarning(
-            text=f"{port.label}: open to everyone who can reach port {port.port}, without a login.",
-            fix=f"Allow port {port.port} only from your own addresses in the firewall of your provider.",
+    """Security warnings that hold for the instance now, each with the command that closes it."""
+    return tuple(_warnings(manifest, access))
+
+
+def _warnings(manifest: Manifest, access: Access) -> Iterator[SecurityWarning]:
+    chat, api, sandbox = (manifest.ports[name] for name in ("chat", "api", "sandbox"))
+    only_yours = f"Or let only your own addresses in: {SET} allowed_cidrs=ADDRESS"
+    if not (access.chat_login or access.allowed_cidrs):
+        yield SecurityWarning(
+            text=f"{chat.label}: open to everyone who can reach port {chat.port}, without a login.",
+            fix=f"Ask for a login: sudo aisandbox configure --chat-password - {only_yours}",
         )
-        for port in open_ports
-    )
+    if not (access.api_key or access.allowed_cidrs):
+        yield SecurityWarning(
+            text=f"{api.label}: open to everyone who can reach port {api.port}, without a key.",
+            fix=f"Ask for a key: sudo aisandbox configure --api-key - {only_yours}",
+        )
+    if access.sandbox == "public" and not access.allowed_cidrs:
+        yield SecurityWarning(
+            text=f"{sandbox.label}: port {sandbox.port} is open, and whoever has its key can run programs here.",
+            fix=f"Close the port: {SET} sandbox=local {only_yours}",
+        )
+    guarded = [
+        name
+        for name, holds in (
+            ("the login of the chat page", access.chat_login),
+            ("the API's key", access.api_key),
+            ("the sandbox's key", access.sandbox == "public"),
+        )
+        if holds
+    ]
+    if guarded and not access.domain:
+        yield SecurityWarning(
+            text=f"HTTP without encryption: whoever listens on the way can read {' and '.join(guarded)}.",
+            fix=f"Point a name at this instance, and have HTTPS: {SET} domain=NAME",
+        )

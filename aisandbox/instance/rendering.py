@@ -1,4 +1,4 @@
-"""Every file that is rendered from the choice: its template, its place, and the unit that must hear of a change."""
+"""Every file that is rendered from the choice: its template, its place, and the units that must hear of a change."""
 
 from __future__ import annotations
 
@@ -13,30 +13,43 @@ from aisandbox.instance.places import Places
 
 @dataclass(frozen=True)
 class Rendered:
-    """One rendered file. `template` lies below the templates' folder, `file` below `/etc/aisandbox`."""
+    """One rendered file. `template` lies below the templates' folder, `file` below `/etc/aisandbox`.
+
+    A template that comes out empty means that there is no file.
+    """
 
     template: str
     file: str
-    unit: str
-    """Unit that reads the file."""
+    units: tuple[str, ...]
+    """Units that read the file."""
     action: Literal["restart", "reload"] = "restart"
     mode: int = 0o600
 
 
-RENDERED = (Rendered("open-webui.env.j2", "open-webui.env", systemd.OPEN_WEBUI),)
+RENDERED = (
+    Rendered("open-webui.env.j2", "open-webui.env", (systemd.OPEN_WEBUI,)),
+    Rendered("nginx/chat-login.conf.j2", "nginx/chat-login.conf", (systemd.NGINX,), "reload"),
+    Rendered("nginx/api-lock.conf.j2", "nginx/api-lock.conf", (systemd.NGINX,), "reload"),
+    Rendered("certificate.env.j2", "certificate.env", (systemd.CERTIFICATE,)),
+    Rendered("nftables/access.conf.j2", "nftables/access.conf", (systemd.FIREWALL,), "reload"),
+    Rendered("sandbox-api.env.j2", "sandbox-api.env", (systemd.SANDBOX_API,)),
+    Rendered("sandbox.off.j2", "sandbox.off", systemd.SANDBOX, mode=0o644),
+    # Read at the next start only, long before the choice is known.
+    Rendered("data-volume.j2", "data-volume", (), mode=0o644),
+)
 
 
 def write(places: Places, context: Mapping[str, Any]) -> tuple[Rendered, ...]:
     """Render every file from the choice. Returns those that changed."""
-    return tuple(
-        entry
-        for entry in RENDERED
-        if files.write(
-            places.etc / entry.file,
-            fill((places.templates / entry.template).read_text(encoding="utf-8"), context),
-            entry.mode,
-        )
-    )
+    return tuple(entry for entry in RENDERED if _write(places, entry, context))
+
+
+def _write(places: Places, entry: Rendered, context: Mapping[str, Any]) -> bool:
+    path = places.etc / entry.file
+    text = fill((places.templates / entry.template).read_text(encoding="utf-8"), context)
+    if text.strip():
+        return files.write(path, text, entry.mode)
+    return files.remove(path)
 
 
 def fill(template: str, context: Mapping[str, Any]) -> str:

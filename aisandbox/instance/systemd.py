@@ -6,6 +6,7 @@ import subprocess
 
 from aisandbox.manifest import Part
 
+VOLUME = "aisandbox-volume.service"
 CONFIGURE = "aisandbox-configure.service"
 MODEL = "aisandbox-model.service"
 ENGINE_SYNC = "aisandbox-engine-sync.service"
@@ -13,16 +14,16 @@ STATUS = "aisandbox-status.service"
 VLLM = "vllm.service"
 OPEN_WEBUI = "open-webui.service"
 NGINX = "nginx.service"
-SANDBOX = tuple(
-    f"{name}.service"
-    for name in (
-        "sandbox-api",
-        "sandbox-display",
-        "sandbox-window-manager",
-        "sandbox-browser",
-        "jupyter",
-        "code-server",
-    )
+CERTIFICATE = "aisandbox-certificate.service"
+FIREWALL = "nftables.service"
+SANDBOX_API = "sandbox-api.service"
+SANDBOX = (
+    SANDBOX_API,
+    "sandbox-display.service",
+    "sandbox-window-manager.service",
+    "sandbox-browser.service",
+    "jupyter.service",
+    "code-server.service",
 )
 
 SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, NGINX, *SANDBOX)
@@ -67,6 +68,42 @@ def restart(*names: str) -> None:
     """
     _run("reset-failed", *names, check=False)
     _run("restart", "--no-block", *names)
+
+
+def reload(*names: str) -> None:
+    """Have the units read their configuration again, without waiting for them.
+
+    Raises:
+        OSError, subprocess.SubprocessError: systemd refused or cannot be asked.
+    """
+    _run("reload-or-restart", "--no-block", *names)
+
+
+def refresh(*names: str) -> None:
+    """Like `reload`, of those units only that run already: while the machine starts, the others come later anyway.
+
+    Raises:
+        OSError, subprocess.SubprocessError: systemd refused or cannot be asked.
+    """
+    _run("try-reload-or-restart", "--no-block", *names)
+
+
+def reload_now(name: str) -> None:
+    """Have the unit, if it runs, read its configuration again, and wait for it.
+
+    Raises:
+        OSError, subprocess.SubprocessError: the unit refuses its configuration, or systemd cannot be asked.
+    """
+    _run("try-reload-or-restart", name)
+
+
+def lay_out() -> None:
+    """Make the places that services write to, as at boot, on a data directory that was mounted since.
+
+    Raises:
+        OSError, subprocess.SubprocessError: a place cannot be made.
+    """
+    subprocess.run(["systemd-tmpfiles", "--create", "aisandbox.conf"], timeout=60, check=True)
 
 
 def _unit(block: dict[str, str]) -> Unit:

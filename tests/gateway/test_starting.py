@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import http.server
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import openai
 import pytest
 
 from tests.gateway.stack import Gateway
 from tests.gateway.test_api_port import ALLOWED, call, error
-from tests.gateway.upstream import Upstream
+from tests.gateway.upstream import ANSWER, Upstream
 
+NEVER = "Fri, 01 Jan 2100 00:00:00 GMT"
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
@@ -20,6 +24,17 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 def open_webui(gateway: Gateway) -> Iterator[Upstream]:
     with Upstream(gateway.port("chat_upstream")) as upstream:
         yield upstream
+
+
+@pytest.fixture
+def loading(gateway: Gateway) -> Iterator[bytes]:
+    """The body of the API's 503, as the status publisher writes it."""
+    told = {"message": "Downloading: 42 %", "type": "service_unavailable", "param": None, "code": "model_loading"}
+    body = json.dumps({"error": {**told, "progress": {"bytes_done": 42}}}).encode()
+    file = gateway.www / "loading.json"
+    file.write_bytes(body)
+    yield body
+    file.unlink()
 
 
 def page(gateway: Gateway, path: str = "/", **headers: str) -> httpx.Response:
@@ -36,6 +51,58 @@ def test_api_asks_to_come_back(gateway: Gateway, method: str, path: str) -> None
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "5"
     assert (error(response)["type"], error(response)["code"]) == ("service_unavailable", "model_loading")
+
+
+@pytest.mark.parametrize(("method", "path"), ALLOWED)
+def test_api_tells_the_progress(gateway: Gateway, loading: bytes, method: str, path: str) -> None:
+    response = call(gateway, method, path, json={} if method == "POST" else None)
+    assert (response.status_code, response.content) == (503, loading)
+    assert response.headers["Content-Type"] == "application/json"
+    assert (response.headers["Retry-After"], response.headers["Cache-Control"]) == ("5", "no-store")
+
+
+@pytest.mark.parametrize("headers", [{"Range": "bytes=0-3"}, {"If-None-Match": "*"}, {"If-Modified-Since": NEVER}])
+def test_the_progress_comes_whole(gateway: Gateway, loading: bytes, headers: dict[str, str]) -> None:
+    response = call(gateway, "GET", "/v1/models", headers=headers)
+    assert (response.status_code, response.content) == (503, loading)
+
+
+def test_the_progress_is_no_route_of_its_own(gateway: Gateway, loading: bytes) -> None:
+    assert call(gateway, "GET", "/aisandbox/loading.json").status_code == 404
+
+
+def test_alive_is_not_ready(gateway: Gateway) -> None:
+    health = call(gateway, "GET", "/health")
+    assert (health.status_code, health.json()) == (200, {"status": "loading"})
+    assert call(gateway, "GET", "/ready").status_code == 503
+
+
+def test_a_model_server_that_is_unwell_is_not_ready(gateway: Gateway) -> None:
+    class Unwell(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(503, "engine is dead")
+
+        def log_message(self, *_: object) -> None: ...
+
+    with http.server.HTTPServer(("127.0.0.1", gateway.port("api_upstream")), Unwell) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        response = call(gateway, "GET", "/ready")
+        server.shutdown()
+    assert (response.status_code, error(response)["code"]) == (503, "model_loading")
+
+
+def test_official_clients_wait_until_it_answers(gateway: Gateway) -> None:
+    """The request is sent before the model serves; the client's own retries carry it through."""
+    client = openai.OpenAI(base_url=gateway.url("api", "/v1"), api_key="none")
+    vllm = Upstream(gateway.port("api_upstream"))
+    start = threading.Timer(2, vllm.__enter__)
+    start.start()
+    try:
+        answer = client.chat.completions.create(model="any", messages=[{"role": "user", "content": "Hello"}])
+    finally:
+        start.join()
+        vllm.__exit__()
+    assert answer.choices[0].message.content == ANSWER
 
 
 def test_api_refuses_unknown_routes_as_ever(gateway: Gateway) -> None:

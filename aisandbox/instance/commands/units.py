@@ -9,7 +9,22 @@ def model_fetch(context: typer.Context) -> None:
     """Bring the planned model to this instance (aisandbox-model.service)."""
     from aisandbox.instance import model
 
-    model.fetch(context.obj.places)
+    model.fetch(context.obj.places, context.obj.manifest)
+
+
+def mount_volume(context: typer.Context) -> None:
+    """Mount the data volume that the user chose (aisandbox-volume.service)."""
+    from aisandbox.instance import options, systemd, volume
+
+    places = context.obj.places
+    choice, _ = options.read(places, context.obj.manifest)
+    moved = volume.mount(places, choice.data_volume)
+    problem = volume.problem(places, choice.data_volume)
+    if problem:
+        print(f"{problem}. {problem.fix}")
+    if moved and places.live:
+        systemd.lay_out()
+        systemd.refresh(systemd.CONFIGURE, systemd.MODEL, systemd.VLLM, systemd.OPEN_WEBUI, *systemd.SANDBOX)
 
 
 def engine_sync(context: typer.Context) -> None:
