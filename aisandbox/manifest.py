@@ -8,10 +8,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 """Folder of this package: the checkout, or `/opt/aisandbox/lib` on the appliance."""
+
+
+MAX_LENGTH = 4096
+"""Most characters of an option's value."""
+
+SPREADING_GIB = 3
+"""GPU memory that every further GPU needs for itself when several share a model."""
 
 
 class ManifestError(Exception):
@@ -71,15 +78,28 @@ class Option(Part):
     maximum: int | None = None
     example: str | int | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Option:
+        if (self.type == "choice") != bool(self.choices):
+            raise ValueError("choices belong to an option of type choice, and to no other")
+        if self.choices and self.default is not None and self.default not in self.choices:
+            raise ValueError(f"the default is none of {', '.join(self.choices)}")
+        return self
+
     def schema_(self) -> dict[str, Any]:
-        """JSON Schema of the option's value."""
+        """JSON Schema of the option's value. For `cidrs` and `arguments` it is necessary, not sufficient."""
         rules = {
+            "title": self.label,
+            "description": self.help,
             "type": "integer" if self.type == "integer" else "string",
             "enum": list(self.choices) or None,
+            "default": self.default,
             "pattern": self.pattern,
             "minimum": self.minimum,
             "maximum": self.maximum,
-            "description": self.help,
+            "maxLength": None if self.type == "integer" else MAX_LENGTH,
+            "examples": None if self.example is None else [self.example],
+            "writeOnly": True if self.type == "secret" else None,
         }
         return {rule: value for rule, value in rules.items() if value is not None}
 
@@ -90,7 +110,10 @@ class Model(Part):
     id: str
     license: str
     gpu_memory_gib: int = Field(ge=0)
-    revision: str | None = None
+    capability: tuple[int, int] = (0, 0)
+    """Oldest compute capability of a GPU that it is listed for."""
+    revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
+    """Commit that is served; None pins the one that the first boot finds."""
     embedded: bool = False
     tool_parser: str | None = None
     reasoning_parser: str | None = None
@@ -99,9 +122,12 @@ class Model(Part):
 
 
 class Parser(Part):
-    """vLLM's tool and reasoning parser for models whose name matches, case-insensitively."""
+    """vLLM's tool and reasoning parser for a family of models."""
 
-    match: str
+    match: str | None = None
+    """Pattern of the names, case-insensitive."""
+    model_types: tuple[str, ...] = ()
+    """`model_type` of the configurations, for models of other names."""
     tool: str | None = None
     reasoning: str | None = None
 
@@ -120,6 +146,17 @@ class Manifest(Part):
     def options_by_key(self) -> dict[str, Option]:
         return {option.key: option for option in self.options}
 
+    def options_schema(self) -> dict[str, Any]:
+        """JSON Schema of the whole choice."""
+        return {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": f"{self.product.name} {self.product.version}",
+            "description": "Choices at deployment. None is required, and an empty one leaves it to the appliance.",
+            "type": "object",
+            "properties": {option.key: option.schema_() for option in self.options},
+            "additionalProperties": False,
+        }
+
     @property
     def embedded_model(self) -> Model:
         """The model that is baked into every image."""
@@ -129,16 +166,30 @@ class Manifest(Part):
         """The listed model of that name, if it is listed."""
         return next((model for model in self.models if model.id.lower() == model_id.lower()), None)
 
-    def default_model(self, gpu_memory_gib: float) -> Model:
-        """The first listed model, from the top, that fits into one GPU of that memory (0: no GPU)."""
-        return next(model for model in self.models if model.gpu_memory_gib <= gpu_memory_gib)
+    def fitting(
+        self, gpu_memory_gib: float, gpus: int = 1, capability: tuple[int, int] | None = None
+    ) -> tuple[Model, ...]:
+        """The listed models that so many GPUs of that memory serve, best first; the last is the embedded one.
 
-    def parser(self, model_id: str) -> Parser | None:
-        """Parsers for a model: its own when it is listed, else the first pattern that matches its name."""
+        An unknown capability rules nothing out.
+        """
+        # Models are cut into equal parts, most of them by powers of two only.
+        parts = 1 << max(gpus, 1).bit_length() - 1
+        memory = gpu_memory_gib * parts - (parts - 1) * SPREADING_GIB
+        return tuple(
+            model
+            for model in self.models
+            if model.gpu_memory_gib <= max(memory, 0) and (capability is None or model.capability <= capability)
+        )
+
+    def parser(self, model_id: str, model_type: str | None = None) -> Parser | None:
+        """Parsers for a model: its own when it is listed, else by its name, else by its configuration's type."""
         listed = self.model(model_id)
         if listed:
             return Parser(match=listed.id, tool=listed.tool_parser, reasoning=listed.reasoning_parser)
-        return next((parser for parser in self.parsers if fnmatch(model_id.lower(), parser.match)), None)
+        named = (parser for parser in self.parsers if parser.match and fnmatch(model_id.lower(), parser.match))
+        typed = (parser for parser in self.parsers if model_type in parser.model_types)
+        return next(named, None) or next(typed, None)
 
 
 def load(path: Path | None = None) -> Manifest:
@@ -151,11 +202,32 @@ def load(path: Path | None = None) -> Manifest:
         beside = REPOSITORY / "marketplace.yaml"
         path = beside if beside.exists() else REPOSITORY.parent / beside.name
     try:
-        return Manifest.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        text = path.read_text(encoding="utf-8")
+        return Manifest.model_validate(yaml.safe_load(text))
     except OSError as error:
         raise ManifestError(f"{path}: cannot be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ManifestError(f"{path}: not YAML: {error}") from error
     except ValidationError as error:
-        rules = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        rules = "; ".join(
+            f"line {line_of(text, e['loc'])}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()
+        )
         raise ManifestError(f"{path}: {rules}") from error
+
+
+def line_of(text: str, place: tuple[int | str, ...]) -> int:
+    """Line, from 1, of the entry at that place in YAML that can be parsed, or of the part in which it is missing."""
+    node = yaml.compose(text, yaml.SafeLoader)
+    line = 1
+    for step in place:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((key, value) for key, value in node.value if key.value == str(step)), None)
+            if entry is None:
+                break
+            line, node = entry[0].start_mark.line + 1, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+            node = node.value[step]
+            line = node.start_mark.line + 1
+        else:
+            break
+    return line

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from aisandbox.instance.commands import change, look, units
-from aisandbox.instance.commands.console import Context, say
+from aisandbox.instance.commands import change, keys, look, schema, units
+from aisandbox.instance.commands.console import Context, manifest, say
 
 # The commands import their own modules: `configure` is on the way to the first answer, and must not wait for
 # what only `model-fetch` needs.
@@ -32,9 +32,11 @@ def _main(
     context.obj = Context(root)
 
 
-for command in (look.status, change.configure, look.logs):
+for command in (look.status, change.command(manifest()), look.logs):
     app.command()(command)
-for hidden in (look.motd, units.model_fetch, units.engine_sync, units.status_publish):
+app.command()(keys.keys)
+app.command()(schema.schema)
+for hidden in (look.motd, units.mount_volume, units.model_fetch, units.engine_sync, units.status_publish):
     app.command(hidden=True)(hidden)
 
 

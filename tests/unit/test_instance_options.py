@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import stat
+from datetime import date
 from pathlib import Path
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aisandbox.instance import options
 from aisandbox.instance.options import Choice, InvalidOptionError
 from aisandbox.instance.places import Places
+from aisandbox.manifest import Option
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
 
@@ -52,7 +57,12 @@ def places(tmp_path: Path) -> Places:
 
 
 def test_choice_has_one_field_for_each_option() -> None:
-    assert set(Choice.model_fields) == set(MANIFEST.options_by_key)
+    assert set(Choice.model_fields) - {"closed"} == set(MANIFEST.options_by_key)
+
+
+def test_the_defaults_of_the_choice_are_those_of_the_manifest() -> None:
+    choices = {option.key: option.default for option in MANIFEST.options if option.type == "choice"}
+    assert {key: getattr(Choice(), key) for key in choices} == choices
 
 
 def test_no_input_is_a_valid_choice(places: Places) -> None:
@@ -135,20 +145,73 @@ def test_bad_values(key: str, raw: object, reason: str) -> None:
     assert reason in caught.value.reason
 
 
-@pytest.mark.parametrize(
-    "raw", [0, 255, 256, 4096, 10485760, 10485761, "Org/Name", "Org", "a/b/c", "-/x", "main", TOKEN, "hf_"]
+# What the rules and the schema must agree on: values near those that are allowed, and any text at all.
+NEAR = st.one_of(
+    st.text(max_size=40),
+    st.text("aA0/.-_:@~,+% \n", max_size=40),
+    st.sampled_from([TOKEN, "hf_", "Org/Name", "a/b/c", "-/x", "off", "local", "LOCAL", "fp8", "me@example.com"]),
+    st.sampled_from([f"{x.example}{tail}" for x in MANIFEST.options if x.example for tail in ("", "!", "/", "\n.")]),
 )
-def test_the_rules_are_those_of_the_json_schema(raw: str | int) -> None:
+EXACT = [option for option in MANIFEST.options if option.type not in ("cidrs", "arguments", "integer")]
+
+
+def allowed(option: Option, value: object) -> bool:
+    return bool(jsonschema.Draft202012Validator(option.schema_()).is_valid(value))
+
+
+def accepted(option: Option, value: object) -> bool:
+    try:
+        options.check(option, value)
+    except InvalidOptionError:
+        return False
+    return True
+
+
+@given(NEAR.map(str.strip).filter(bool))
+def test_the_rules_of_texts_are_those_of_the_json_schema(text: str) -> None:
+    for option in EXACT:
+        assert accepted(option, text) == allowed(option, text), option.key
+
+
+@given(st.integers() | st.integers(200, 300) | st.integers(10485700, 10485800))
+def test_the_rules_of_numbers_are_those_of_the_json_schema(number: int) -> None:
+    option = MANIFEST.options_by_key["max_model_len"]
+    assert accepted(option, number) == allowed(option, number)
+
+
+@given(NEAR | st.sampled_from(["10.0.0.0/8", "::/0", "--seed 1", "--seed=1 --no-enforce-eager"]))
+def test_what_is_accepted_obeys_the_json_schema_in_every_option(text: str) -> None:
     for option in MANIFEST.options:
-        if (option.type == "integer") != isinstance(raw, int):
-            continue
-        allowed = jsonschema.Draft202012Validator(option.schema_()).is_valid(raw)
         try:
-            options.check(option, raw)
-        except InvalidOptionError:
-            assert not allowed, option.key
+            value = options.check(option, text)
+        except InvalidOptionError as invalid:
+            assert invalid.reason
+            assert invalid.fix
         else:
-            assert allowed, option.key
+            assert value is None or allowed(option, value), option.key
+            # Once checked, a value stays as it is.
+            assert value is None or options.check(option, value) == value
+
+
+def test_a_value_of_any_type_is_accepted_or_explained() -> None:
+    for option in MANIFEST.options:
+        for raw in (
+            [],
+            {},
+            [1],
+            {"a": 1},
+            1.5,
+            True,
+            b"x",
+            date(2026, 1, 1),
+            "x" * 5000,
+            10**5000,
+            ["10.0.0.0/8"] * 99,
+        ):
+            try:
+                options.check(option, raw)
+            except InvalidOptionError as invalid:
+                assert len(options.problem(option, raw, invalid).model_dump_json()) < 20000
 
 
 def test_secrets_never_show(places: Places) -> None:
@@ -206,15 +269,249 @@ def test_what_the_user_settled_in_the_file_is_no_problem_any_more(places: Places
     assert (choice.model, problem.option) == ("File/Model", "zzz")
 
 
-def test_user_data_without_its_first_line_is_reported(places: Places) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [
+        "aisandbox:\n  model: Org/Name\n",
+        "model: Org/Name\n",
+        '{"model": "Org/Name"}',
+        '{\n "aisandbox": {"model": "Org/Name"}\n}',
+        "---\n# my model\nmodel: Org/Name\n",
+    ],
+)
+def test_user_data_may_be_nothing_but_the_options(places: Places, text: str) -> None:
     appliance.cloud_config(places, "")
-    text = "Content-Type: text/plain\n\naisandbox:\n  model: Org/Name\n"
-    appliance.cloud_config(places, text, "user-data.txt.i")
-    _, (problem,) = options.read(places, MANIFEST)
-    assert "the first line is not #cloud-config" in problem.reason
+    appliance.cloud_config(places, text, "user-data.txt")
+    choice, problems = options.read(places, MANIFEST)
+    assert (choice.model, problems) == ("Org/Name", ())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"ignition": {"version": "3.0"}}',
+        "#!/bin/sh\nmodel: x\n",
+        "just text",
+        "a: 1\nb: 2\n",
+        "## template: jinja\n#cloud-config\nmodel: {{ x }}\n",
+        "MIME-Version: 1.0\nmodel: x\n",
+    ],
+)
+def test_user_data_of_other_programs_is_none_of_ours(places: Places, text: str) -> None:
+    appliance.cloud_config(places, text, "user-data.txt")
+    assert options.read(places, MANIFEST) == (Choice(), ())
+
+
+def test_binary_user_data_is_none_of_ours(places: Places) -> None:
+    places.cloud_instance.mkdir(parents=True)
+    (places.cloud_instance / "user-data.txt").write_bytes(b"\x1f\x8b\x08\x00model: Org/Name\n\xff\xfe")
+    assert options.read(places, MANIFEST) == (Choice(), ())
+
+
+def test_a_part_of_user_data_without_its_first_line_is_reported(places: Places) -> None:
+    appliance.cloud_config(places, "")
+    text = MULTIPART.replace("  model: [unclosed", "  served_name: x").replace(
+        "text/x-shellscript\nContent", "text/plain\nContent"
+    )
+    appliance.cloud_config(
+        places, text.replace("#!/bin/sh\necho aisandbox:", "aisandbox:\n  api_key: x"), "user-data.txt.i"
+    )
+    choice, (ignored, closed) = options.read(places, MANIFEST)
+    assert ignored.source == "user-data, part-003"
+    assert "the first line is not #cloud-config" in ignored.reason
+    # It meant to set a key, so the API does not stand open.
+    assert choice.closed == {"api_key"}
+    assert closed.option == "api_key"
 
 
 def test_a_section_that_is_no_mapping_is_reported(places: Places) -> None:
     appliance.cloud_config(places, "#cloud-config\naisandbox: Org/Name\n")
     _, (problem,) = options.read(places, MANIFEST)
     assert (problem.source, problem.reason) == ("user-data", "holds a str, not `key: value` lines")
+
+
+CIDRS = MANIFEST.options_by_key["allowed_cidrs"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("203.0.113.7, 2001:db8::/48", "203.0.113.7/32,2001:db8::/48"),
+        ("10.0.0.0/8 192.168.0.0/16", "10.0.0.0/8,192.168.0.0/16"),
+        ("2001:0DB8:0000::1", "2001:db8::1/128"),
+        ("10.0.0.0/255.0.0.0", "10.0.0.0/8"),
+        ("10.0.0.1,10.0.0.1,", "10.0.0.1/32"),
+        (["10.0.0.1", "::1"], "10.0.0.1/32,::1/128"),
+        ("0.0.0.0/0", "0.0.0.0/0"),
+    ],
+)
+def test_networks_are_brought_into_one_spelling(raw: object, value: str) -> None:
+    assert options.check(CIDRS, raw) == value
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "usable"),
+    [
+        ("10.0.0.5/8", "10.0.0.5/8 is an address inside the network 10.0.0.0/8", None),
+        ("10.0.0.0/8, home", "home is no network or address", "10.0.0.0/8"),
+        ("10.0.0.0/33", "is no network", None),
+        ("fe80::1%;drop", "is no network", None),
+        (",", "names no network", None),
+        ([], "names no network", None),
+        ([1], "is not text", None),
+        (",".join(f"10.0.0.{i}" for i in range(65)), "more than 64", ",".join(f"10.0.0.{i}/32" for i in range(64))),
+    ],
+)
+def test_bad_networks_are_explained_and_the_good_ones_count(raw: object, reason: str, usable: str | None) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        options.check(CIDRS, raw)
+    assert reason in caught.value.reason
+    assert caught.value.usable == usable
+
+
+@pytest.mark.parametrize(
+    ("text", "closed"),
+    [
+        ("api_key: short", {"api_key"}),
+        ("api_key: [a]", {"api_key"}),
+        ("api_kye: long-enough-for-a-key", {"api_key"}),
+        ("chat_password: short", {"chat_password"}),
+        ("chat_passwd: long-enough-for-one", {"chat_password"}),
+        ("chat_email: me@example.com", {"chat_password"}),
+        ("allowed_cidrs: home", {"allowed_cidrs"}),
+        ("allowed_cidrs: 10.0.0.5/8", {"allowed_cidrs"}),
+        ("allowed_ips: 10.0.0.0/8", {"allowed_cidrs"}),
+        ("allowed_cidrs: [", {"allowed_cidrs"}),
+        ("model: [\napi_key: long-enough-for-a-key\n", {"api_key"}),
+        ("- api_key: long-enough-for-a-key", {"api_key"}),
+        ("allowed_cidrs: 10.0.0.0/8, home", set()),
+        ("api_key: ''", set()),
+        ("model: typo", set()),
+        ("model: [", set()),
+    ],
+)
+def test_a_mistake_in_a_guard_does_not_open_the_door(places: Places, text: str, closed: set[str]) -> None:
+    appliance.options(places, text)
+    choice, problems = options.read(places, MANIFEST)
+    assert choice.closed == closed
+    for key in closed:
+        assert getattr(choice, key) is None
+        (told,) = [problem for problem in problems if problem.option == key and "was meant to be set" in problem.reason]
+        assert f"sudo aisandbox configure --set {key}=" in told.fix
+        assert f"sudo aisandbox configure --unset {key}" in told.fix
+
+
+def test_a_valid_guard_of_a_lesser_source_is_better_than_a_generated_one(places: Places) -> None:
+    appliance.options(places, "api_key: short\n")
+    appliance.cloud_config(places, "#cloud-config\naisandbox: {api_key: long-enough-for-a-key}\n")
+    choice, problems = options.read(places, MANIFEST)
+    assert choice.api_key
+    assert not choice.closed
+    assert len(problems) == 1
+
+
+def test_other_choices_made_since_do_not_open_the_door(places: Places) -> None:
+    appliance.cloud_config(places, "#cloud-config\naisandbox: {model: Org/One}\n")
+    appliance.cloud_config(places, MULTIPART.replace("model: [unclosed", "api_key: [unclosed"), "user-data.txt.i")
+    assert options.read(places, MANIFEST)[0].closed == {"api_key"}
+    appliance.options(places, "model: Org/Two\n")
+    assert options.read(places, MANIFEST)[0].closed == {"api_key"}
+    appliance.options(places, "api_key:\n")
+    assert options.read(places, MANIFEST) == (Choice(model="Org/One"), ())
+
+
+def test_an_address_for_certificates_needs_a_domain(places: Places) -> None:
+    appliance.options(places, "tls_email: me@example.com\n")
+    _, (problem,) = options.read(places, MANIFEST)
+    assert problem.option == "tls_email"
+    assert problem.reason == "says nothing without domain"
+    appliance.options(places, "tls_email: me@example.com\ndomain: ai.example.com\n")
+    assert options.read(places, MANIFEST)[1] == ()
+
+
+def test_a_password_needs_no_address(places: Places) -> None:
+    appliance.options(places, "chat_password: long-enough-for-one\n")
+    choice, problems = options.read(places, MANIFEST)
+    assert choice.chat_password
+    assert not problems
+
+
+def test_the_decision_knows_who_made_it(places: Places) -> None:
+    appliance.options(places, "model: Org/Name\n")
+    appliance.cloud_config(places, "#cloud-config\naisandbox: {model: User/Model, served_name: x, revision: '!'}\n")
+    decision = options.decide(options.sources(places, MANIFEST), MANIFEST)
+    assert decision.origins == {"model": str(places.options), "served_name": "user-data"}
+
+
+@pytest.mark.parametrize(
+    ("key", "raw"),
+    [
+        ("model", "hf_abcdefgh12345678"),
+        ("vllm_args", "--api-key TOPSECRET --hf-token=TOPSECRET"),
+        ("vllm_args", "'--api-key TOPSECRET"),
+        ("hub_endpoint", "https://me:TOPSECRET@hub.example/x"),
+        ("api_key", "TOPSECRET"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_does_not_show(places: Places, key: str, raw: str) -> None:
+    appliance.options(places, json.dumps({key: raw}))
+    _, problems = options.read(places, MANIFEST)
+    assert problems
+    text = " ".join(problem.model_dump_json() for problem in problems)
+    assert "TOPSECRET" not in text
+    assert TOKEN not in text
+
+
+def test_a_bomb_of_aliases_does_not_go_off(places: Places) -> None:
+    levels = "\n".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))
+    appliance.options(places, f"a0: &a0 [x]\n{levels}\nmodel: *a11\nserved_name: 0x{'f' * 6000}\n? [1, *a11]\n: 1\n")
+    choice, problems = options.read(places, MANIFEST)
+    assert choice == Choice()
+    assert {problem.value for problem in problems if problem.option == "model"} <= {"a list", None}
+
+
+def test_a_hostile_value_cannot_move_the_cursor(places: Places) -> None:
+    appliance.options(places, json.dumps({"model": "a\x1b[2Jb", "x\x1b[2J\n": 1}))
+    _, problems = options.read(places, MANIFEST)
+    assert len(problems) == 2
+    assert all(text.isprintable() for text in map(str, problems))
+
+
+@pytest.mark.parametrize("damage", ["", "\0" * 300, "model: [\n", "\x7fELF\x01", "just words", "- a\n", "%!"])
+def test_a_damaged_file_is_explained_and_the_last_good_choice_used(places: Places, damage: str) -> None:
+    appliance.options(places, "model: Org/Name\nhf_token: hf_abcdefgh12345678\n")
+    options.keep(places)
+    assert stat.S_IMODE(places.last_good_options.stat().st_mode) == 0o600
+    appliance.options(places, damage)
+    decision = options.decide(options.sources(places, MANIFEST), MANIFEST)
+    assert decision.choice.model == "Org/Name"
+    assert decision.choice.hf_token
+    (problem,) = decision.problems
+    assert problem.source == str(places.options)
+    assert "the last good choice is used" in problem.reason
+    assert problem.fix
+    assert decision.origins["model"] == str(places.last_good_options)
+
+
+def test_a_damaged_file_whose_copy_is_damaged_too_is_one_problem(places: Places) -> None:
+    appliance.options(places, "model: [\n")
+    places.last_good_options.write_text("model: [\n")
+    choice, (problem,) = options.read(places, MANIFEST)
+    assert choice == Choice()
+    assert "line 2: not YAML" in problem.reason
+
+
+def test_a_file_of_comments_is_no_choice_and_no_damage(places: Places) -> None:
+    appliance.options(places, "model: Org/Name\n")
+    options.keep(places)
+    appliance.options(places, "# model: Org/Name\n")
+    assert options.read(places, MANIFEST) == (Choice(), ())
+
+
+def test_a_deleted_file_is_forgotten(places: Places) -> None:
+    appliance.options(places, "model: Org/Name\n")
+    options.keep(places)
+    places.options.unlink()
+    options.keep(places)
+    assert not places.last_good_options.exists()
+    assert options.read(places, MANIFEST) == (Choice(), ())

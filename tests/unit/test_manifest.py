@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 import yaml
 
@@ -45,11 +46,24 @@ def test_an_unknown_family_has_no_parsers() -> None:
 
 
 def test_examples_obey_their_own_rules() -> None:
-    import jsonschema
-
     for option in MANIFEST.options:
-        if option.example is not None:
-            jsonschema.validate(option.example, option.schema_())
+        for value in (option.example, option.default):
+            if value is not None:
+                jsonschema.validate(value, option.schema_())
+
+
+def test_the_options_make_one_json_schema_that_requires_nothing() -> None:
+    schema = MANIFEST.options_schema()
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert list(schema["properties"]) == list(MANIFEST.options_by_key)
+    assert "required" not in schema
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid({})
+    assert not validator.is_valid({"modle": "Org/Name"})
+    assert all({"title", "description", "type"} <= set(rules) for rules in schema["properties"].values())
+    assert {key for key, rules in schema["properties"].items() if rules.get("writeOnly")} == {
+        option.key for option in MANIFEST.options if option.type == "secret"
+    }
 
 
 def test_the_appliance_keeps_the_manifest_above_the_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,9 +76,33 @@ def test_a_broken_rule_is_named_with_its_place(tmp_path: Path) -> None:
     content = yaml.safe_load((manifest.REPOSITORY / "marketplace.yaml").read_text())
     content["ports"]["chat"]["port"] = 70000
     file = tmp_path / "marketplace.yaml"
-    file.write_text(yaml.safe_dump(content))
-    with pytest.raises(ManifestError, match=r"marketplace.yaml: ports\.chat\.port: .*65535"):
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    line = file.read_text().splitlines().index("    port: 70000") + 1
+    with pytest.raises(ManifestError, match=rf"marketplace.yaml: line {line}: ports\.chat\.port: .*65535"):
         manifest.load(file)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "rule"),
+    [
+        (("options", 1, "key"), "much_too_long_a_key", "options.1.key: .*pattern"),
+        (("options", 0, "choices"), ["a"], "options.0: .*choices belong to an option of type choice"),
+        (("options", 2, "colour"), "red", "options.2.colour: Extra inputs"),
+    ],
+)
+def test_a_broken_option_is_named_with_its_line(
+    tmp_path: Path, place: tuple[str, int, str], value: object, rule: str
+) -> None:
+    content = yaml.safe_load((manifest.REPOSITORY / "marketplace.yaml").read_text())
+    part, index, key = place
+    content[part][index][key] = value
+    file = tmp_path / "marketplace.yaml"
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    with pytest.raises(ManifestError, match=rule) as caught:
+        manifest.load(file)
+    line = int(str(caught.value).split("line ")[1].split(":")[0])
+    first = [number for number, text in enumerate(file.read_text().splitlines(), 1) if text.startswith("- key:")]
+    assert first[index] <= line < first[index + 1]
 
 
 @pytest.mark.parametrize(("text", "reason"), [("a: [", "not YAML"), (None, "cannot be read")])

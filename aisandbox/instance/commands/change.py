@@ -1,8 +1,11 @@
-"""Commands that change what is served."""
+"""`aisandbox configure`: what is served, and who may use it."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -10,61 +13,210 @@ from aisandbox.instance.commands.console import BAD_INPUT, need_root, say
 
 if TYPE_CHECKING:
     from aisandbox.instance.configure import Outcome
+    from aisandbox.instance.editing import Edit
+    from aisandbox.instance.places import Places
+    from aisandbox.manifest import Manifest, Option
+
+WAIT_S = 20
+"""How long a run waits for another one to finish."""
+ASK = "-"
+"""In place of a secret: read it from standard input, where no other user of the machine sees it."""
 
 
-def configure(
-    context: typer.Context,
-    model: Annotated[str | None, typer.Option(help="Model to serve, as ORGANISATION/NAME.")] = None,
-    max_model_len: Annotated[str | None, typer.Option(help="Context length in tokens.")] = None,
-    assignments: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option.")] = None,
-    unset: Annotated[list[str] | None, typer.Option(metavar="KEY", help="Return an option to its default.")] = None,
-    boot: Annotated[bool, typer.Option(hidden=True)] = False,
-) -> None:
-    """Change options, or apply the options file again after editing it."""
-    from aisandbox.instance import configure as configuring
-    from aisandbox.instance.options import InvalidOptionError
+def command(manifest: Manifest) -> Callable[..., None]:
+    """The command, with a flag for every option of the manifest."""
 
-    places, manifest = context.obj.places, context.obj.manifest
-    if boot:
-        _tell(configuring.apply_safely(places, manifest))
-        return
-    need_root(places)
-    try:
-        values = dict(_assignment(text) for text in assignments or ())
-        values |= {
-            key: value for key, value in (("model", model), ("max_model_len", max_model_len)) if value is not None
-        }
-        if values or unset:
-            edit = configuring.edit(places, manifest, values, tuple(unset or ()))
-            if edit.diff:
-                print(edit.diff)
-                configuring.save(places, edit)
-    except InvalidOptionError as invalid:
-        say(f"{invalid} {invalid.fix} Nothing was changed.")
-        raise typer.Exit(BAD_INPUT) from None
-    outcome = configuring.apply(places, manifest)
+    def configure(
+        context: typer.Context,
+        assignments: Annotated[
+            list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option.")
+        ] = None,
+        unset: Annotated[list[str] | None, typer.Option(metavar="KEY", help="Return an option to its default.")] = None,
+        edit: Annotated[bool, typer.Option("--edit", help="Edit the options file, checked before it counts.")] = False,
+        show: Annotated[bool, typer.Option("--show", help="Print the choice in force and where it was made.")] = False,
+        dry_run: Annotated[
+            bool, typer.Option("--dry-run", help="Print what would change, and change nothing.")
+        ] = False,
+        boot: Annotated[bool, typer.Option(hidden=True)] = False,
+        **flags: str | None,
+    ) -> None:
+        """Change options, or apply the options file again after editing it."""
+        places = context.obj.places
+        if boot:
+            _boot(places, manifest)
+            return
+        need_root(places)
+        if show:
+            _show(places, manifest)
+            return
+        values = _values(manifest, assignments or [], flags)
+        if edit and (values or unset):
+            _refuse("--edit takes no other changes.")
+        try:
+            if edit:
+                from aisandbox.instance.commands import editor
+
+                change = editor.edit(places, manifest)
+            elif values or unset:
+                change = _checked(places, manifest, values, tuple(unset or ()))
+            else:
+                change = None
+            _carry_out(places, manifest, change, dry_run)
+        except KeyboardInterrupt:
+            print(file=sys.stderr)
+            _refuse("Interrupted.")
+
+    signature = inspect.signature(configure, eval_str=True)
+    parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    context, *others = parameters
+    configure.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[context, *(_flag(option) for option in manifest.options), *others]
+    )
+    return configure
+
+
+def _flag(option: Option) -> inspect.Parameter:
+    """The option as a flag. Its value is checked by the option's own rules, so the flag takes any text."""
+    notes = f" {ASK} asks for it." if option.type == "secret" else ""
+    choices = f" One of {', '.join(option.choices)}." if option.choices else ""
+    flag = typer.Option(
+        f"--{option.key.replace('_', '-')}",
+        metavar=option.type.upper(),
+        help=f"{option.help}{choices}{notes}",
+        rich_help_panel="Choices",
+        show_default=False,
+    )
+    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    return inspect.Parameter(option.key, kind, default=None, annotation=Annotated[str | None, flag])
+
+
+def _boot(places: Places, manifest: Manifest) -> None:
+    import contextlib
+
+    from aisandbox.instance import configure, lock
+
+    with contextlib.ExitStack() as stack:
+        # Nobody holds the lock for long; and coming up matters more than who is first.
+        with contextlib.suppress(lock.BusyError):
+            stack.enter_context(lock.held(places.configure_lock, WAIT_S))
+        outcome = configure.apply_safely(places, manifest)
     _tell(outcome)
-    services = configuring.services_to_restart(places, outcome)
-    if not outcome.changed and not services:
-        print("Nothing changed.")
-    if services and places.live:
-        from aisandbox.instance import systemd
+    configure.bring_up(places, outcome, boot=True)
 
-        systemd.restart(*services)
-    if services:
-        print(f"Restarting {', '.join(services)}. Follow it with: aisandbox status --watch")
+
+def _values(manifest: Manifest, assignments: list[str], flags: Mapping[str, str | None]) -> dict[str, str]:
+    """What was given on the command line; secrets that are to be asked for are asked for now."""
+    values = dict(_assignment(text) for text in assignments)
+    values |= {key: value for key, value in flags.items() if value is not None}
+    for key, value in values.items():
+        option = manifest.options_by_key.get(key)
+        if not option or option.type != "secret":
+            continue
+        if value == ASK:
+            values[key] = _ask(option)
+        elif value:
+            flag = f"--{key.replace('_', '-')} {ASK}"
+            say(f"{option.label}: a command line can be seen by others and is remembered. Next time: {flag}")
+    return values
+
+
+def _ask(option: Option) -> str:
+    """A secret from the terminal, without echo, or else the next line of standard input."""
+    if sys.stdin.isatty():
+        import getpass
+
+        value = getpass.getpass(f"{option.label}: ")
+    else:
+        value = sys.stdin.readline().rstrip("\r\n")
+    if not value.strip():
+        _refuse(f"No {option.label.lower()} was given.")
+    return value
 
 
 def _assignment(text: str) -> tuple[str, str]:
-    from aisandbox.instance.options import InvalidOptionError
-
     key, equals, value = text.partition("=")
     if not equals:
-        raise InvalidOptionError(f"--set {text} has no value.", "Write it as --set KEY=VALUE.")
+        _refuse(f"--set {text} has no value. Write it as --set KEY=VALUE.")
     return key.strip(), value
+
+
+def _checked(places: Places, manifest: Manifest, values: Mapping[str, str], unset: tuple[str, ...]) -> Edit:
+    from aisandbox.instance import editing
+    from aisandbox.instance.options import InvalidOptionError
+
+    try:
+        change = editing.edit(places, manifest, values, unset)
+    except InvalidOptionError as invalid:
+        _refuse(f"{invalid} {invalid.fix}")
+    if change.diff and change.dropped:
+        say("These comments get lost (--edit keeps them):\n" + "\n".join(change.dropped))
+    return change
+
+
+def _carry_out(places: Places, manifest: Manifest, change: Edit | None, dry_run: bool) -> None:
+    """Save and apply the change; without one, apply what is there."""
+    from aisandbox.instance import configure, editing, lock
+
+    if change and change.diff:
+        print(change.diff, flush=True)
+    if dry_run:
+        with editing.rehearsal(places) as stage:
+            if change:
+                editing.save(stage, change)
+            outcome = configure.apply(stage, manifest)
+            _tell(outcome)
+            units = (*configure.services_to_reload(outcome), *configure.services_to_restart(stage, outcome))
+        print(f"Would touch: {', '.join(units) or 'no service'}. Nothing was changed.")
+        return
+    try:
+        with lock.held(places.configure_lock, WAIT_S):
+            if change:
+                editing.save(places, change)
+            outcome = configure.apply(places, manifest)
+            told = configure.bring_up(places, outcome)
+    except lock.BusyError:
+        _refuse("Another aisandbox configure is at work. Try again when it has ended.")
+    except editing.ConflictError as conflict:
+        _refuse(f"{conflict} Try again.")
+    _tell(outcome)
+    for verb, units in told.items():
+        print(f"{verb} {', '.join(units)}.")
+    if told:
+        print("Follow it with: aisandbox status --watch")
+    elif not outcome.changed and not (change and change.diff):
+        print("Nothing changed.")
+
+
+def _show(places: Places, manifest: Manifest) -> None:
+    """The choice in force: every option that has a value, and where it was given."""
+    from aisandbox.instance import options
+
+    decision = options.decide(options.sources(places, manifest), manifest)
+    rows = []
+    for key, option in manifest.options_by_key.items():
+        value = getattr(decision.choice, key)
+        if value is None and key not in decision.choice.closed:
+            continue
+        text = "(generated)" if value is None else options.MASK if option.type == "secret" else str(value)
+        if key == "allowed_cidrs" and value is None:
+            text = "(nobody)"
+        rows.append((key, text, decision.origins.get(key, "default" if value is not None else "mistake")))
+    widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
+    for key, text, origin in rows:
+        print(f"{key:{widths[0]}}  {text:{widths[1]}}  {origin}")
+    for problem in decision.problems:
+        say(f"{problem}. {problem.fix}")
 
 
 def _tell(outcome: Outcome) -> None:
     for problem in outcome.plan.problems:
         say(f"{problem}. {problem.fix}")
+    args = outcome.plan.args
+    if "--trust-remote-code" in args:
+        say("Python code that comes with the model will run on this instance (--trust-remote-code).")
     say(f"Configured to serve {outcome.plan.model}.")
+
+
+def _refuse(reason: str) -> NoReturn:
+    say(f"{reason} Nothing was changed.")
+    raise typer.Exit(BAD_INPUT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -19,13 +20,19 @@ BAD_INPUT = 2
 """Exit status of a command that was told something impossible."""
 
 
+@functools.cache
+def manifest() -> Manifest:
+    """The product's manifest."""
+    return manifests.load()
+
+
 class Context:
     """What every command needs: the manifest, and the places it names."""
 
     def __init__(self, root: Path) -> None:
         from aisandbox.instance.places import Places
 
-        self.manifest: Manifest = manifests.load()
+        self.manifest = manifest()
         self.places: Places = Places.of(self.manifest, root)
 
 

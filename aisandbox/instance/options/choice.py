@@ -1,0 +1,129 @@
+"""The checked choice, and how the sources make it together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+from typing import Literal
+
+from pydantic import SecretStr
+
+from aisandbox.instance.notices import Problem
+from aisandbox.instance.options import rules
+from aisandbox.instance.options.rules import InvalidOptionError
+from aisandbox.instance.options.source import GUARDS, Source
+from aisandbox.manifest import Manifest, Part
+
+MAX_KEYS = 200
+"""Most keys of one source that are looked at."""
+CLOSE = 0.75
+"""Likeness from which an unknown key counts as a misspelt guard."""
+
+
+class Choice(Part):
+    """The checked choice, one field for each option of the manifest; None leaves it to the appliance."""
+
+    model: str | None = None
+    revision: str | None = None
+    hf_token: SecretStr | None = None
+    served_name: str | None = None
+    max_model_len: int | None = None
+    quantization: str | None = None
+    vllm_args: str | None = None
+    api_key: SecretStr | None = None
+    chat_email: str | None = None
+    chat_password: SecretStr | None = None
+    allowed_cidrs: str | None = None
+    domain: str | None = None
+    tls_email: str | None = None
+    sandbox: Literal["off", "local", "public"] = "local"
+    data_volume: str | None = None
+    hub_endpoint: str | None = None
+
+    closed: frozenset[str] = frozenset()
+    """Guards (`api_key`, `chat_password`, `allowed_cidrs`) that were meant to be set and hold no valid value.
+
+    Their field is None, and yet the door must stay shut: the API and the chat page ask for a generated key and
+    password, and with `allowed_cidrs` here nobody but loopback gets in. When only some of the networks are valid,
+    the field holds those, and `closed` does not name it.
+    """
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the sources came to."""
+
+    choice: Choice
+    problems: tuple[Problem, ...]
+    origins: Mapping[str, str]
+    """Name of the source that decided, by option; options that nobody chose are missing."""
+
+
+def decide(given: Iterable[Source], manifest: Manifest) -> Decision:
+    """The choice that the sources make together, the most important first, and every problem found on the way."""
+    decided: dict[str, str | int | None] = {}
+    origins: dict[str, str] = {}
+    problems: list[Problem] = []
+    meant: set[str] = set()  # guards that somebody tried to set
+    for source in given:
+        problems += source.problems
+        earlier = set(decided)  # what a more important source has settled is no problem any more
+        meant |= source.lost - earlier
+        for key, raw in islice(source.values.items(), MAX_KEYS):
+            option = manifest.options_by_key.get(key)
+            if option is None:
+                if rules.nearest(key, manifest) not in earlier:
+                    problems.append(rules.unknown(key, source.name, manifest))
+                    meant |= {rules.nearest(key, manifest, CLOSE) or ""} & GUARDS
+            elif key not in earlier:
+                value: str | int | None
+                try:
+                    value = rules.check(option, raw)
+                except InvalidOptionError as invalid:
+                    problems.append(rules.problem(option, raw, invalid, source.name))
+                    value = invalid.usable
+                    if value is None:
+                        meant |= {key} & GUARDS
+                        continue
+                decided[key], origins[key] = value, source.name
+    chosen = {key: value for key, value in decided.items() if value is not None}
+    if "chat_email" in chosen and "chat_password" not in chosen:
+        meant.add("chat_password")
+    problems += _lonely(chosen, manifest)
+    closed = frozenset(meant - set(chosen))
+    problems += (_closed(key, manifest) for key in sorted(closed))
+    choice = Choice.model_validate({**chosen, "closed": closed})
+    return Decision(choice, tuple(problems), {key: origins[key] for key in manifest.options_by_key if key in origins})
+
+
+def _lonely(chosen: Mapping[str, object], manifest: Manifest) -> Iterator[Problem]:
+    """Options that need another."""
+    for key, needed in (("chat_email", "chat_password"), ("tls_email", "domain")):
+        if key in chosen and needed not in chosen:
+            option = manifest.options_by_key[needed]
+            yield Problem(
+                option=key,
+                value=rules.shown(manifest.options_by_key[key], chosen[key]),
+                reason=f"says nothing without {needed}",
+                fix=f"Set it: sudo aisandbox configure --set {needed}={option.example or '-'} "
+                f"Or do without: sudo aisandbox configure --unset {key}",
+            )
+
+
+_INSTEAD = {
+    "api_key": "the API asks for a generated key, which `sudo aisandbox keys` shows",
+    "chat_password": "the chat page asks for a generated password, which `sudo aisandbox keys` shows",
+    "allowed_cidrs": "nobody reaches chat, API and sandbox but this instance itself (SSH is not affected)",
+}
+
+
+def _closed(key: str, manifest: Manifest) -> Problem:
+    example = manifest.options_by_key[key].example
+    value = "-" if example is None else f"'{example}'"
+    return Problem(
+        option=key,
+        reason=f"was meant to be set and has no valid value, so {_INSTEAD[key]}",
+        fix=f"Set it: sudo aisandbox configure --set {key}={value} "
+        f"Or open to everyone: sudo aisandbox configure --unset {key}",
+    )

@@ -1,0 +1,169 @@
+"""The rules of one option's value, and the words for a value that breaks them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+
+from aisandbox.instance.notices import Problem
+from aisandbox.manifest import MAX_LENGTH, Manifest, Option
+
+MASK = "********"
+MAX_NETWORKS = 64
+GREATEST = 2**63
+"""No number is larger; Python refuses to write very large ones out."""
+
+
+class InvalidOptionError(Exception):
+    """A value that breaks its option's rules. `reason` says which, `fix` what would be right.
+
+    `usable` is the part of it that obeys them: the good ones of several networks or arguments.
+    """
+
+    def __init__(self, reason: str, fix: str, usable: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.fix = fix
+        self.usable = usable
+
+
+def check(option: Option, raw: object) -> str | int | None:
+    """The option's value; None and empty text mean its default.
+
+    Raises:
+        InvalidOptionError: the value breaks the option's rules (those of `Option.schema_`, and more for networks
+            and arguments).
+    """
+    example = "" if option.example is None else f" such as {option.example}"
+    fix = f"Give {option.label.lower()}{example}."
+    if raw is None:
+        return None
+    if option.type == "cidrs" and isinstance(raw, list) and all(isinstance(entry, str) for entry in raw):
+        raw = ",".join(raw) or ","  # an empty list is no network, not every one
+    # A float or a boolean is no slip that can be repaired: YAML has already changed what was written.
+    if isinstance(raw, bool) or not isinstance(raw, str | int) or (isinstance(raw, int) and abs(raw) > GREATEST):
+        raise InvalidOptionError(
+            f"is not {'a whole number' if option.type == 'integer' else 'text'}", f"{fix} Put it in quotes."
+        )
+    text = str(raw).strip()
+    if not text:
+        return None
+    if len(text) > MAX_LENGTH:
+        raise InvalidOptionError(f"is longer than {MAX_LENGTH} characters", fix)
+    match option.type:
+        case "integer":
+            return _integer(option, text, fix)
+        case "cidrs":
+            return _networks(text, fix)
+        case "arguments":
+            from aisandbox.instance.options import arguments
+
+            return arguments.check(text)
+    if option.choices and text not in option.choices:
+        raise InvalidOptionError(f"is none of {', '.join(option.choices)}", f"Give one of {', '.join(option.choices)}.")
+    if option.pattern and not re.search(option.pattern, text):
+        raise InvalidOptionError(f"is not a valid {option.label.lower()}", fix)
+    return text
+
+
+def _integer(option: Option, text: str, fix: str) -> int:
+    if not re.fullmatch(r"[+-]?\d{1,18}", text, re.ASCII):
+        raise InvalidOptionError("is not a whole number", fix)
+    number = int(text)
+    if option.minimum is not None and number < option.minimum:
+        raise InvalidOptionError(f"is less than {option.minimum}", fix)
+    if option.maximum is not None and number > option.maximum:
+        raise InvalidOptionError(f"is more than {option.maximum}", fix)
+    return number
+
+
+def _networks(text: str, fix: str) -> str:
+    """Networks and single addresses, IPv4 and IPv6, each once and in the usual spelling."""
+    import ipaddress
+
+    good: dict[str, None] = {}
+    faults: list[str] = []
+    entries = [entry for entry in re.split(r"[,\s]+", text) if entry]
+    for entry in entries[:MAX_NETWORKS]:
+        try:
+            if "%" in entry:  # the name of an interface, which may be any text
+                raise ValueError(entry)
+            good[str(ipaddress.ip_network(entry))] = None
+        except ValueError:
+            faults.append(_why_no_network(entry))
+    if len(entries) > MAX_NETWORKS:
+        faults.append(f"holds more than {MAX_NETWORKS} networks; the first {MAX_NETWORKS} count")
+    if not entries:
+        faults.append("names no network")
+    usable = ",".join(good)
+    if faults:
+        raise InvalidOptionError("; ".join(faults), fix, usable or None)
+    return usable
+
+
+def _why_no_network(entry: str) -> str:
+    import ipaddress
+
+    name = printable(entry)[:50]
+    try:
+        network = ipaddress.ip_network(entry.partition("%")[0], strict=False)
+    except ValueError:
+        return f"{name} is no network or address"
+    if "%" in entry:
+        return f"{name} is no network: leave out what follows the %"
+    return f"{name} is an address inside the network {network}"
+
+
+def printable(text: object) -> str:
+    """The text on one line, without what could move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
+
+
+def shown(option: Option, raw: object) -> str:
+    """The value as it may be shown: secrets are masked, also those in the wrong place, and long values cut."""
+    if option.type == "secret":
+        return MASK
+    if isinstance(raw, list | dict | set | tuple):  # few lines of YAML can make one that fills the memory
+        return f"a {type(raw).__name__}"
+    if isinstance(raw, int) and abs(raw) > GREATEST:
+        return "a number"
+    if option.type == "arguments":  # a value may be a secret that was given to a refused argument
+        return " ".join(re.findall(r"--[A-Za-z0-9_-]+", str(raw)))[:100]
+    text = re.sub(r"hf_\w{8,}", MASK, printable(raw))
+    return re.sub(r"//[^/@\s]*@", f"//{MASK}@", text)[:100]
+
+
+def problem(option: Option, raw: object, invalid: InvalidOptionError, source: str | None = None) -> Problem:
+    """The problem that an invalid value makes."""
+    value = f"'{option.example}'" if " " in str(option.example) else option.example
+    command = f"aisandbox configure --set {option.key}={'VALUE' if value is None else value}"
+    return Problem(
+        option=option.key,
+        value=shown(option, raw),
+        reason=invalid.reason,
+        fix=f"{invalid.fix} Command: sudo {command}",
+        source=source,
+    )
+
+
+def nearest(key: object, manifest: Manifest, cutoff: float = 0.5) -> str | None:
+    """The option whose name is nearest to a key that is none."""
+    close = difflib.get_close_matches(_name(key), manifest.options_by_key, n=1, cutoff=cutoff)
+    return close[0] if close else None
+
+
+def _name(key: object) -> str:
+    return printable(key)[:50] if isinstance(key, str) else type(key).__name__
+
+
+def advice(key: object, manifest: Manifest) -> str:
+    """What to do about a key that is no option."""
+    near = nearest(key, manifest)
+    if near:
+        return f"Did you mean {near}? Command: sudo aisandbox configure --set {near}=VALUE"
+    return f"The options are {', '.join(manifest.options_by_key)}."
+
+
+def unknown(key: object, source: str, manifest: Manifest) -> Problem:
+    """The problem that an unknown key makes. The value is left out: it may be a secret under a misspelt key."""
+    return Problem(option=_name(key), reason="there is no such option", fix=advice(key, manifest), source=source)
