@@ -18,6 +18,13 @@ REWORDED_SHARE = 0.3
 
 _BEFORE = ("please", "hi,", "hello,", "hey,", "ok,", "so,", "and", "now", "good morning,")
 _AFTER = (", please", " please", ", thanks", " now", " again", " exactly", " really", " actually", " here")
+_OPENINGS = {
+    "How do I ": ("How can I ", "How could I ", "I want to ", "Can I ", "How to "),
+    "How can I ": ("How do I ", "How could I "),
+    "What is ": ("What's ", "Tell me what is ", "Explain what is "),
+    "Where is ": ("Where's ", "Where do I find ", "Tell me where is "),
+    "Which ": ("Tell me which ", "What "),
+}
 _SMALL_WORDS = frozenset(
     ("a", "an", "the", "of", "to", "in", "on", "is", "are", "do", "does", "my", "this", "that", "me", "for")
 )
@@ -69,7 +76,7 @@ class Sampler:
         return entry, rng.choice(entry.questions)
 
     def _reworded(self, question: str) -> str:
-        """Sometimes the question with a word of courtesy, or without some of its small words."""
+        """Sometimes the question with a word of courtesy, with another opening, or without some of its small words."""
         rng = self._rng
         if rng.random() >= REWORDED_SHARE:
             return question
@@ -78,6 +85,8 @@ class Sampler:
             changed = f"{rng.choice(_BEFORE)} {question}"
         elif kind < 0.5:
             changed = normalise(question) + rng.choice(_AFTER)
+        elif kind < 0.75 and (opening := next(filter(question.startswith, _OPENINGS), None)):
+            changed = rng.choice(_OPENINGS[opening]) + question.removeprefix(opening)
         else:
             words = [w for w in question.split() if w.lower() not in _SMALL_WORDS or rng.random() < 0.5]
             changed = " ".join(words)

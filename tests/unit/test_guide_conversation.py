@@ -136,3 +136,12 @@ def test_what_was_answered_wrongly_is_drawn_more_often() -> None:
     assert share(sampler) > before + 0.1
     sampler.feedback((SKY, SKY.questions[1]), right=True)
     assert share(sampler) < before + 0.1
+
+
+def test_a_question_is_also_drawn_with_another_opening() -> None:
+    door = Entry("door", "Turn the key.", ("How do I open it?",), ("How can I open it?",))
+    lock = Entry("lock", "Turn it back.", ("How do I close it?",), ())
+    sampler = Sampler([TIME, OTHER, door, lock], 1)
+    drawn = {normalise(message["content"]) for _ in range(3000) for message in sampler.conversation()[0].messages}
+    assert {"how can i close it", "how to open it"} <= drawn
+    assert "how can i open it" not in drawn

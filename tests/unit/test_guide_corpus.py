@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+from aisandbox import manifest as product
 from aisandbox.guide.corpus import CORPUS, CorpusError, Entry, load_corpus, normalise
 
 MANIFEST = {
     "product": {"name": "Test Box"},
     "ports": {"ssh": {"port": 1022}, "chat": {"port": 1300}, "api": {"port": 1800}, "sandbox": {"port": 1880}},
-    "paths": {"data": "/somewhere/data"},
+    "paths": {"data": "/somewhere/data", "data_volume_label": "test-label"},
 }
 
 
@@ -43,12 +45,13 @@ def test_ports_paths_and_names_come_from_the_manifest(entries: list[Entry]) -> N
     assert "on port 1880" in _answer(entries, "sandbox")
     assert "port 1022" in _answer(entries, "ssh")
     assert "/somewhere/data" in _answer(entries, "data")
+    assert "mkfs.ext4 -L test-label" in _answer(entries, "volume")
     assert "Test Box" in _answer(entries, "product")
 
 
 def test_no_port_or_path_is_written_into_the_corpus() -> None:
     text = "\n".join(file.read_text(encoding="utf-8") for file in CORPUS.glob("*.yaml"))
-    for repeated in ("3000", "8000", "8080", "/var/lib", "AI Sandbox"):
+    for repeated in ("3000", "8000", "8080", "/var/lib", "aisandbox-data", "AI Sandbox"):
         assert repeated not in text.replace("300000", "")
 
 
@@ -75,6 +78,37 @@ def test_the_guide_says_what_it_is_and_how_to_replace_it(entries: list[Entry]) -
     answer = _answer(entries, "who")
     assert "two million parameters" in answer
     assert "sudo aisandbox configure --model ORG/NAME" in answer
+
+
+@pytest.mark.parametrize(
+    ("question", "named"),
+    [
+        ("How do I protect the API?", "sudo aisandbox configure --api-key -"),
+        ("How do I protect the chat?", "chat_password"),
+        ("How do I allow only my address?", "--set allowed_cidrs="),
+        ("How do I enable HTTPS?", "--set domain="),
+        ("How do I see what is wrong?", "sudo aisandbox doctor"),
+        ("How do I follow the start?", "aisandbox status --watch"),
+        ("How do I list the models?", "sudo aisandbox models list"),
+        ("How do I undo a change?", "sudo aisandbox configure --edit"),
+        ("How do I turn off the sandbox?", "--set sandbox=off"),
+        ("How do I set the data volume?", "data_volume"),
+        ("Do I lose my chats when I change the model?", "the chat history stays"),
+    ],
+)
+def test_an_answer_names_the_command_or_the_option_that_does_it(
+    entries: list[Entry], question: str, named: str
+) -> None:
+    (answer,) = (entry.answer for entry in entries if question in entry.questions)
+    assert named in answer
+
+
+def test_every_option_that_is_named_is_an_option(entries: list[Entry]) -> None:
+    keys = {option.key for option in product.load().options}
+    answers = " ".join(entry.answer for entry in entries)
+    named = {*re.findall(r"[a-z]+(?:_[a-z]+)+", answers), *re.findall(r"--set ([a-z]+)=", answers)}
+    assert len(named) > 5
+    assert named <= keys
 
 
 def test_a_command_is_run_for_the_time(entries: list[Entry]) -> None:
