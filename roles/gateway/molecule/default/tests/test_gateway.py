@@ -22,6 +22,12 @@ def test_it_listens_on_the_public_ports_only(host: Host) -> None:
     assert {address.rpartition(":")[2] for address in listen} == {str(port) for port in ports}
 
 
+def test_the_api_is_closed_until_the_choice_is_known(host: Host) -> None:
+    lock = host.file(f"{MANIFEST.paths.etc}/nginx/api-lock.conf")
+    assert (lock.user, lock.mode) == ("root", 0o600)
+    assert "default 503;" in lock.content_string
+
+
 def test_it_passes_on_to_the_upstreams(host: Host) -> None:
     for site, name in (("chat", "chat_upstream"), ("api", "api_upstream")):
         assert host.file(f"/etc/nginx/aisandbox/{site}.conf").contains(f"127.0.0.1:{MANIFEST.ports[name].port};")

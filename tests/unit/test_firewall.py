@@ -1,0 +1,218 @@
+"""The firewall of the image with the rules rendered from the choice: real nft, and connections between two machines.
+
+Each machine is a network namespace; they end with the processes that hold them.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+import pytest
+import yaml
+
+from aisandbox.instance import access
+from aisandbox.instance.options import Choice
+from aisandbox.instance.rendering import fill
+from aisandbox.manifest import REPOSITORY
+from tests.support.appliance import MANIFEST
+
+PORTS = {
+    name: MANIFEST.ports[name].port for name in ("ssh", "chat", "api", "sandbox", "http", "https", "chat_upstream")
+}
+NEAR, FAR, NEAR6, FAR6 = "192.0.2.7", "198.51.100.7", "2001:db8::7", "2001:db8:1::7"
+SERVER, SERVER6 = "192.0.2.1", "2001:db8::1"
+EVERYWHERE = {"ssh", "chat", "api"}
+
+SERVE = """
+import socket, sys, time
+every = dict(family=socket.AF_INET6, dualstack_ipv6=True)
+servers = [socket.create_server(("::", int(port)), **every) for port in sys.argv[1:]]
+print("ready", flush=True)
+time.sleep(600)
+"""
+CONNECT = """
+import json, socket, sys, threading
+target, source, reached = sys.argv[1], sys.argv[2], []
+def attempt(port):
+    try:
+        socket.create_connection((target, port), 0.7, (source, 0)).close()
+        reached.append(port)
+    except OSError:
+        pass
+threads = [threading.Thread(target=attempt, args=(int(port),)) for port in sys.argv[3:]]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+print(json.dumps(reached))
+"""
+
+
+@dataclass
+class Machines:
+    """An instance with the firewall, and another machine with several addresses."""
+
+    instance: int
+    other: int
+    folder: Path
+
+    def run(self, process: int, *command: str) -> str:
+        inside = ["nsenter", f"--target={process}", "--net", *command]
+        return subprocess.run(inside, check=True, capture_output=True, text=True, timeout=60).stdout
+
+    def load(self, choice: Choice | None) -> None:
+        """Load the image's firewall with what is rendered from the choice; None: nothing was rendered."""
+        rules = self.folder / "nftables" / "access.conf"
+        rules.unlink(missing_ok=True)
+        if choice:
+            rules.parent.mkdir(exist_ok=True)
+            template = (REPOSITORY / "templates" / "nftables" / "access.conf.j2").read_text()
+            rules.write_text(fill(template, {"manifest": MANIFEST, "plan": {"access": access.of(choice)}}))
+        self.run(self.instance, "nft", "--file", str(self.folder / "nftables.conf"))
+
+    def reached(self, source: str, process: int | None = None) -> set[str]:
+        """Names of the instance's ports that this address reaches."""
+        target = SERVER6 if ":" in source else SERVER
+        ports = [str(port) for port in PORTS.values()]
+        told = self.run(process or self.other, sys.executable, "-c", CONNECT, target, source, *ports)
+        return {name for name, port in PORTS.items() if port in json.loads(told)}
+
+
+@contextmanager
+def _namespace() -> Iterator[int]:
+    # It says when it is there: until then, its process would still be in ours.
+    holder = subprocess.Popen(
+        ["unshare", "--net", "sh", "-c", "ip link set lo up && echo ready && exec sleep 600"], stdout=subprocess.PIPE
+    )
+    try:
+        assert holder.stdout and holder.stdout.readline() == b"ready\n"
+        yield holder.pid
+    finally:
+        holder.kill()
+        holder.wait()
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    folder = tmp_path_factory.mktemp("firewall")
+    _render_main(folder)
+    with ExitStack() as stack:
+        both = Machines(stack.enter_context(_namespace()), stack.enter_context(_namespace()), folder)
+        link = ["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(both.other)]
+        both.run(both.instance, *link)
+        _address(both, both.instance, [f"{SERVER}/24", f"{SERVER6}/64"], [f"{FAR}/32", f"{FAR6}/128"])
+        _address(both, both.other, [f"{NEAR}/24", f"{FAR}/32", f"{NEAR6}/64", f"{FAR6}/128"], [])
+        command = ["nsenter", f"--target={both.instance}", "--net", sys.executable, "-c", SERVE]
+        server = subprocess.Popen([*command, *map(str, PORTS.values())], stdout=subprocess.PIPE)
+        stack.callback(server.wait)
+        stack.callback(server.kill)
+        assert server.stdout and server.stdout.readline() == b"ready\n"
+        yield both
+
+
+def _render_main(folder: Path) -> None:
+    """/etc/nftables.conf as the role `hardening` makes it."""
+    variables = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "main.yml").read_text())
+    defaults = yaml.safe_load((REPOSITORY / "roles" / "hardening" / "defaults" / "main.yml").read_text())
+    context = {
+        "manifest": MANIFEST.model_copy(update={"paths": MANIFEST.paths.model_copy(update={"etc": folder})}),
+        "sandbox_account": variables["sandbox_account"],
+        "hardening_metadata": defaults["hardening_metadata"],
+        "hardening_upstream_users": [0],
+    }
+    template = (REPOSITORY / "templates" / "nftables.conf.j2").read_text()
+    environment = jinja2.Environment(  # noqa: S701 - no HTML
+        undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    (folder / "nftables.conf").write_text(environment.from_string(template).render(context))
+
+
+def _address(machines: Machines, process: int, addresses: Sequence[str], routes: Sequence[str]) -> None:
+    machines.run(process, "ip", "link", "set", "eth0", "up")
+    for address in addresses:
+        kind = ["nodad"] if ":" in address else []
+        machines.run(process, "ip", "address", "add", address, "dev", "eth0", *kind)
+    for route in routes:
+        machines.run(process, "ip", "route", "add", route, "dev", "eth0")
+
+
+@pytest.mark.parametrize("source", [NEAR, FAR, NEAR6, FAR6])
+def test_by_default_chat_and_api_are_open_to_all(machines: Machines, source: str) -> None:
+    machines.load(Choice())
+    assert machines.reached(source) == EVERYWHERE
+
+
+def test_only_ssh_is_open_while_nothing_is_rendered(machines: Machines) -> None:
+    machines.load(None)
+    assert machines.reached(NEAR) == {"ssh"}
+    assert machines.reached(NEAR6) == {"ssh"}
+
+
+@pytest.mark.parametrize(
+    ("networks", "inside"),
+    [
+        (NEAR, {NEAR}),
+        ("192.0.2.0/24", {NEAR}),
+        ("192.0.2.0/24,192.0.2.7,192.0.2.0/25", {NEAR}),
+        ("2001:db8::/64", {NEAR6}),
+        (f"{FAR},{FAR6}", {FAR, FAR6}),
+        ("0.0.0.0/0", {NEAR, FAR}),
+        ("::/0,0.0.0.0/0", {NEAR, FAR, NEAR6, FAR6}),
+        ("203.0.113.0/24", set()),
+    ],
+)
+def test_only_allowed_networks_get_in_and_ssh_is_for_all(machines: Machines, networks: str, inside: set[str]) -> None:
+    machines.load(Choice(allowed_cidrs=networks))
+    for source in (NEAR, FAR, NEAR6, FAR6):
+        assert machines.reached(source) == (EVERYWHERE if source in inside else {"ssh"}), source
+
+
+def test_networks_that_were_given_wrongly_let_in_nobody_but_the_instance(machines: Machines) -> None:
+    machines.load(Choice(closed=frozenset({"allowed_cidrs"})))
+    assert machines.reached(NEAR) == {"ssh"}
+    assert machines.reached(NEAR6) == {"ssh"}
+    assert machines.reached(SERVER, machines.instance) == set(PORTS)
+
+
+def test_a_public_sandbox_has_its_port_within_the_allowed_networks(machines: Machines) -> None:
+    machines.load(Choice(sandbox="public"))
+    assert machines.reached(NEAR) == EVERYWHERE | {"sandbox"}
+    machines.load(Choice(sandbox="public", allowed_cidrs=NEAR))
+    assert machines.reached(NEAR) == EVERYWHERE | {"sandbox"}
+    assert machines.reached(FAR) == {"ssh"}
+
+
+def test_a_domain_opens_https_and_the_port_where_authorities_ask(machines: Machines) -> None:
+    machines.load(Choice(domain="ai.example.com"))
+    assert machines.reached(NEAR) == EVERYWHERE | {"http", "https"}
+    machines.load(Choice(domain="ai.example.com", allowed_cidrs=NEAR))
+    assert machines.reached(NEAR) == EVERYWHERE | {"http", "https"}
+    assert machines.reached(FAR) == {"ssh", "http"}
+
+
+def test_narrowing_the_choice_ends_connections(machines: Machines) -> None:
+    machines.load(Choice())
+    talk = """
+import socket, sys, time
+connection = socket.create_connection((sys.argv[1], int(sys.argv[2])), 5, (sys.argv[3], 0))
+print("connected", flush=True)
+sys.stdin.readline()
+connection.settimeout(1)
+connection.sendall(b"still there?")
+import fcntl, struct, termios
+time.sleep(0.5)
+print(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"0000"))[0])
+"""
+    command = ["nsenter", f"--target={machines.other}", "--net", sys.executable, "-c", talk]
+    for choice, unsent in ((Choice(), 0), (Choice(allowed_cidrs=FAR), len("still there?"))):
+        machines.load(Choice())
+        arguments = [SERVER, str(PORTS["chat"]), NEAR]
+        with subprocess.Popen([*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            assert client.stdout and client.stdout.readline() == b"connected\n"
+            machines.load(choice)
+            told, _ = client.communicate(b"\n", timeout=30)
+        assert int(told) == unsent
