@@ -3,9 +3,11 @@
     python -m aisandbox.instance.engine              run the engine
     python -m aisandbox.instance.engine bake FOLDER  fill a vLLM cache for `AISANDBOX_BAKED_CACHE`
 
-The fast start (`engine_start`) forks the engine core from this process. When it fails before it ever
-served, this process replaces itself and starts vLLM the plain way (`engine_plain`). It stays with that until
-reboot or until it is told to serve something else.
+The fast start (`engine_start`) forks the engine core from this process. When it fails before it ever served, this
+process replaces itself and starts vLLM the plain way (`engine_plain`), unless the cause is one that this cannot help.
+A model that fails for want of memory is tried once more with less. One that cannot be served leaves its place to the
+first of its fallbacks that can, and is not tried again until a person or another `engine.json` asks for it
+(`engine_attempts`). When nothing can be served, everything is tried again, ever more rarely.
 """
 
 from __future__ import annotations
@@ -14,25 +16,30 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from aisandbox.instance import engine_plain, engine_start, files
+from aisandbox.instance import engine_causes, engine_plain, engine_start
 from aisandbox.instance.engine_args import build_argv, environment, is_cpu_build
+from aisandbox.instance.engine_attempts import VARIABLE, Attempt, Memory
+from aisandbox.instance.engine_causes import Cause
 from aisandbox.instance.engine_files import (
     ConfigError,
     EngineConfig,
-    FastFailure,
     Mode,
+    Phase,
     Status,
     read_config,
     wait_for_config,
 )
 from aisandbox.instance.engine_watch import describe
 
-FIX = "aisandbox configure --model …; aisandbox logs vllm"
 REASON = "AISANDBOX_ENGINE_REASON"
+REWRITE = "Have it written again: sudo systemctl restart aisandbox-model"
+LONGEST_REST_SECONDS = 600.0
+LOOK_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,13 @@ class Settings:
             baked_cache=Path(get("AISANDBOX_BAKED_CACHE", "/opt/aisandbox/cache/vllm")),
             # A fork that hangs is what this guards against; large models load and compile for long on a GPU.
             timeout=float(get("AISANDBOX_ENGINE_TIMEOUT", "600" if cpu else "1800")),
-            # A model that cannot be served would otherwise keep a core busy with its restarts.
+            # When nothing can be served, trying on and on would only keep the processors busy.
             retry=float(get("AISANDBOX_ENGINE_RETRY", "30")),
         )
 
 
 class Engine:
-    """One run of the service, from power-on to its end."""
+    """One run of the program; the process may run it several times, once for every attempt."""
 
     def __init__(self, settings: Settings, cpu: bool, original_environment: dict[str, str]) -> None:
         self.settings = settings
@@ -70,16 +77,29 @@ class Engine:
         self.original_environment = original_environment
         self.config_path = settings.run / "engine.json"
         self.status = Status(settings.run / "status" / "engine.json")
-        self.fast_failure = FastFailure(settings.run / "status" / "engine-fast-failed.json")
+        if VARIABLE in original_environment:
+            self.status.carry_on()
+        self.memory = Memory.load(settings.run / "status" / "engine-memory.json")
 
     def run(self) -> int:
         """Serve until stopped; returns the exit code."""
         config = self._config_now()
-        reason = self._reason_for_plain(config)
-        self._prepare_environment("plain" if reason else "fast")
-        if reason:
-            return self._run_plain(config or self._wait(), reason)
-        return self._run_fast()
+        attempt = self._next(config) if config else None
+        if config and not attempt:
+            self._rest(config)
+        self.status.mode = attempt.mode if attempt else "plain" if self.settings.plain else "fast"
+        self._prepare_environment(self.status.mode)
+        if self.status.mode == "fast":
+            self._import(attempt, config)
+        # Not what there was before the imports: it may have changed meanwhile.
+        config = self._config_now() or self._wait()
+        attempt = self._next(config)
+        if not attempt or attempt.mode != self.status.mode:
+            self._again()
+        self.status.config = config.digest
+        if cause := engine_causes.missing_files(attempt.candidate):
+            self._failed(attempt, config, cause)
+        return self._serve(attempt, config)
 
     def _config_now(self) -> EngineConfig | None:
         try:
@@ -87,103 +107,119 @@ class Engine:
         except ConfigError:
             return None
 
-    def _reason_for_plain(self, config: EngineConfig | None) -> str:
-        """Why this run must be a plain one; empty when it need not be."""
-        if self.settings.plain:
-            return os.environ.get(REASON) or "asked for by AISANDBOX_ENGINE=plain"
-        failure = self.fast_failure.reason(config.digest) if config else ""
-        return f"the fast start failed: {failure}" if failure else ""
+    def _next(self, config: EngineConfig) -> Attempt | None:
+        return self.memory.next(config, self.settings.plain)
 
     def _prepare_environment(self, mode: Mode) -> None:
         for key, value in environment(mode, self.cpu).items():
             os.environ.setdefault(key, value)
         engine_start.seed_cache(self.settings.baked_cache, Path(os.environ["VLLM_CACHE_ROOT"]))
 
-    def _wait(self) -> EngineConfig:
-        def invalid(error: ConfigError) -> None:
-            self.status.publish("wait", "failed", f"engine.json: {error}", FIX)
-
-        self.status.publish("wait", "running", "Waiting for the model")
-        return wait_for_config(self.config_path, invalid)
-
-    def _run_fast(self) -> int:
-        self.status.publish("import", "running", "Loading the engine's program code")
+    def _import(self, attempt: Attempt | None, config: EngineConfig | None) -> None:
+        if attempt and config and attempt.candidate != config.asked:
+            self._tell("import", attempt, config)
+        else:
+            self.status.publish("import", "running", "Loading the engine's program code")
         try:
             engine_start.import_vllm(self.cpu)
         except Exception as error:
             traceback.print_exc()
-            self._fall_back(describe(error))
+            self._again(AISANDBOX_ENGINE="plain", **{REASON: f"the fast start failed: {describe(error)}"})
         engine_start.freeze_heap()
-        config = self._wait()
-        self.status.config = config.digest
-        if reason := self.fast_failure.reason(config.digest):
-            self._fall_back(reason)
 
+    def _wait(self) -> EngineConfig:
+        def invalid(error: ConfigError) -> None:
+            self.status.publish("wait", "failed", f"engine.json cannot be used: {error}", REWRITE)
+
+        self.status.publish("wait", "running", "Waiting for the model")
+        return wait_for_config(self.config_path, invalid)
+
+    def _serve(self, attempt: Attempt, config: EngineConfig) -> int:
+        """Start the candidate and serve it to the end; does not return when it cannot be started."""
         served = False
 
         def healthy() -> None:
             nonlocal served
             served = True
-            self.status.publish("serve", "done", _serving(config))
+            self._tell("serve", attempt, config)
 
-        self.status.publish("load", "running", f"Loading {_name(config)}")
+        self._tell("load", attempt, config)
+        argv = build_argv(attempt, self.settings.port, self.cpu)
+        serve = self._serve_fast if attempt.mode == "fast" else self._serve_plain
+        lines = serve(argv, healthy)
+        if not lines:
+            return 0
+        cause = engine_causes.explain(lines, attempt.candidate)
+        if not served:
+            self._failed(attempt, config, cause)
+        ended = f"{engine_causes.name(attempt.candidate)} stopped and is started again: {cause.message}"
+        self.status.publish("serve", "failed", ended, cause.fix)
+        return 1
+
+    def _serve_fast(self, argv: list[str], healthy: Callable[[], None]) -> list[str]:
+        errors = engine_start.ErrorLog()
         try:
-            engine_start.serve(build_argv(config, self.settings.port, "fast", self.cpu), self.settings.timeout, healthy)
+            engine_start.serve(argv, self.settings.timeout, healthy, errors)
         except (Exception, SystemExit) as error:
-            reason = describe(error)
-            if served:
-                self.status.publish("serve", "failed", f"Restarting: {reason}", "aisandbox logs vllm")
-                return 1
             traceback.print_exc()
-            self.fast_failure.remember(config.digest, reason)
-            self._fall_back(reason)
-        return 0
+            return [*errors.lines, *f"{type(error).__name__}: {error}".splitlines()]
+        return []
 
-    def _fall_back(self, reason: str) -> NoReturn:
-        """Start over as a plain run, in a fresh process image under the same process id."""
-        print(f"engine: fast start failed, starting vLLM the plain way: {reason}", flush=True)
-        fallback = {"AISANDBOX_ENGINE": "plain", REASON: f"the fast start failed: {reason}"}
+    def _serve_plain(self, argv: list[str], healthy: Callable[[], None]) -> list[str]:
+        return engine_plain.serve(argv, self.settings.port, healthy)
+
+    def _failed(self, attempt: Attempt, config: EngineConfig, cause: Cause) -> NoReturn:
+        print(f"engine: {attempt.mode} start of {attempt.candidate.label} failed: {cause.message}", flush=True)
+        self.memory.failed(attempt, cause, config)
+        self._again()
+
+    def _rest(self, config: EngineConfig) -> NoReturn:
+        """Nothing can be served: say so, and try again later, or at once when something else is asked for."""
+        self.status.mode, self.status.config = "plain", config.digest
+        pause = min(self.settings.retry * 2**self.memory.rounds, LONGEST_REST_SECONDS)
+        message = f"{self._asked_failed(config)} It is tried again in {pause:.0f} s."
+        self.status.publish("load", "failed", message, self.memory.record(config.asked).fix, serving=None)
+        until = time.monotonic() + pause
+        while time.monotonic() < until and self._config_now() in (config, None):
+            time.sleep(min(LOOK_SECONDS, pause))
+        self.memory.start_over()
+        self._again()
+
+    def _again(self, **changes: str) -> NoReturn:
+        """Go on in a fresh process image under the same process id."""
         sys.stdout.flush()
         sys.stderr.flush()
         os.execve(
             sys.executable,
             [sys.executable, "-m", "aisandbox.instance.engine"],
-            self.original_environment | fallback,
+            self.original_environment | self.memory.environment | changes,
         )
 
-    def _run_plain(self, config: EngineConfig, reason: str) -> int:
-        previous = files.read_json(self.status.path) or {}
-        self.status.mode, self.status.config = "plain", config.digest
-        message = f"Loading {_name(config)} the plain way ({reason})"
-        if previous.get("state") == "failed" and previous.get("config") == config.digest:
-            # A retry of the same: keep showing the error instead of blinking between "failed" and "running".
-            self.status.publish("load", "failed", str(previous.get("message")), FIX)
-            time.sleep(self.settings.retry)
-        else:
-            self.status.publish("load", "running", message)
+    def _asked_failed(self, config: EngineConfig) -> str:
+        """One sentence on why what was asked for is not served; empty when nothing speaks against it."""
+        reason = self.memory.record(config.asked).failed
+        return f"{engine_causes.name(config.asked)} cannot be served: {reason}." if reason else ""
 
-        served = False
-
-        def healthy() -> None:
-            nonlocal served
-            served = True
-            self.status.publish("serve", "done", f"{_serving(config)}, started the plain way ({reason})")
-
-        code, error = engine_plain.serve(
-            build_argv(config, self.settings.port, "plain", self.cpu), self.settings.port, healthy
-        )
-        if not error:
-            return 0
-        self.status.publish("serve" if served else "load", "failed", error, FIX)
-        return code if 0 < code < 256 else 1
-
-
-def _name(config: EngineConfig) -> str:
-    return config.served_names[0] if config.served_names else config.model
-
-
-def _serving(config: EngineConfig) -> str:
-    return f"Serving {_name(config)}"
+    def _tell(self, phase: Phase, attempt: Attempt, config: EngineConfig) -> None:
+        """Publish what this attempt is at."""
+        candidate, record = attempt.candidate, attempt.record
+        doing = f"{'Serving' if phase == 'serve' else 'Loading'} {candidate.label}"
+        if attempt.mode == "plain":
+            reason = os.environ.get(REASON) or (
+                f"the fast start failed: {record.fast}" if record.fast else "asked for by AISANDBOX_ENGINE=plain"
+            )
+            doing += f", started the plain way ({reason})"
+        if failure := self._asked_failed(config):
+            fix = self.memory.record(config.asked).fix
+            serving = engine_causes.name(candidate) if phase == "serve" else None
+            self.status.publish(phase, "failed", f"{failure} {doing} instead.", fix, serving=serving)
+            return
+        fix = ""
+        if record.retry:
+            context = engine_causes.retry_context(record.retry)
+            less = f"{context} tokens of context" if context.isdecimal() else " ".join(record.retry)
+            doing, fix = f"{doing} with {less}, because as asked for it could not be started: {record.why}.", record.fix
+        self.status.publish(phase, "done" if phase == "serve" else "running", doing, fix)
 
 
 def main(arguments: list[str]) -> int:

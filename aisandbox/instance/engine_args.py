@@ -6,7 +6,8 @@ import os
 from importlib import metadata
 from pathlib import Path
 
-from aisandbox.instance.engine_files import EngineConfig, Mode
+from aisandbox.instance.engine_attempts import Attempt
+from aisandbox.instance.engine_files import Mode
 
 MIB = 1 << 20
 
@@ -40,20 +41,21 @@ def environment(mode: Mode, cpu: bool) -> dict[str, str]:
     }
 
 
-def build_argv(config: EngineConfig, port: int, mode: Mode, cpu: bool) -> list[str]:
+def build_argv(attempt: Attempt, port: int, cpu: bool) -> list[str]:
     """The arguments of vLLM's API server. Those of the configuration win over our defaults."""
-    argv = ["--model", config.model, "--host", "127.0.0.1", "--port", str(port)]
-    if config.served_names:
-        argv += ["--served-model-name", *config.served_names]
+    candidate, args = attempt.candidate, attempt.args
+    argv = ["--model", candidate.model, "--host", "127.0.0.1", "--port", str(port)]
+    if candidate.served_names:
+        argv += ["--served-model-name", *candidate.served_names]
     argv += ["--disable-uvicorn-access-log"]
     if cpu:
-        if not _has(config.args, "--enforce-eager", "--no-enforce-eager"):
+        if not _has(args, "--enforce-eager", "--no-enforce-eager"):
             argv += ["--enforce-eager"]  # compiling takes minutes here and the models are small
-        if not _has(config.args, "--kv-cache-memory-bytes") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            argv += ["--kv-cache-memory-bytes", str(cpu_kv_cache_bytes(Path(config.model)))]
-        if mode == "fast" and not _has(config.args, "--distributed-executor-backend"):
+        if not _has(args, "--kv-cache-memory-bytes") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
+            argv += ["--kv-cache-memory-bytes", str(cpu_kv_cache_bytes(Path(candidate.model)))]
+        if attempt.mode == "fast" and not _has(args, "--distributed-executor-backend"):
             argv += ["--distributed-executor-backend", "uni"]
-    return [*argv, *config.args]
+    return [*argv, *args]
 
 
 def _has(args: tuple[str, ...], *flags: str) -> bool:

@@ -6,8 +6,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -26,32 +26,76 @@ class ConfigError(Exception):
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """One model that the engine can be told to serve."""
+
+    model: str
+    """Folder, or a name that vLLM knows."""
+    served_names: tuple[str, ...]
+    args: tuple[str, ...]
+    name: str = ""
+    """What people call it, as ORGANISATION/NAME."""
+    why: str = ""
+    """Why it is a fallback; empty for the model that was asked for."""
+
+    @property
+    def label(self) -> str:
+        return self.name or (self.served_names[0] if self.served_names else self.model)
+
+    @property
+    def id(self) -> str:
+        """What identifies it in the status and in the memory of failures."""
+        return hashlib.sha256(json.dumps((self.model, self.served_names, self.args)).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
 class EngineConfig:
     """What the engine is to serve, as the model step wrote it."""
 
-    model: str
-    served_names: tuple[str, ...]
-    args: tuple[str, ...]
-    digest: str
+    asked: Candidate
+    fallbacks: tuple[Candidate, ...] = ()
+    """What to serve instead, best first. Each answers to its own names, then to those of the model asked for."""
+
+    @property
+    def digest(self) -> str:
+        """Identifies what was asked for. Other fallbacks alone are no reason to restart a model that serves."""
+        return self.asked.id
+
+    @property
+    def candidates(self) -> tuple[Candidate, ...]:
+        return (self.asked, *self.fallbacks)
 
 
 def parse_config(content: bytes) -> EngineConfig:
-    """Validate the content of `engine.json`; its sha256 identifies it from here on."""
+    """Validate the content of `engine.json`. A fallback that makes no sense is left out."""
     try:
         data = json.loads(content)
     except ValueError as error:
         raise ConfigError(f"not JSON: {error}") from error
     if not isinstance(data, dict):
         raise ConfigError("not an object")
+    asked = _candidate(data)
+    return EngineConfig(asked, tuple(_fallbacks(data.get("fallbacks"), asked)))
+
+
+def _candidate(data: Mapping[str, Any]) -> Candidate:
     model = data.get("model")
     if not isinstance(model, str) or not model:
         raise ConfigError("`model` must be a path or a name")
-    return EngineConfig(
-        model=model,
-        served_names=_strings(data, "served_names"),
-        args=_strings(data, "args"),
-        digest=hashlib.sha256(content).hexdigest(),
-    )
+    name, why = (value if isinstance(value, str) else "" for value in (data.get("name"), data.get("why")))
+    return Candidate(model, _strings(data, "served_names"), _strings(data, "args"), name, why)
+
+
+def _fallbacks(entries: object, asked: Candidate) -> Iterator[Candidate]:
+    for entry in entries if isinstance(entries, list) else ():
+        try:
+            candidate = _candidate(entry if isinstance(entry, dict) else {})
+        except ConfigError as error:
+            print(f"engine: fallback left out: {error}", flush=True)
+            continue
+        # Its own name comes first, so that answers name it; the others stay for clients that were set to them.
+        names = tuple(dict.fromkeys((*candidate.served_names, *asked.served_names)))
+        yield replace(candidate, served_names=names)
 
 
 def _strings(data: Mapping[str, Any], key: str) -> tuple[str, ...]:
@@ -115,8 +159,13 @@ class Status:
     _published: tuple[str, str] = ("", "")
     _since: str = ""
 
-    def publish(self, phase: Phase, state: State, message: str, fix: str = "") -> None:
-        """Write the status, and a line for the journal."""
+    def carry_on(self) -> None:
+        """Keep the times of the program that this process ran before."""
+        earlier = (files.read_json(self.path) or {}).get("timeline")
+        self._timeline = dict(earlier) if isinstance(earlier, dict) else {}
+
+    def publish(self, phase: Phase, state: State, message: str, fix: str = "", **facts: Any) -> None:
+        """Write the status, and a line for the journal. `facts` stand beside the rest."""
         if (phase, state) != self._published:
             self._published, self._since = (phase, state), now()
         self._timeline.setdefault(phase, round(process_age(), 2))
@@ -124,19 +173,4 @@ class Status:
         entry = {"phase": phase, "state": state, "message": message, "fix": fix}
         times = {"since": self._since, "updated": now(), "timeline": self._timeline}
         taken = {"config": self.config} if self.config else {}
-        write_json(self.path, {"service": "engine", "mode": self.mode, **entry, **times, **taken})
-
-
-@dataclass(frozen=True)
-class FastFailure:
-    """`status/engine-fast-failed.json`: for which configuration the fast start failed, until reboot."""
-
-    path: Path
-
-    def remember(self, digest: str, reason: str) -> None:
-        write_json(self.path, {"config": digest, "reason": reason, "at": now()})
-
-    def reason(self, digest: str) -> str:
-        """Why the fast start failed for this configuration; empty when it has not."""
-        data = files.read_json(self.path) or {}
-        return str(data.get("reason") or "unknown") if data.get("config") == digest else ""
+        write_json(self.path, {**facts, "service": "engine", "mode": self.mode, **entry, **times, **taken})

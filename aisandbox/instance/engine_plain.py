@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
-from aisandbox.instance.engine_watch import die_with_parent, is_healthy, last_error
+from aisandbox.instance.engine_watch import die_with_parent, is_healthy
 
 SERVER = "vllm.entrypoints.openai.api_server"
 LINES_KEPT = 400
@@ -23,8 +23,8 @@ class Terminated(Exception):
     """SIGTERM came."""
 
 
-def serve(argv: list[str], port: int, on_healthy: Callable[[], None]) -> tuple[int, str]:
-    """Run the server to its end. Returns its exit code and the error behind it, empty after SIGTERM."""
+def serve(argv: list[str], port: int, on_healthy: Callable[[], None]) -> list[str]:
+    """Run the server to its end. Returns the last lines of its output; none after SIGTERM."""
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
         raise Terminated
@@ -49,9 +49,11 @@ def serve(argv: list[str], port: int, on_healthy: Callable[[], None]) -> tuple[i
         code = process.wait()
     except Terminated:
         _stop(process)
-        return 0, ""
+        return []
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     reader.join(1)
-    return code, last_error(tail) or f"vLLM ended with code {code}"
+    return [*tail, f"vLLM ended with code {code}"]
 
 
 def _pass_on(process: subprocess.Popen[str], tail: deque[str]) -> None:

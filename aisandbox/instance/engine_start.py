@@ -8,19 +8,23 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import io
+import json
 import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from aisandbox.instance.engine_watch import describe, die_with_parent, is_healthy
 
 WATCH_SECONDS = 0.5
+LAST_WORDS_SECONDS = 1
 
 MODULES = (
     "vllm.entrypoints.launchers.api_server.entry",
@@ -93,7 +97,49 @@ def prepare_fork() -> None:
     signal.set_wakeup_fd(-1)
 
 
-def serve(argv: list[str], timeout: float, on_healthy: Callable[[], None]) -> None:
+class ErrorLog:
+    """Keeps what this process and those forked from it write to standard error: causes are told nowhere else."""
+
+    LONGEST = 1 << 20
+
+    def __init__(self) -> None:
+        self.file = os.memfd_create("engine-errors")
+
+    def attach(self) -> None:
+        """Begin."""
+        sys.stderr = _Kept(sys.stderr, self)
+
+    @property
+    def full(self) -> bool:
+        return os.fstat(self.file).st_size > self.LONGEST
+
+    @property
+    def lines(self) -> list[str]:
+        return os.pread(self.file, 2 * self.LONGEST, 0).decode(errors="replace").splitlines()
+
+
+class _Kept(io.TextIOBase):
+    """A text stream that also goes to an error log."""
+
+    def __init__(self, stream: TextIO, log: ErrorLog) -> None:
+        self._stream, self._log = stream, log
+
+    def write(self, text: str) -> int:
+        if not self._log.full:
+            os.write(self._log.file, text.encode(errors="replace"))
+        return self._stream.write(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+    def fileno(self) -> int:
+        return self._stream.fileno()
+
+    def isatty(self) -> bool:
+        return self._stream.isatty()
+
+
+def serve(argv: list[str], timeout: float, on_healthy: Callable[[], None], errors: ErrorLog) -> None:
     """Serve until SIGTERM. Raises whatever went wrong, `EngineDied` when that was after `on_healthy`.
 
     Until the server is up, SIGTERM keeps its default action: it ends this process, and so the engine core.
@@ -104,6 +150,7 @@ def serve(argv: list[str], timeout: float, on_healthy: Callable[[], None]) -> No
     from vllm.utils.argparse_utils import FlexibleArgumentParser
     from vllm.utils.system_utils import decorate_logs
 
+    errors.attach()
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(argv)
     configure_logging_from_args(args)
     validate_parsed_serve_args(args)
@@ -171,8 +218,9 @@ async def _watch(engine: Any, port: int, on_healthy: Callable[[], None]) -> None
 
 
 def stop_children() -> None:
-    """Leave no engine core behind, whatever state the start was in."""
+    """Leave no engine core behind, whatever state the start was in. One that ends by itself may say why."""
     for child in multiprocessing.active_children():
+        child.join(LAST_WORDS_SECONDS)
         child.kill()
         child.join(5)
 
@@ -208,6 +256,7 @@ def bake(root: Path) -> int:
         except Exception as error:
             failed.append(name)
             print(f"engine: not baked: {name}: {describe(error)}", flush=True)
+    (root / "architectures.json").write_text(json.dumps(sorted(models), indent=1) + "\n")
     for file in root.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)  # vLLM writes them for its own user only
     done = len(models) - len(failed)

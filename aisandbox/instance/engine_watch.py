@@ -12,7 +12,7 @@ PR_SET_PDEATHSIG = 1
 
 _ERROR = re.compile(r"(?:^|[\s\]])(?:[A-Za-z_]\w*\.)*([A-Z]\w*(?:Error|Exception)): (.+)$")
 _DETAIL = re.compile(r"^(?:\s+Value error, |\S+: error: )(.+?)(?: \[type=.*)?$")  # of pydantic, of argparse
-_CONSEQUENCE = re.compile(r"See root cause above|EngineDeadError")
+_CONSEQUENCE = re.compile(r"See (?:root cause above|stack trace for root cause)|EngineDeadError")
 
 
 def is_healthy(port: int) -> bool:

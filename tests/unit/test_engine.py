@@ -5,68 +5,65 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from aisandbox.instance import engine_args, engine_start, engine_watch
+from aisandbox.instance.engine_attempts import Attempt, Record
 from aisandbox.instance.engine_files import (
+    Candidate,
     ConfigError,
-    EngineConfig,
-    FastFailure,
     Mode,
     Status,
     parse_config,
     read_config,
     wait_for_config,
 )
+from tests.support import engines
+from tests.support.engines import Engine
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 MODES: tuple[Mode, ...] = ("fast", "plain")
 CONFIG = {"model": "good", "served_names": ["name", "alias"], "args": ["--max-model-len", "512"]}
 
-# Serves /health for a model named "good"; fails like vLLM does for any other.
-FAKE_API_SERVER = """
-import sys
-from http.server import BaseHTTPRequestHandler, HTTPServer
-print("arguments", sys.argv[1:], flush=True)
-option = lambda name: sys.argv[sys.argv.index(name) + 1]
-if option("--model") != "good":
-    print("(EngineCore pid=9) ERROR 11-22 07:15:48 [core.py:1506] ValueError: the model is bad", flush=True)
-    raise RuntimeError("Engine core initialization failed. See root cause above.")
-class Health(BaseHTTPRequestHandler):
-    def do_GET(self):
-        self.send_response(200)
-        self.end_headers()
-    def log_message(self, *args):
-        pass
-HTTPServer(("127.0.0.1", int(option("--port"))), Health).serve_forever()
-"""
 
-
-def config(*args: str, model: str = "organisation/name") -> EngineConfig:
-    return EngineConfig(model=model, served_names=("name", "alias"), args=args, digest="digest")
+def attempt(*args: str, model: str = "organisation/name", mode: Mode = "fast") -> Attempt:
+    return Attempt(Candidate(model=model, served_names=("name", "alias"), args=args), mode, Record())
 
 
 # engine.json
 
 
-def test_a_configuration_is_read_with_its_digest() -> None:
-    content = json.dumps(CONFIG).encode()
-    parsed = parse_config(content)
+def test_a_configuration_is_read() -> None:
+    parsed = parse_config(json.dumps(CONFIG).encode()).asked
     assert (parsed.model, parsed.served_names, parsed.args) == (
         "good",
         ("name", "alias"),
         ("--max-model-len", "512"),
     )
-    assert parsed.digest != parse_config(content + b"\n").digest
+
+
+def test_fallbacks_answer_to_their_own_names_first() -> None:
+    entries = [{"model": "/f", "served_names": ["f", "name"], "args": ["-x"], "name": "o/f", "why": "before"}]
+    (fallback,) = parse_config(json.dumps(CONFIG | {"fallbacks": entries}).encode()).fallbacks
+    assert fallback == Candidate("/f", ("f", "name", "alias"), ("-x",), "o/f", "before")
+
+
+@pytest.mark.parametrize("entries", [None, {}, "x", [1], [{}], [{"model": "/f", "args": 1}]])
+def test_a_senseless_fallback_is_left_out(entries: object) -> None:
+    assert parse_config(json.dumps(CONFIG | {"fallbacks": entries}).encode()).fallbacks == ()
+
+
+def test_the_digest_is_of_what_was_asked_for() -> None:
+    def digest(**changes: object) -> str:
+        return parse_config(json.dumps(CONFIG | changes, indent=2).encode()).digest
+
+    assert digest() == parse_config(json.dumps(CONFIG).encode()).digest
+    assert digest() == digest(fallbacks=[{"model": "/f"}])
+    assert len({digest(), digest(model="x"), digest(served_names=["x"]), digest(args=[])}) == 4
 
 
 @pytest.mark.parametrize(
@@ -105,7 +102,7 @@ def test_waiting_outlasts_absence_and_nonsense(tmp_path: Path) -> None:
 
     writer = threading.Thread(target=appear)
     writer.start()
-    assert wait_for_config(path, lambda error: complaints.append(str(error))).model == "good"
+    assert wait_for_config(path, lambda error: complaints.append(str(error))).asked.model == "good"
     writer.join()
     assert len(complaints) == 1  # not one for every look
 
@@ -139,12 +136,15 @@ def test_an_unwritable_status_stops_nothing(tmp_path: Path, capsys: pytest.Captu
     assert "cannot write" in capsys.readouterr().out
 
 
-def test_a_fast_failure_is_remembered_for_its_configuration_only(tmp_path: Path) -> None:
-    failure = FastFailure(tmp_path / "engine-fast-failed.json")
-    assert failure.reason("a") == ""
-    failure.remember("a", "it broke")
-    assert failure.reason("a") == "it broke"
-    assert failure.reason("b") == ""
+def test_a_later_program_of_the_process_keeps_the_times(tmp_path: Path) -> None:
+    path = tmp_path / "engine.json"
+    Status(path).publish("import", "running", "Importing")
+    later = Status(path)
+    later.carry_on()
+    later.publish("load", "running", "Loading", serving=None)
+    status = json.loads(path.read_text())
+    assert list(status["timeline"]) == ["import", "load"]
+    assert status["serving"] is None
 
 
 # arguments and environment
@@ -152,8 +152,8 @@ def test_a_fast_failure_is_remembered_for_its_configuration_only(tmp_path: Path)
 
 def test_arguments_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("VLLM_CPU_KVCACHE_SPACE", raising=False)
-    fast = engine_args.build_argv(config("--dtype", "float32"), 8001, "fast", cpu=True)
-    plain = engine_args.build_argv(config("--dtype", "float32"), 8001, "plain", cpu=True)
+    fast = engine_args.build_argv(attempt("--dtype", "float32"), 8001, cpu=True)
+    plain = engine_args.build_argv(attempt("--dtype", "float32", mode="plain"), 8001, cpu=True)
     assert " ".join(fast).startswith("--model organisation/name --host 127.0.0.1 --port 8001")
     assert "--served-model-name name alias --disable-uvicorn-access-log" in " ".join(fast)
     assert fast[-2:] == ["--dtype", "float32"]
@@ -164,21 +164,21 @@ def test_arguments_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_arguments_on_gpu_are_vllm_defaults() -> None:
     for mode in MODES:
-        argv = " ".join(engine_args.build_argv(config(), 8001, mode, cpu=False))
+        argv = " ".join(engine_args.build_argv(attempt(mode=mode), 8001, cpu=False))
         assert "eager" not in argv
         assert "executor" not in argv
         assert "kv-cache" not in argv
 
 
 def test_the_configuration_wins_over_our_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
-    given = config("--no-enforce-eager", "--kv-cache-memory-bytes=1G", "--distributed-executor-backend", "mp")
-    argv = engine_args.build_argv(given, 8001, "fast", cpu=True)
+    given = attempt("--no-enforce-eager", "--kv-cache-memory-bytes=1G", "--distributed-executor-backend", "mp")
+    argv = engine_args.build_argv(given, 8001, cpu=True)
     assert tuple(argv[-4:]) == given.args
     assert "--enforce-eager" not in argv
     assert sum(arg.startswith("--kv-cache-memory-bytes") for arg in argv) == 1
     assert argv.count("--distributed-executor-backend") == 1
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
-    assert "--kv-cache-memory-bytes" not in engine_args.build_argv(config(), 8001, "fast", cpu=True)
+    assert "--kv-cache-memory-bytes" not in engine_args.build_argv(attempt(), 8001, cpu=True)
 
 
 @pytest.mark.parametrize(("weights_mib", "cache_mib"), [(0, 128), (100, 200), (9000, 4096)])
@@ -256,103 +256,51 @@ def test_an_exception_is_told_in_one_line() -> None:
 
 # process control
 
-StartEngine = Callable[..., "subprocess.Popen[str]"]
-
 
 @pytest.fixture
-def start_engine(tmp_path: Path) -> Iterator[StartEngine]:
-    """Starts the real engine with the stand-in for vLLM; its fast start can only fail."""
-    package = tmp_path / "python" / "vllm" / "entrypoints" / "openai"
-    package.mkdir(parents=True)
-    (package / "api_server.py").write_text(FAKE_API_SERVER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    started: list[subprocess.Popen[str]] = []
-
-    def start(**environment: str) -> subprocess.Popen[str]:
-        own = {
-            "PYTHONPATH": f"{tmp_path / 'python'}:{REPOSITORY}",
-            "AISANDBOX_RUN": str(tmp_path / "run"),
-            "AISANDBOX_API_PORT": str(port),
-            "AISANDBOX_ENGINE_RETRY": "0.2",
-            "VLLM_CACHE_ROOT": str(tmp_path / "cache"),
-        }
-        process = subprocess.Popen(
-            [sys.executable, "-m", "aisandbox.instance.engine"],
-            env=os.environ | own | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    (tmp_path / "run").mkdir()
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    with engines.engine(tmp_path) as engine:
+        yield engine
 
 
-def engine_status(tmp_path: Path) -> dict[str, Any]:
-    path = tmp_path / "run" / "status" / "engine.json"
-    status: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    return status
-
-
-def wait_for_status(tmp_path: Path, phase: str, state: str) -> dict[str, Any]:
-    for _ in range(200):
-        status = engine_status(tmp_path)
-        if (status.get("phase"), status.get("state")) == (phase, state):
-            return status
-        time.sleep(0.05)
-    raise AssertionError(f"not {phase}/{state} but {status}")
-
-
-def write_config(tmp_path: Path, **changes: object) -> None:
-    (tmp_path / "new.json").write_text(json.dumps(CONFIG | changes))
-    (tmp_path / "new.json").replace(tmp_path / "run" / "engine.json")
-
-
-def test_a_failed_fast_start_falls_back_once_and_for_all(tmp_path: Path, start_engine: StartEngine) -> None:
-    engine = start_engine()
-    wait_for_status(tmp_path, "wait", "running")
-    write_config(tmp_path)
-    status = wait_for_status(tmp_path, "serve", "done")
+def test_a_failed_fast_start_falls_back_once_and_for_all(engine: Engine) -> None:
+    process = engine.start()
+    engine.wait("wait", "running")
+    engine.ask(**CONFIG)
+    status = engine.wait("serve", "done")
     assert status["mode"] == "plain"
+    assert list(status["timeline"]) == ["import", "load", "serve", "wait"]
     assert "ModuleNotFoundError" in status["message"]
-    engine.send_signal(signal.SIGTERM)
-    output, _ = engine.communicate(timeout=5)
-    assert engine.returncode == 0
+    output = engine.stop(process)
+    assert process.returncode == 0
     assert "import running" in output
     assert "'--max-model-len', '512'" in output
 
-    again = start_engine()  # as systemd does
-    wait_for_status(tmp_path, "serve", "done")
-    again.send_signal(signal.SIGTERM)
-    assert "import running" not in again.communicate(timeout=5)[0]
+    again = engine.start()  # as systemd does
+    engine.wait("serve", "done")
+    assert "import running" not in engine.stop(again)
 
 
-def test_plain_can_be_asked_for_and_ends_with_its_server(tmp_path: Path, start_engine: StartEngine) -> None:
-    write_config(tmp_path)
-    engine = start_engine(AISANDBOX_ENGINE="plain")
-    assert "asked for" in wait_for_status(tmp_path, "serve", "done")["message"]
-    children = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().split()
+def test_plain_can_be_asked_for_and_ends_with_its_server(engine: Engine) -> None:
+    engine.ask(**CONFIG)
+    process = engine.start(AISANDBOX_ENGINE="plain")
+    assert "asked for" in engine.wait("serve", "done")["message"]
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) == 1
     os.kill(int(children[0]), signal.SIGKILL)
-    engine.communicate(timeout=5)
-    assert engine.returncode != 0
-    assert engine_status(tmp_path)["state"] == "failed"
+    process.communicate(timeout=5)
+    assert process.returncode != 0
+    assert engine.status["state"] == "failed"
+    assert "is started again" in engine.status["message"]
 
 
-def test_a_killed_engine_leaves_no_server(tmp_path: Path, start_engine: StartEngine) -> None:
-    write_config(tmp_path)
-    engine = start_engine(AISANDBOX_ENGINE="plain")
-    wait_for_status(tmp_path, "serve", "done")
-    child = Path(f"/proc/{engine.pid}/task/{engine.pid}/children").read_text().strip()
-    engine.kill()
-    engine.communicate(timeout=5)
+def test_a_killed_engine_leaves_no_server(engine: Engine) -> None:
+    engine.ask(**CONFIG)
+    process = engine.start(AISANDBOX_ENGINE="plain")
+    engine.wait("serve", "done")
+    child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip()
+    process.kill()
+    process.communicate(timeout=5)
     deadline = time.monotonic() + 5
     while is_running(child):
         assert time.monotonic() < deadline
@@ -365,20 +313,3 @@ def is_running(pid: str) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def test_a_bad_model_is_reported_until_another_is_chosen(tmp_path: Path, start_engine: StartEngine) -> None:
-    write_config(tmp_path, model="bad")
-    for _ in range(2):  # the second one is systemd's restart: the error stays in sight meanwhile
-        engine = start_engine()
-        output, _ = engine.communicate(timeout=10)
-        assert engine.returncode == 1
-        status = engine_status(tmp_path)
-        assert (status["phase"], status["state"], status["mode"]) == ("load", "failed", "plain")
-        assert status["message"] == "ValueError: the model is bad"
-        assert "aisandbox configure" in status["fix"]
-    assert "load running" not in output
-
-    write_config(tmp_path)
-    start_engine()
-    assert wait_for_status(tmp_path, "serve", "done")["mode"] == "plain"
