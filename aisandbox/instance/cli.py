@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aisandbox.instance.commands import change, keys, look, schema, units
+from aisandbox.instance.commands import certificate, change, keys, look, schema, units
 from aisandbox.instance.commands.console import Context, manifest, say
 
 # The commands import their own modules: `configure` is on the way to the first answer, and must not wait for
@@ -38,6 +38,7 @@ app.command()(keys.keys)
 app.command()(schema.schema)
 for hidden in (look.motd, units.mount_volume, units.model_fetch, units.engine_sync, units.status_publish):
     app.command(hidden=True)(hidden)
+app.command(hidden=True)(certificate.certificate)
 
 
 def main() -> None:

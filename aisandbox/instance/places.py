@@ -96,6 +96,11 @@ class Places:
         """Hugging Face's cache folder (`$HF_HOME/hub`)."""
         return self.data / "models" / "hub"
 
+    @property
+    def tls(self) -> Path:
+        """certbot's folder: the account with the certificate authority, certificates and their keys."""
+        return self.data / "tls"
+
     # Live facts
     @property
     def plan(self) -> Path:
@@ -113,6 +118,16 @@ class Places:
     def volume(self) -> Path:
         """What kept the chosen data volume from being mounted, if anything did."""
         return self.run / "volume.json"
+
+    @property
+    def gateway(self) -> Path:
+        """Parts of nginx's configuration that come and go with the certificate."""
+        return self.run / "gateway"
+
+    @property
+    def acme(self) -> Path:
+        """Where nginx finds what a certificate authority asks for."""
+        return self.gateway / "acme"
 
     @property
     def published_status(self) -> Path:

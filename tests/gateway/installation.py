@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import secrets
 import shlex
@@ -14,23 +15,30 @@ from typing import Self
 
 import httpx
 
-from aisandbox.instance.access import Access
+from aisandbox.instance import access
 from aisandbox.instance.notices import warnings
+from aisandbox.instance.options import Choice
 from aisandbox.instance.rendering import fill
+from aisandbox.manifest import REPOSITORY
 from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
 from tests.support import environments
 
+OPEN = Choice()
+"""The choice of someone who chose nothing."""
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
 
 
-def environment(gateway: Gateway, **secret: str) -> dict[str, str]:
+def environment(gateway: Gateway, choice: Choice = OPEN, **secret: str) -> dict[str, str]:
     """The rendered environment file, read nearly as systemd reads it."""
+    guards = access.of(choice)
     context = {
         "manifest": gateway.manifest,
-        "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False),
+        "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False, access=guards),
+        "choice": choice,
+        "chat_password": access.chat_password(choice, secret),
         "secrets": secret,
-        "warnings": warnings(gateway.manifest, Access()),
+        "warnings": warnings(gateway.manifest, guards),
     }
     text = fill((TEMPLATES / "open-webui.env.j2").read_text(), context)
     words = (word for line in text.splitlines() if not line.startswith("#") for word in shlex.split(line))
@@ -45,6 +53,7 @@ class OpenWebUI:
     vllm: Upstream
     admin_password: str = field(default_factory=secrets.token_hex)
     secret_key: str = field(default_factory=secrets.token_hex)
+    choice: Choice = OPEN
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -54,7 +63,23 @@ class OpenWebUI:
 
     @property
     def settings(self) -> dict[str, str]:
-        return environment(self.gateway, webui_secret_key=self.secret_key, admin_password=self.admin_password)
+        secret = {"webui_secret_key": self.secret_key, "admin_password": self.admin_password}
+        return environment(self.gateway, self.choice, **secret)
+
+    def routes(self) -> list[tuple[str, str, bool]]:
+        """Every route of it: method, path, and whether it is the administrator's."""
+        home = self.gateway.folder / "routes"
+        home.mkdir(exist_ok=True)
+        places = {"HOME": home, "DATA_DIR": home, "STATIC_DIR": home / "static", "FROM_INIT_PY": "true"}
+        output = subprocess.run(
+            [self.program.with_name("python"), Path(__file__).with_name("list_routes.py")],
+            env={"PATH": "/usr/bin:/bin", **self.settings, **{name: str(value) for name, value in places.items()}},
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        ).stdout
+        found: list[tuple[str, str, bool]] = json.loads(output.splitlines()[-1])
+        return found
 
     @property
     def trace(self) -> Path:
@@ -67,17 +92,28 @@ class OpenWebUI:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    def choose(self, choice: Choice) -> None:
+        """Make a choice, as `aisandbox configure` does on the appliance."""
+        self.stop()
+        self.choice = choice
+        self.gateway.choose(choice)
+        self.start()
+
     def start(self) -> None:
         settings = self.settings
         home = Path(settings["HOME"])
         home.mkdir(parents=True, exist_ok=True)
         port = self.gateway.port("chat_upstream")
         watch = ["strace", "--seccomp-bpf", "-f", "-qq", "-e", "trace=connect", "-o", str(self.trace)]
+        everything = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), **settings}
+        log = (self.gateway.folder / "open-webui.log").open("ab")
+        prepare = [str(self.program.with_name("python")), "-m", "aisandbox.instance.chat_account"]
+        subprocess.run(prepare, cwd=home, env=everything, stdout=log, stderr=subprocess.STDOUT, check=True)
         self.process = subprocess.Popen(
             [*watch, str(self.program), "serve", "--host", "127.0.0.1", "--port", str(port)],
             cwd=home,
-            env={"PATH": "/usr/bin:/bin", **settings},
-            stdout=(self.gateway.folder / "open-webui.log").open("ab"),
+            env=everything,
+            stdout=log,
             stderr=subprocess.STDOUT,
         )
         self._wait(self.gateway.url("chat_upstream", "/ready"))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -11,15 +13,31 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import jinja2
 
 from aisandbox import manifest
+from aisandbox.instance import access, rendering, systemd
+from aisandbox.instance.options import Choice
 from aisandbox.manifest import Manifest
 
 TEMPLATES = manifest.REPOSITORY / "templates"
 SITES = ("chat", "api")
-_ports = count(18200)
+
+
+def _free_ports() -> Iterator[int]:
+    """Ports that nobody listens on; runs side by side begin at different ones."""
+    for port in count(18200 + os.getpid() % 100 * 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        yield port
+
+
+_ports = _free_ports()
 
 
 def render(template: str, **variables: object) -> str:
@@ -45,6 +63,52 @@ class Gateway:
 
     manifest: Manifest
     folder: Path
+    process: subprocess.Popen[bytes]
+
+    def choose(self, choice: Choice) -> None:
+        """Render what nginx reads of the choice and have it read, as `aisandbox configure` does on the appliance."""
+        plan = SimpleNamespace(access=access.of(choice))
+        secrets = {"api_key": "generated-api-key", "chat_password": "generated-password"}
+        context = {
+            "manifest": self.manifest,
+            "plan": plan,
+            "choice": choice,
+            "secrets": secrets,
+            "api_key": access.api_key(choice, secrets),
+        }
+        for entry in rendering.RENDERED:
+            if systemd.NGINX in entry.units:
+                text = rendering.fill((TEMPLATES / entry.template).read_text(), context)
+                file = self.manifest.paths.etc / entry.file
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text)
+        self.reload()
+
+    def reload(self) -> None:
+        """Have nginx read its configuration again; afterwards nothing answers by the old one."""
+        subprocess.run(["nginx", "-c", self.folder / "nginx.conf", "-t"], check=True, capture_output=True)
+        before = self._workers()
+        self.process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 10
+        while not self._workers() - before or self._accepting() & before:
+            if time.monotonic() > deadline:
+                raise TimeoutError("nginx goes on by its old configuration")
+            time.sleep(0.02)
+
+    def _workers(self) -> set[int]:
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
+        return {int(pid) for pid in children.read_text().split()}
+
+    def _accepting(self) -> set[int]:
+        """Workers that take new connections; those that only finish old ones say so in their titles."""
+        taking = set()
+        for pid in self._workers():
+            try:
+                if b"shutting down" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    taking.add(pid)
+            except OSError:
+                continue
+        return taking
 
     def url(self, port: str, path: str = "") -> str:
         return f"http://127.0.0.1:{self.port(port)}{path}"
@@ -76,6 +140,10 @@ def _configure(folder: Path, here: Manifest) -> Path:
         (folder / "aisandbox" / f"{site}.conf").write_text(render(f"nginx/{site}.conf.j2", **variables))
     for place in (here.paths.opt / "www", here.paths.run / "www"):
         place.mkdir(parents=True)
+    # As it comes with the image: it knows no choice yet.
+    lock = here.paths.etc / "nginx" / "api-lock.conf"
+    lock.parent.mkdir(parents=True)
+    lock.write_text(render("nginx/api-lock.conf.j2", **variables))
     (here.paths.opt / "www" / "progress.html").write_text(render("progress/progress.html.j2", **variables))
     configuration = folder / "nginx.conf"
     configuration.write_text(render("nginx/nginx.conf.j2", **variables))
@@ -83,7 +151,8 @@ def _configure(folder: Path, here: Manifest) -> Path:
 
 
 @contextmanager
-def running_gateway(folder: Path) -> Iterator[Gateway]:
+def running_gateway(folder: Path, choice: Choice | None = Choice()) -> Iterator[Gateway]:  # noqa: B008 - immutable
+    """A gateway in force for this choice; None leaves it as it comes with the image."""
     if not shutil.which("nginx"):
         raise FileNotFoundError("nginx is missing: apt-get install nginx-light")
     # nginx's workers are not root, and pytest's folders are private.
@@ -95,7 +164,10 @@ def running_gateway(folder: Path) -> Iterator[Gateway]:
     process = subprocess.Popen(command)
     try:
         wait_for_port(here.ports["chat"].port)
-        yield Gateway(here, folder)
+        gateway = Gateway(here, folder, process)
+        if choice:
+            gateway.choose(choice)
+        yield gateway
     finally:
         process.terminate()
         process.wait(10)

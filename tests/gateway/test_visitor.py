@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,19 +41,8 @@ def visitor(gateway: Gateway, chat: OpenWebUI) -> Iterator[httpx.Client]:
 
 
 @pytest.fixture(scope="module")
-def routes(gateway: Gateway, chat: OpenWebUI, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, bool]]:
-    """Every route of the installed Open WebUI: method, path, and whether it is the administrator's."""
-    home = tmp_path_factory.mktemp("routes")
-    places = {"HOME": home, "DATA_DIR": home, "STATIC_DIR": home / "static", "FROM_INIT_PY": "true"}
-    output = subprocess.run(
-        [chat.program.with_name("python"), Path(__file__).with_name("list_routes.py")],
-        env={"PATH": "/usr/bin:/bin", **chat.settings, **{name: str(value) for name, value in places.items()}},
-        stdout=subprocess.PIPE,
-        check=True,
-        text=True,
-    ).stdout
-    found: list[tuple[str, str, bool]] = json.loads(output.splitlines()[-1])
-    return found
+def routes(chat: OpenWebUI) -> list[tuple[str, str, bool]]:
+    return chat.routes()
 
 
 def test_a_visitor_is_a_plain_user(gateway: Gateway, chat: OpenWebUI) -> None:
