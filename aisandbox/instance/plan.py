@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
+
 from aisandbox.instance import access
 from aisandbox.instance.access import Access
 from aisandbox.instance.hardware import Hardware
 from aisandbox.instance.notices import Problem
 from aisandbox.instance.options import Choice
-from aisandbox.manifest import Manifest, Model, Part
+from aisandbox.manifest import Manifest, Model, Parser, Part
 
 CONFIGURE = "sudo aisandbox configure"
+
+
+class Asked(Part):
+    """What the user asked of vLLM; None leaves it to the appliance."""
+
+    max_model_len: int | None = None
+    quantization: str | None = None
+    vllm_args: tuple[str, ...] = ()
 
 
 class Serving(Part):
@@ -19,7 +29,7 @@ class Serving(Part):
     revision: str
     served_names: tuple[str, ...]
     args: tuple[str, ...]
-    """vLLM's arguments, besides its model, names and address."""
+    """vLLM's arguments, besides its model, names and address; a downloaded model's come from its sizing."""
     embedded: bool
     """Whether the model came with the image, so that nothing is downloaded."""
     tasks: bool
@@ -31,6 +41,9 @@ class Plan(Serving):
 
     fallback: Serving
     """Served when the model cannot be had."""
+    hardware: Hardware
+    """What the model is sized for, before it is downloaded."""
+    asked: Asked = Asked()
     servable: bool
     """Whether this machine can run the engine at all."""
     hub_endpoint: str | None
@@ -43,13 +56,9 @@ class Plan(Serving):
 def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardware: Hardware) -> Plan:
     """Plan for a checked choice. Never fails: what cannot be done is a problem, and defaults take over."""
     problems = list(found)
-    servable = hardware.flavour == "cpu" or bool(hardware.gpus)
+    servable = hardware.flavour == "cpu" or (bool(hardware.gpus) and not hardware.fault)
     if not servable:
         problems.append(_no_gpu(hardware))
-    refusal = _refusal(choice, manifest, hardware)
-    if refusal:
-        problems.append(refusal)
-        choice = choice.model_copy(update={"model": None, "revision": None})
     if choice.revision and not choice.model:
         problems.append(
             Problem(
@@ -62,6 +71,11 @@ def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardw
         choice = choice.model_copy(update={"revision": None})
     embedded = manifest.embedded_model
     serving = _serving(choice, manifest, hardware)
+    asked = Asked(
+        max_model_len=choice.max_model_len,
+        quantization=choice.quantization,
+        vllm_args=tuple(shlex.split(choice.vllm_args or "")),
+    )
     if serving.embedded and choice.max_model_len:
         problems.append(
             Problem(
@@ -74,6 +88,8 @@ def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardw
     return Plan(
         **dict(serving),
         fallback=_serving(Choice(model=embedded.id), manifest, hardware),
+        hardware=hardware,
+        asked=asked,
         servable=servable,
         hub_endpoint=choice.hub_endpoint,
         access=access.of(choice),
@@ -82,59 +98,43 @@ def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardw
 
 
 def _serving(choice: Choice, manifest: Manifest, hardware: Hardware) -> Serving:
-    listed = manifest.model(choice.model) if choice.model else manifest.default_model(hardware.gpu_memory_gib)
+    listed = manifest.model(choice.model) if choice.model else _default(manifest, hardware)
     model = listed.id if listed else choice.model or manifest.embedded_model.id
     embedded = bool(listed and listed.embedded)
     return Serving(
         model=model,
         revision=choice.revision or (listed and listed.revision) or "main",
         served_names=(choice.served_name or model,),
-        args=tuple(_arguments(model, embedded, choice, manifest, hardware)),
+        args=tuple(_embedded_arguments(manifest, choice)) if embedded else (),
         embedded=embedded,
         tasks=listed.tasks if listed else True,
     )
 
 
-def _arguments(model: str, embedded: bool, choice: Choice, manifest: Manifest, hardware: Hardware) -> list[str]:
+def _default(manifest: Manifest, hardware: Hardware) -> Model:
+    """The best listed model for the GPUs found."""
+    return manifest.fitting(hardware.gpu_memory_gib, len(hardware.gpus), hardware.capability)[0]
+
+
+def _embedded_arguments(manifest: Manifest, choice: Choice) -> list[str]:
+    # So small a model would rather fill an answer with the blank lines that JSON allows than end it.
+    structured = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    parsers = parser_arguments(manifest.parser(manifest.embedded_model.id))
+    return [*structured, *parsers, *shlex.split(choice.vllm_args or "")]
+
+
+def parser_arguments(parser: Parser | None) -> list[str]:
+    """vLLM's arguments for a family's tool calls and thinking."""
     arguments = []
-    if embedded:
-        # So small a model would rather fill an answer with the blank lines that JSON allows than end it.
-        arguments += ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
-    else:
-        # `auto` lets vLLM take the longest context that fits into the memory it finds.
-        arguments += ["--max-model-len", str(choice.max_model_len or "auto")]
-    parser = manifest.parser(model)
     if parser and parser.tool:
         arguments += ["--enable-auto-tool-choice", "--tool-call-parser", parser.tool]
     if parser and parser.reasoning:
         arguments += ["--reasoning-parser", parser.reasoning]
-    if not embedded and len(hardware.gpus) > 1:
-        arguments += ["--tensor-parallel-size", str(_tensor_parallel(hardware))]
     return arguments
-
-
-def _tensor_parallel(hardware: Hardware) -> int:
-    """GPUs that share the model: a power of two, because their number must divide its attention heads."""
-    return 1 << (len(hardware.gpus).bit_length() - 1) if hardware.gpus else 0
-
-
-def _refusal(choice: Choice, manifest: Manifest, hardware: Hardware) -> Problem | None:
-    """Why the chosen model cannot be served here, when that is known without asking the hub."""
-    listed: Model | None = manifest.model(choice.model) if choice.model else None
-    memory = hardware.gpu_memory_gib * _tensor_parallel(hardware)
-    if not listed or not hardware.gpus or listed.gpu_memory_gib <= memory:
-        return None
-    instead = manifest.default_model(hardware.gpu_memory_gib).id
-    return Problem(
-        option="model",
-        value=listed.id,
-        reason=f"needs {listed.gpu_memory_gib} GiB of GPU memory, and this instance has {memory:.0f} GiB",
-        fix=f"Take a plan with a larger GPU, or a model that fits: {CONFIGURE} --model {instead}",
-    )
 
 
 def _no_gpu(hardware: Hardware) -> Problem:
     return Problem(
         reason=f"no NVIDIA GPU can be used, and this image needs one ({hardware.fault or 'none was found'})",
-        fix="Deploy the image on a GPU plan, or deploy its CPU flavour. With a GPU, see: sudo nvidia-smi",
+        fix=hardware.fix or "Deploy the image on a GPU plan, or deploy its CPU flavour.",
     )

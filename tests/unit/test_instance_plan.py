@@ -10,7 +10,7 @@ from pydantic import SecretStr
 from aisandbox.instance import plan
 from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.options import Choice
-from aisandbox.instance.plan import Plan
+from aisandbox.instance.plan import Asked, Plan
 from tests.support.appliance import GUIDE, MANIFEST
 
 CPU = Hardware(flavour="cpu")
@@ -18,8 +18,9 @@ NO_GPU = Hardware(flavour="cuda", fault="Driver Not Loaded")
 LARGE, MIDDLE = MANIFEST.models[0], MANIFEST.models[1]
 
 
-def gpus(*memory_gib: float) -> Hardware:
-    return Hardware(flavour="cuda", gpus=tuple(Gpu(name="NVIDIA Test", memory_gib=memory) for memory in memory_gib))
+def gpus(*memory_gib: float, capability: tuple[int, int] = (8, 9)) -> Hardware:
+    found = (Gpu(name="NVIDIA Test", memory_gib=memory, capability=capability) for memory in memory_gib)
+    return Hardware(flavour="cuda", gpus=tuple(found))
 
 
 def decide(hardware: Hardware, **choice: object) -> Plan:
@@ -42,48 +43,38 @@ def test_without_a_choice_the_best_listed_model_that_fits(memory_gib: float, mod
     assert MANIFEST.model(planned.model) == model
     assert not planned.embedded
     assert planned.tasks
-    assert planned.args[:2] == ("--max-model-len", "auto")
-    assert "--tensor-parallel-size" not in planned.args
 
 
 def test_a_choice_is_followed() -> None:
     choice = {"revision": "v2", "served_name": "mine", "max_model_len": 4096, "hub_endpoint": "http://hub:1"}
-    planned = decide(gpus(24), model="Qwen/Qwen3-8B", **choice)
+    planned = decide(gpus(24), model="Qwen/Qwen3-8B", quantization="fp8", vllm_args="--max-num-seqs 8", **choice)
     assert (planned.model, planned.revision, planned.served_names) == ("Qwen/Qwen3-8B", "v2", ("mine",))
     assert planned.hub_endpoint == "http://hub:1"
-    assert planned.args == (
-        *("--max-model-len", "4096", "--enable-auto-tool-choice", "--tool-call-parser", "hermes"),
-        *("--reasoning-parser", "qwen3"),
-    )
+    assert planned.asked == Asked(max_model_len=4096, quantization="fp8", vllm_args=("--max-num-seqs", "8"))
 
 
-def test_an_unlisted_family_gets_no_parsers() -> None:
-    assert decide(CPU, model="acme/model").args == ("--max-model-len", "auto")
+def test_the_arguments_of_a_model_to_download_are_left_to_its_sizing() -> None:
+    planned = decide(gpus(24, 24), model="acme/model")
+    assert planned.args == ()
+    assert planned.hardware == gpus(24, 24)
 
 
-def test_a_listed_name_is_spelt_as_listed() -> None:
-    assert decide(gpus(80), model=LARGE.id.lower()).model == LARGE.id
+def test_the_embedded_model_takes_the_users_arguments() -> None:
+    assert decide(CPU, vllm_args="--max-num-seqs 8").args[-2:] == ("--max-num-seqs", "8")
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, None), (2, "2"), (3, "2"), (4, "4"), (7, "4"), (8, "8")])
-def test_several_gpus_share_the_model_by_powers_of_two(count: int, size: str | None) -> None:
-    args = decide(gpus(*[80.0] * count), model="acme/model").args
-    assert ("--tensor-parallel-size" in args) == (size is not None)
-    if size:
-        assert args[args.index("--tensor-parallel-size") + 1] == size
+def test_a_listed_name_is_spelt_as_listed_and_pinned() -> None:
+    planned = decide(gpus(80), model=LARGE.id.lower())
+    assert (planned.model, planned.revision) == (LARGE.id, LARGE.revision)
 
 
-def test_a_listed_model_that_cannot_fit_is_refused_before_any_download() -> None:
-    planned = decide(gpus(15), model=LARGE.id, revision="v2")
-    (problem,) = planned.problems
-    assert planned.model == MIDDLE.id
-    assert planned.revision != "v2"
-    assert problem.reason == f"needs {LARGE.gpu_memory_gib} GiB of GPU memory, and this instance has 15 GiB"
-    assert f"--model {MIDDLE.id}" in problem.fix
+def test_several_gpus_together_count_for_the_default() -> None:
+    assert decide(gpus(22.5)).model == MIDDLE.id
+    assert decide(gpus(22.5, 22.5)).model == LARGE.id
 
 
-def test_two_gpus_together_can_fit_a_model() -> None:
-    assert decide(gpus(24, 24), model=LARGE.id).model == LARGE.id
+def test_an_old_gpu_gets_a_model_that_it_can_compute() -> None:
+    assert decide(gpus(80, capability=(7, 5))).model == MIDDLE.id
 
 
 def test_a_cuda_image_without_gpu_says_so_and_serves_nothing() -> None:
@@ -92,7 +83,16 @@ def test_a_cuda_image_without_gpu_says_so_and_serves_nothing() -> None:
     assert not planned.servable
     assert "no NVIDIA GPU can be used" in problem.reason
     assert "Driver Not Loaded" in problem.reason
-    assert "GPU plan" in problem.fix
+    assert problem.fix
+
+
+def test_a_fault_of_the_driver_is_told_with_its_fix_and_nothing_is_served() -> None:
+    hardware = gpus(24).model_copy(update={"fault": "driver 535 is too old", "fix": "Update it"})
+    planned = decide(hardware)
+    (problem,) = planned.problems
+    assert not planned.servable
+    assert "driver 535 is too old" in problem.reason
+    assert problem.fix == "Update it"
 
 
 def test_a_revision_without_its_model_is_ignored() -> None:
@@ -110,7 +110,6 @@ def test_the_embedded_model_keeps_its_context_length() -> None:
 def test_every_plan_has_the_embedded_model_to_fall_back_on() -> None:
     fallback = decide(gpus(80, 80), model="acme/model", served_name="mine").fallback
     assert (fallback.model, fallback.served_names, fallback.embedded) == (GUIDE, (GUIDE,), True)
-    assert "--tensor-parallel-size" not in fallback.args
 
 
 def test_a_plan_holds_no_secrets() -> None:

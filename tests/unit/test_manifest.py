@@ -14,15 +14,40 @@ from aisandbox.manifest import ManifestError
 MANIFEST = manifest.load()
 
 
-def test_the_listed_models_go_from_large_to_one_that_needs_no_gpu() -> None:
-    needs = [model.gpu_memory_gib for model in MANIFEST.models]
-    assert needs == sorted(needs, reverse=True)
-    assert MANIFEST.default_model(0) == MANIFEST.embedded_model
+def test_the_listed_models_end_in_one_that_needs_no_gpu() -> None:
+    assert MANIFEST.models[-1] == MANIFEST.embedded_model
+    assert [model for model in MANIFEST.models if not model.gpu_memory_gib] == [MANIFEST.embedded_model]
+    assert MANIFEST.fitting(0) == (MANIFEST.embedded_model,)
 
 
-@pytest.mark.parametrize(("memory_gib", "index"), [(0, -1), (8.9, -1), (15, 1), (24, 1), (44.5, 0), (80, 0)])
-def test_the_default_model_is_the_best_that_fits(memory_gib: float, index: int) -> None:
-    assert MANIFEST.default_model(memory_gib) == MANIFEST.models[index]
+def test_every_listed_model_is_pinned_and_permissively_licensed() -> None:
+    for model in MANIFEST.models:
+        assert model.license in ("Apache-2.0", "MIT")
+        assert model.embedded or model.revision
+
+
+LARGE, MIDDLE = "Qwen/Qwen3.8-27B-FP8", "google/gemma-4-12B-it-qat-w4a16-ct"
+
+
+@pytest.mark.parametrize(
+    ("memory_gib", "gpus", "capability", "model"),
+    [
+        (0, 0, None, MANIFEST.embedded_model.id),
+        (7.9, 1, (8, 6), MANIFEST.embedded_model.id),
+        (14.7, 1, (7, 5), MIDDLE),
+        (22.5, 1, (8, 9), MIDDLE),
+        (22.5, 2, (8, 9), LARGE),
+        (22.5, 3, (8, 9), LARGE),
+        (15.0, 4, (7, 5), MIDDLE),
+        (45.0, 1, (8, 9), LARGE),
+        (40.0, 1, None, LARGE),
+        (140.4, 8, (9, 0), LARGE),
+    ],
+)
+def test_the_default_is_the_best_listed_model_for_the_gpus(
+    memory_gib: float, gpus: int, capability: tuple[int, int] | None, model: str
+) -> None:
+    assert MANIFEST.fitting(memory_gib, gpus, capability)[0].id == model
 
 
 @pytest.mark.parametrize(
@@ -41,8 +66,27 @@ def test_parsers_follow_the_name(model: str, tool: str, reasoning: str | None) -
     assert (parser.tool, parser.reasoning) == (tool, reasoning)
 
 
+@pytest.mark.parametrize(
+    ("model", "model_type", "tool", "reasoning"),
+    [
+        ("acme/model", "qwen3_5_text", "qwen3_coder", "qwen3"),
+        ("acme/model", "gpt_oss", "openai", None),
+        ("acme/model", "gemma4_unified_text", "gemma4", "gemma4"),
+        ("Qwen/Qwen3-8B", "qwen3", "hermes", "qwen3"),
+        ("acme/qwen3-8b-tuned", "qwen3", "hermes", None),
+    ],
+)
+def test_a_model_of_another_name_is_known_by_its_type(
+    model: str, model_type: str, tool: str, reasoning: str | None
+) -> None:
+    parser = MANIFEST.parser(model, model_type)
+    assert parser
+    assert (parser.tool, parser.reasoning) == (tool, reasoning)
+
+
 def test_an_unknown_family_has_no_parsers() -> None:
     assert MANIFEST.parser("acme/model") is None
+    assert MANIFEST.parser("acme/model", "acme") is None
 
 
 def test_examples_obey_their_own_rules() -> None:

@@ -5,26 +5,48 @@ The model step asks once, between look-up and download:
     config = sizing.parse(data)                      # bytes of config.json (at most MAX_CONFIG_BYTES were read)
     sized = sizing.size(plan, config, weight_files, manifest, sizing.architectures(places))
     engine.json: args = sized.args                   # all of vLLM's arguments, plan.args included
+    engine.json: fallbacks[0] = sized.retry          # the same model with less memory, if there is a way
     status/model.json: sizing = sized.facts()        # {"sentence": ..., "rows": [[label, value], ...]}
+
+What vLLM measures is left to vLLM (`--max-model-len auto` fits the context to the memory that it finds); the estimate
+here decides what cannot wait for that: whether to download at all, and over how many GPUs.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from aisandbox.instance import files
 from aisandbox.instance.errors import UnobtainableError
+from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.places import Places
-from aisandbox.instance.plan import Plan
+from aisandbox.instance.plan import Plan, parser_arguments
+from aisandbox.instance.sizing import check, explain, fit, quantization
+from aisandbox.instance.sizing.config import MAX_CONFIG_BYTES, parse
+from aisandbox.instance.sizing.facts import Facts, read
+from aisandbox.instance.sizing.fit import Fit
+from aisandbox.instance.sizing.given import Given
 from aisandbox.manifest import Manifest
 
-__all__ = ["MAX_CONFIG_BYTES", "Sized", "UnobtainableError", "architectures", "parse", "size"]
+__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "UnobtainableError", "architectures", "parse", "size"]
 
-MAX_CONFIG_BYTES = 16 * 1024**2
-"""No honest `config.json` is larger; callers read no more than one byte beyond it."""
+RETRY_CONTEXT = 8192
+"""Context of a second try where nothing better is known."""
+RETRY_CONVERSATIONS = 16
+"""Conversations at once of a second try; vLLM's default, 256 and more, needs memory for each."""
+
+
+@dataclass(frozen=True)
+class Retry:
+    """A second try with less memory, for when the first fails at start because memory does not suffice."""
+
+    args: tuple[str, ...]
+    """All of vLLM's arguments."""
+    why: str
+    """What is otherwise than the user asked for, and why."""
+    fix: str
 
 
 @dataclass(frozen=True)
@@ -37,27 +59,18 @@ class Sized:
     """The decision in one sentence, for the log and the status message."""
     rows: tuple[tuple[str, str], ...]
     """The decision as a table of label and value."""
-    retry_args: tuple[str, ...] | None = None
-    """Arguments for a second try with less memory, should the GPU's memory not suffice; None: there is no less."""
+    retry: Retry | None = None
+    """None: there is no less."""
 
     def facts(self) -> dict[str, Any]:
         """What stands in the model's status as `sizing`."""
         return {"sentence": self.sentence, "rows": [list(row) for row in self.rows]}
 
 
-def parse(data: bytes) -> dict[str, Any]:
-    """The content of an untrusted `config.json` (or `hf_quant_config.json`).
-
-    Raises:
-        UnobtainableError: it is too large, not JSON, or no JSON object.
-    """
-    return dict(json.loads(data))
-
-
 def architectures(places: Places) -> frozenset[str] | None:
     """Architectures that the image's vLLM has, as its bake wrote them down; None when it did not."""
-    found = files.read_json(places.opt / "cache" / "vllm" / "architectures.json")
-    return frozenset(found) if found else None
+    baked = files.read_json(places.opt / "cache" / "vllm" / "architectures.json") or {}
+    return frozenset(baked.get("architectures") or ()) or None
 
 
 def size(
@@ -80,4 +93,128 @@ def size(
     Raises:
         UnobtainableError: it cannot run here; the message says why with figures, the fix names a model that can.
     """
-    return Sized(plan.args, "", ())
+    facts = read(config, weight_files, quant_config)
+    hardware, given = plan.hardware, Given(plan.asked.vllm_args)
+    numbers = fit.numerics(facts, hardware, given)
+    instead = explain.instead(manifest, hardware, plan.model)
+    check.architecture(plan.model, facts, supported, given, instead)
+    check.compression(plan.model, facts, hardware, numbers, instead)
+    # Weights that are compressed already stay as they are: vLLM takes one or the other.
+    online = quantization.ONLINE.get(plan.asked.quantization or "") if not facts.quantization else None
+    chosen = _fit(plan, facts, given, bool(online), instead)
+    asked = plan.asked.max_model_len
+    parser = manifest.parser(plan.model, facts.model_type)
+
+    args = list(plan.args)
+    args += parser_arguments(parser)
+    if hardware.flavour == "cpu":
+        if not given.has("--kv-cache-memory-bytes"):
+            args += ["--kv-cache-memory-bytes", str(fit.cpu_cache_bytes(facts, hardware, given, chosen))]
+    else:
+        args += _gpu_arguments(chosen, hardware, given)
+    if numbers.dtype:
+        args += ["--dtype", numbers.dtype]
+    if online:
+        args += ["--quantization", online]
+    loaded = fit.weights_in_memory(facts, numbers, bool(online))
+    parsers = (
+        ", ".join(filter(None, (parser.tool and f"tools {parser.tool}", parser.reasoning)))
+        if parser
+        else "none is known for this family: tool calls and thinking stay in the text"
+    )
+    room = explain.context(facts, chosen.context, asked)
+    return Sized(
+        args=(*args, "--max-model-len", _length(facts, asked), *plan.asked.vllm_args),
+        sentence=f"{explain.weights(facts, loaded, bool(online))}, fits {explain.place(hardware, chosen)} with {room}.",
+        rows=tuple(explain.rows(facts, hardware, chosen, numbers, loaded, bool(online), plan.asked, parsers)),
+        retry=_retry(plan, facts, chosen, args),
+    )
+
+
+def _fit(plan: Plan, facts: Facts, given: Given, online: bool, instead: str) -> Fit:
+    """The way in which the model lies in this machine's memory.
+
+    Raises:
+        UnobtainableError: it does not fit in any way.
+    """
+    hardware = plan.hardware
+    ways = [fit.on_cpu(facts, hardware, given, online)] if hardware.flavour == "cpu" else []
+    ways = ways or fit.on_gpus(facts, hardware, given, online)
+    if not ways:
+        raise UnobtainableError(
+            f"{plan.model} cannot be spread over the GPUs as asked: its {facts.heads} attention heads and this "
+            f"instance's {len(hardware.gpus)} GPUs must be divisible by --tensor-parallel-size.",
+            f"Leave it to the appliance: {explain.CONFIGURE} --unset vllm_args",
+        )
+    wanted = min(plan.asked.max_model_len or fit.COMFORTABLE_CONTEXT, facts.max_context or fit.MOST_CONTEXT)
+    least = min(fit.LEAST_CONTEXT, wanted)
+    fitting = [way for way in ways if way.holds(least)]
+    if fitting:
+        return next((way for way in fitting if way.holds(wanted)), fitting[-1])
+    raise _too_large(plan, facts, given, ways[-1], online, instead)
+
+
+def _too_large(plan: Plan, facts: Facts, given: Given, way: Fit, online: bool, instead: str) -> UnobtainableError:
+    hardware = plan.hardware
+    numbers = fit.numerics(facts, hardware, given)
+    loaded = fit.weights_in_memory(facts, numbers, online)
+    spread = way.gpus * way.stages
+    each = " on each GPU" if spread > 1 else ""
+    cache = fit.cache_bytes(facts, numbers, min(fit.LEAST_CONTEXT, facts.max_context or fit.LEAST_CONTEXT), way.gpus)
+    message = (
+        f"{plan.model} does not fit: {explain.weights(facts, loaded, online)}. It needs "
+        f"{explain.gigabytes(way.weights + way.reserve + cache // way.stages)}{each}, and "
+        f"{explain.place(hardware, way)} can give it {explain.gigabytes(way.memory)}{each}."
+    )
+    helps = [f"Take a model that fits: {instead}"]
+    if not online and facts.bytes_per_weight and _would_fit(plan, facts, given, True):
+        helps.append(f"Or compress it while loading: {explain.CONFIGURE} --set quantization=fp8")
+    text_only = Given((*plan.asked.vllm_args, "--language-model-only"))
+    if facts.vision and _would_fit(plan, facts, text_only, online):
+        helps.append(f"Or leave out pictures: {explain.CONFIGURE} --set vllm_args=--language-model-only")
+    helps.append("Or take a plan with more memory.")
+    return UnobtainableError(message, ". ".join(helps))
+
+
+def _would_fit(plan: Plan, facts: Facts, given: Given, online: bool) -> bool:
+    if plan.hardware.flavour == "cpu":
+        return False
+    return any(way.holds() for way in fit.on_gpus(facts, plan.hardware, given, online))
+
+
+def _gpu_arguments(chosen: Fit, hardware: Hardware, given: Given) -> list[str]:
+    arguments = []
+    if chosen.gpus > 1 and not given.has("--tensor-parallel-size"):
+        arguments += ["--tensor-parallel-size", str(chosen.gpus)]
+    part = fit.utilization(int(hardware.gpu_memory_gib * GIB), given)
+    if part < fit.UTILIZATION and not given.has("--gpu-memory-utilization"):
+        arguments += ["--gpu-memory-utilization", f"{part:g}"]
+    return arguments
+
+
+def _length(facts: Facts, asked: int | None) -> str:
+    """Context for vLLM: what the user asked for within what the model was made for, else what vLLM finds to fit."""
+    if asked is None:
+        return "auto"
+    return str(min(asked, facts.max_context or asked))
+
+
+def _retry(plan: Plan, facts: Facts, chosen: Fit, args: list[str]) -> Retry | None:
+    """The same model with a smaller context and, on GPUs, without what takes memory beside it."""
+    asked = plan.asked.max_model_len
+    most = min(asked or fit.MOST_CONTEXT, facts.max_context or fit.MOST_CONTEXT)
+    fits = min(chosen.context or RETRY_CONTEXT, most)
+    # An estimate that is well below what was asked for needs no further margin.
+    tokens = fits if fits <= most // 2 else fits // 2
+    tokens = 1 << max(tokens, 1).bit_length() - 1
+    if tokens < min(fit.LEAST_CONTEXT, most):
+        return None
+    less = ["--max-model-len", str(tokens), "--max-num-seqs", str(RETRY_CONVERSATIONS)]
+    if plan.hardware.flavour == "cuda":
+        less.append("--enforce-eager")
+    tried = f"the {asked:,} tokens of context that max_model_len={asked} asks for" if asked else "its longest context"
+    return Retry(
+        args=(*args, *less, *plan.asked.vllm_args),
+        why=f"Memory did not suffice for {plan.model} with {tried}, so it serves {tokens:,} tokens.",
+        fix=f"Choose a context that fits: {explain.CONFIGURE} --set max_model_len={tokens}",
+    )

@@ -1,0 +1,90 @@
+"""How weights are compressed, and which GPUs vLLM can use them on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aisandbox.instance.sizing.config import section, whole, word
+
+LEAST_CAPABILITY = {
+    "auto-round": (7, 5),
+    "auto_awq": (7, 5),
+    "auto_gptq": (7, 5),
+    "awq": (7, 5),
+    "awq_marlin": (7, 5),
+    "compressed-tensors": (7, 5),
+    "deepseek_v4_fp8": (7, 5),
+    "experts_int8": (8, 0),
+    "fp8": (7, 5),
+    "gpt_oss_mxfp4": (8, 0),
+    "gptq": (7, 5),
+    "gptq_marlin": (7, 5),
+    "humming": (7, 5),
+    "inc": (7, 5),
+    "modelopt": (8, 0),
+    "modelopt_fp4": (7, 5),
+    "modelopt_mixed": (7, 5),
+    "modelopt_mxfp8": (8, 0),
+    "moe_wna16": (7, 5),
+    "mxfp4": (8, 0),
+    "mxfp8": (8, 0),
+    "quark": (7, 5),
+    "torchao": (7, 5),
+}
+"""Methods of published weights that vLLM 0.32 knows, with the oldest compute capability that it serves each on."""
+
+NATIVE_CAPABILITY = {"fp8": (8, 9), "modelopt_fp4": (10, 0), "nvfp4": (10, 0), "mxfp4": (10, 0)}
+"""From here on the GPU computes in the format itself; before, weights are unpacked on the fly (Marlin), which saves
+memory but no time."""
+
+ONLINE = {"fp8": "fp8_per_tensor"}
+"""Our option's values, and what vLLM calls them when it compresses weights that are published without quantization."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """How published weights are compressed."""
+
+    method: str
+    """vLLM's name for it; empty when the format belongs to another program."""
+    block: int | None = None
+    """Weights that share a scale: a GPU's part of a layer must be a multiple of them."""
+
+    @property
+    def known(self) -> bool:
+        return self.method in LEAST_CAPABILITY
+
+
+def find(config: Mapping[str, Any], text: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Quantization | None:
+    """The compression that config.json (or ModelOpt's file beside it) tells of; None for plain weights."""
+    for place in (config, text):
+        told = section(place, "quantization_config", "compression_config")
+        if told:
+            return Quantization(_method(told), _block(told))
+    modelopt = section(extra or {}, "quantization")
+    if modelopt:
+        return Quantization(_modelopt(modelopt), None)
+    if section(config, "quantization"):  # MLX writes its own key, which vLLM does not read
+        return Quantization("")
+    return None
+
+
+def _method(told: Mapping[str, Any]) -> str:
+    if word(section(told, "producer"), "name") == "modelopt":
+        return _modelopt(section(told, "quantization"))
+    return (word(told, "quant_method") or "").lower().replace("compressed_tensors", "compressed-tensors")
+
+
+def _modelopt(told: Mapping[str, Any]) -> str:
+    return "modelopt_fp4" if "NVFP4" in (word(told, "quant_algo") or "").upper() else "modelopt"
+
+
+def _block(told: Mapping[str, Any]) -> int | None:
+    shape = told.get("weight_block_size")
+    if isinstance(shape, list) and shape and isinstance(shape[0], int) and shape[0] > 1:
+        return shape[0]
+    size = told.get("group_size")
+    # -1 is one scale for a whole row.
+    return whole(told, "group_size") if isinstance(size, int) and size > 1 else None
