@@ -57,7 +57,8 @@ def kernel(places: Places) -> Iterator[Source]:
     except OSError:
         return
     # The kernel knows double quotes only, around the value or the whole word.
-    pairs = re.findall(rf'(?:^|\s)"?{SECTION}\.([\w-]+)=(?:"([^"]*)"|([^\s"]*))', text)
-    values = {key.replace("-", "_"): quoted or plain for key, quoted, plain in pairs}
+    words = (word.replace('"', "") for word in re.findall(r'(?:[^\s"]|"[^"]*")+', text))
+    pairs = (word.removeprefix(f"{SECTION}.").partition("=") for word in words if word.startswith(f"{SECTION}."))
+    values = {key.replace("-", "_"): value for key, _, value in pairs}
     if values:
         yield Source("kernel command line", values)

@@ -7,7 +7,6 @@ that a boot without network makes the same choice, and are trusted no more than 
 from __future__ import annotations
 
 import base64
-import http.client
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -52,6 +51,8 @@ class Live:
     """The service itself. Remembers its answers."""
 
     def __init__(self, address: str) -> None:
+        import http.client  # not every cloud has a service to ask
+
         parts = urlsplit(address)
         assert parts.hostname
         self._connection = http.client.HTTPConnection(parts.hostname, parts.port or 80, timeout=STEP_S)
@@ -60,10 +61,14 @@ class Live:
     def ask(
         self, path: str, headers: Mapping[str, str], method: str = "GET", absent: tuple[int, ...] = (404,)
     ) -> bytes | None:
+        import http.client
+
         try:
             self._connection.request(method, path, headers={"Accept": "*/*", **headers})
             response = self._connection.getresponse()
             body = response.read(MAX_BYTES + 1)
+            if response.length and len(body) <= MAX_BYTES:
+                raise http.client.IncompleteRead(body, response.length)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._connection.close()
             raise MetadataError(f"did not answer ({type(error).__name__})") from error

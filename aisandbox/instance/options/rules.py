@@ -128,8 +128,8 @@ def shown(option: Option, raw: object) -> str:
     if isinstance(raw, int) and abs(raw) > GREATEST:
         return "a number"
     if option.type == "arguments":  # a value may be a secret that was given to a refused argument
-        return " ".join(re.findall(r"--[A-Za-z0-9_-]+", str(raw)))[:100]
-    text = re.sub(r"hf_\w{8,}", MASK, printable(raw))
+        return " ".join(re.findall(r"--[A-Za-z0-9_-]+", str(raw)[:MAX_LENGTH]))[:100]
+    text = re.sub(r"hf_\w{8,}", MASK, printable(str(raw)[:300]))
     return re.sub(r"//[^/@\s]*@", f"//{MASK}@", text)[:100]
 
 
