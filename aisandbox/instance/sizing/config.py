@@ -81,13 +81,18 @@ def number(config: Mapping[str, Any], key: str) -> float | None:
 
 def word(config: Mapping[str, Any], *keys: str) -> str | None:
     """The text under the first of the keys that has one."""
-    return next((config[key][:100] for key in keys if isinstance(config.get(key), str) and config[key]), None)
+    return next((_plain(config[key]) for key in keys if isinstance(config.get(key), str) and config[key]), None)
 
 
 def words(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """The texts in the list under the key; whatever else is in it is left out."""
     value = config.get(key)
-    return tuple(entry[:100] for entry in value if isinstance(entry, str)) if isinstance(value, list) else ()
+    return tuple(_plain(entry) for entry in value if isinstance(entry, str)) if isinstance(value, list) else ()
+
+
+def _plain(text: str) -> str:
+    """Text that can be shown anywhere: short, and without control characters."""
+    return "".join(character for character in text[:100] if character.isprintable())
 
 
 def _shown(value: object) -> str:

@@ -30,7 +30,7 @@ CPU_OTHERS = 3 * GIB
 CPU_MOST_CACHE = 4 * GIB
 """vLLM fills the cache with zeros at start, at 2 s per GiB."""
 CPU_LEAST_CACHE = GIB // 8
-CPU_CONVERSATIONS = 4
+CPU_CONVERSATIONS = 2
 """Conversations at full length that the cache is made for, where memory allows it."""
 
 
