@@ -2,25 +2,47 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
-from aisandbox.instance import files
+from aisandbox.instance import files, sizing
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
+from aisandbox.instance.hub import cache
+from aisandbox.instance.hub.download import Download
+from aisandbox.instance.hub.request import Listing, Request
 from aisandbox.instance.places import Places, cache_name, cached_model
 from aisandbox.instance.plan import Plan, Serving
 from aisandbox.instance.report import Reporter
+from aisandbox.manifest import Manifest
 
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 60.0
+LONGEST_WISH_S = 3600.0
+"""A hub may ask for more patience than we would have by ourselves, within reason."""
+STAND_IN_AFTER = 3
+"""Failed attempts after which the embedded model is served meanwhile, if nothing else is."""
 
 
-def fetch(places: Places, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Do what the plan says. A model that cannot be had ends in the fallback, with the reason in the status.
+@dataclass(frozen=True)
+class Fetched:
+    """A model on disk, and how it is to be served."""
+
+    folder: Path
+    sized: sizing.Sized
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For the status: the commit, and how the model was sized."""
+
+
+def fetch(places: Places, manifest: Manifest, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Do what the plan says. A model that cannot be had ends in a fallback, with the reason in the status.
 
     Raises:
         FileNotFoundError: there is no plan.
@@ -33,37 +55,89 @@ def fetch(places: Places, sleep: Callable[[float], None] = time.sleep) -> None:
         report.failed("plan", f"No model can be served: {problem.reason}.", problem.fix, **facts)
         return
     try:
-        folder = _embedded(places, plan) if plan.embedded else _downloaded(places, plan, report, sleep)
+        if plan.embedded:
+            fetched = Fetched(_embedded(places, plan), sizing.Sized(plan.args, "", ()))
+        else:
+            fetched = _downloaded(places, plan, manifest, report, sleep)
     except UnobtainableError as failure:
         serving = _fall_back(places, plan)
         message = f"{failure} Serving {serving} instead." if serving else str(failure)
         report.failed("fetch", message, failure.fix, **facts, serving=serving)
         return
-    _hand_over(places, plan, folder)
-    report.done("fetch", f"{plan.model} is on this instance.", **facts, serving=plan.model)
+    _hand_over(places, plan, fetched)
+    message = f"{plan.model} is on this instance. {fetched.sized.sentence}".rstrip()
+    report.done("fetch", message, **facts, **fetched.facts, serving=plan.model)
 
 
-def _hand_over(places: Places, serving: Serving, folder: Path) -> None:
-    engine = {"model": str(folder), "served_names": list(serving.served_names), "args": list(serving.args)}
-    files.write_json(places.engine, engine)
+# What the engine is told
+
+
+def _hand_over(places: Places, plan: Plan, fetched: Fetched) -> None:
+    """Tell the engine to serve the model, and what to serve should it fail."""
+    asked = _entry(plan.model, fetched.folder, plan.served_names, fetched.sized.args)
+    fallbacks = []
+    if retry := fetched.sized.retry:
+        less = _entry(plan.model, fetched.folder, plan.served_names, retry.args)
+        fallbacks.append({**less, "why": retry.why, "fix": retry.fix})
+    if not plan.embedded:
+        fallbacks += [entry for entry in _good(places) if entry["model"] != asked["model"]][:1]
+        fallbacks += [
+            entry for entry in _guide(places, plan.fallback) if entry["model"] not in {e["model"] for e in fallbacks}
+        ]
+    files.write_json(places.engine, {**asked, "fallbacks": fallbacks})
 
 
 def _fall_back(places: Places, plan: Plan) -> str | None:
-    """Keep what is being served, else serve the fallback. Returns what is served then, if anything can be."""
-    current = files.read_json(places.engine)
-    if current:
-        return cached_model(current["model"])
-    fallback = plan.fallback
-    if plan.embedded:
+    """Keep what is being served, else serve the embedded model. Returns what is served then, if anything can be."""
+    good = _good(places)
+    current = files.read_json(places.engine) or {}
+    if good and good[0]["model"] == current.get("model"):
+        return str(good[0]["name"])
+    instead = [*good, *_guide(places, plan.fallback)] if not plan.embedded else good
+    if not instead:
         return None
+    # Its own name comes first, so that answers name it; the chosen one stays for clients that were set to it.
+    names = list(dict.fromkeys((*instead[0]["served_names"], *plan.served_names)))
+    asked = {key: value for key, value in instead[0].items() if key != "why"}
+    files.write_json(places.engine, {**asked, "served_names": names, "fallbacks": instead[1:]})
+    return str(instead[0]["name"])
+
+
+def _entry(name: str, folder: Path, names: tuple[str, ...], args: tuple[str, ...]) -> dict[str, Any]:
+    return {"name": name, "model": str(folder), "served_names": list(names), "args": list(args)}
+
+
+def _good(places: Places) -> list[dict[str, Any]]:
+    """What the engine was told to serve until now and can serve, best first."""
+    current = files.read_json(places.engine)
+    if not current:
+        return []
+    found = [
+        {
+            **{key: entry[key] for key in ("model", "served_names", "args")},
+            "name": entry.get("name") or cached_model(entry["model"]) or entry["model"],
+            "why": "It was served before.",
+        }
+        for entry in (current, *current.get("fallbacks", []))
+        if Path(entry["model"]).is_dir()
+    ]
+    status = files.read_json(places.status("engine")) or {}
+    if status.get("state") != "failed":
+        return found
+    # The engine cannot serve what it was asked for, and says what it serves instead.
+    serves = [entry for entry in found if entry["name"] == status.get("serving")]
+    return serves + [entry for entry in found if entry not in serves and entry["model"] != current["model"]]
+
+
+def _guide(places: Places, fallback: Serving) -> list[dict[str, Any]]:
     try:
         folder = _embedded(places, fallback)
     except UnobtainableError:
-        return None
-    # Its own name comes first, so that answers name it; the chosen one stays for clients that were set to it.
-    names = tuple(dict.fromkeys((*fallback.served_names, *plan.served_names)))
-    _hand_over(places, fallback.model_copy(update={"served_names": names}), folder)
-    return fallback.model
+        return []
+    return [{**_entry(fallback.model, folder, fallback.served_names, fallback.args), "why": "It came with the image."}]
+
+
+# Models of the image
 
 
 def _embedded(places: Places, serving: Serving) -> Path:
@@ -97,42 +171,115 @@ def _copy(source: Path, target: Path) -> None:
         (Path(temporary) / "new").rename(target)
 
 
-def _downloaded(places: Places, plan: Plan, report: Reporter, sleep: Callable[[float], None]) -> Path:
-    """The model's folder in the hub cache, downloaded unless it is complete. Tries until it succeeds.
+# Models of a hub
+
+
+def request(places: Places, manifest: Manifest, model: str, revision: str, endpoint: str | None) -> Request:
+    """What to ask a hub for, with the names to suggest when there is no such model."""
+    known = tuple(listed.id for listed in manifest.models if not listed.embedded)
+    return Request(model, revision, endpoint, _token(places), known)
+
+
+def _downloaded(
+    places: Places, plan: Plan, manifest: Manifest, report: Reporter, sleep: Callable[[float], None]
+) -> Fetched:
+    """The model, downloaded unless it is complete. Tries until it succeeds.
 
     Raises:
-        UnobtainableError: it cannot be had as chosen, however often one tries.
+        UnobtainableError: it cannot be had or served as chosen, however often one tries.
     """
-    from aisandbox.instance import hub  # slow to import, and the embedded model needs none of it
-
-    request = hub.Request(plan.model, plan.revision, plan.hub_endpoint, _token())
-    folder = hub.cached(request, places.hub_cache)
-    wait = FIRST_WAIT_S
+    folder = cache.complete(places.hub_cache, plan.model, plan.revision)
+    if folder is not None:
+        listing = _listed(folder)
+        return _fetched(folder, listing, _sized(places, plan, manifest, listing))
+    asked = request(places, manifest, plan.model, plan.revision, plan.hub_endpoint)
+    patience = _Patience()
     attempt = 0
-    while folder is None:
+    while True:
         attempt += 1
-        facts = {"model": plan.model, "revision": plan.revision, "attempt": attempt}
-
-        def progressed(progress: hub.Progress, facts: dict[str, object] = facts) -> None:
-            nonlocal wait
-            wait = FIRST_WAIT_S  # bytes arrive, so the next interruption is a new one
-            report.running("download", f"Downloading {plan.model}.", **facts, **vars(progress))
-
-        report.running("look-up", f"Looking up {plan.model} at {request.address}.", **facts)
+        facts: dict[str, Any] = {"model": plan.model, "revision": plan.revision, "attempt": attempt}
+        report.running("look-up", f"Looking up {plan.model} at {asked.address}.", **facts)
         try:
-            folder = hub.fetch(request, places.hub_cache, progressed)
+            # Xet hangs on some networks; plain HTTP also goes on in the middle of a file.
+            with Download(asked, places.hub_cache, xet=attempt == 1) as download:
+                listing = download.look_up()
+                sized = _sized(places, plan, manifest, listing)
+                facts |= _facts(listing, sized)
+                for progress in download.fetch():
+                    patience.renew()
+                    report.running("download", f"Downloading {plan.model}.", **facts, **vars(progress))
+                return _fetched(download.folder, listing, sized)
         except UnreachableError as unreachable:
-            pause = min(max(wait, unreachable.wait_s or 0), LONGEST_WAIT_S)
-            report.running("wait", f"{unreachable} Trying again in {pause:.0f} s.", **facts, retry_in_s=pause)
-            sleep(pause)
-            wait = min(wait * 2, LONGEST_WAIT_S)
-    return folder
+            if attempt >= STAND_IN_AFTER and not places.engine.exists():
+                facts["serving"] = _fall_back(places, plan)
+            _pause(patience.seconds(unreachable.wait_s), str(unreachable), report, sleep, facts)
 
 
-def _token() -> str | None:
-    """The access token that systemd hands over as a credential, if there is one."""
+class _Patience:
+    """How long to wait before the next attempt: longer every time, unless bytes have arrived since."""
+
+    def __init__(self) -> None:
+        self._next = FIRST_WAIT_S
+
+    def renew(self) -> None:
+        """A new interruption is not the old one that lasts."""
+        self._next = FIRST_WAIT_S
+
+    def seconds(self, wish: float | None) -> float:
+        """Seconds to wait now, at least as long as the hub wishes."""
+        wait, self._next = self._next, min(self._next * 2, LONGEST_WAIT_S)
+        return max(wait, min(wish or 0, LONGEST_WISH_S))
+
+
+def _pause(
+    seconds: float, message: str, report: Reporter, sleep: Callable[[float], None], facts: dict[str, Any]
+) -> None:
+    """Wait before the next attempt, counting down in the status."""
+    until = f"{datetime.now(UTC) + timedelta(seconds=seconds):%H:%M:%S} UTC"
+    for left in range(math.ceil(seconds), 0, -1):
+        report.running("wait", f"{message} Trying again at {until}.", **facts, retry_in_s=left)
+        sleep(1)
+
+
+def _listed(folder: Path) -> Listing:
+    """What the hub told about the model in this folder when it was downloaded."""
+    texts = {}
+    for name in ("config.json", "hf_quant_config.json"):
+        path = folder / name
+        texts[name] = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+    sizes = {str(path.relative_to(folder)): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
+    return Listing(folder.name, sizes, texts["config.json"], texts["hf_quant_config.json"])
+
+
+def _sized(places: Places, plan: Plan, manifest: Manifest, listing: Listing) -> sizing.Sized:
+    """How the model is served on this machine.
+
+    Raises:
+        UnobtainableError: it cannot be.
+    """
+    if listing.config is None:
+        raise UnobtainableError(
+            f"{plan.model} has no config.json, so nothing is known about it.",
+            "Choose a model in the Hugging Face format: sudo aisandbox configure --model ORGANISATION/NAME",
+        )
+    config = sizing.parse(listing.config.encode())
+    quant = sizing.parse(listing.quant_config.encode()) if listing.quant_config else None
+    return sizing.size(plan, config, listing.weights, manifest, sizing.architectures(places), quant)
+
+
+def _fetched(folder: Path, listing: Listing, sized: sizing.Sized) -> Fetched:
+    return Fetched(folder, sized, _facts(listing, sized))
+
+
+def _facts(listing: Listing, sized: sizing.Sized) -> dict[str, Any]:
+    return {"commit": listing.commit, **({"sizing": sized.facts()} if sized.rows or sized.sentence else {})}
+
+
+def _token(places: Places) -> str | None:
+    """The access token: as systemd hands it to the service, else, for root, from its file."""
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    path = Path(folder) / places.hf_token.name if folder else places.hf_token
     try:
-        return (folder and (Path(folder) / "hf_token").read_text().strip()) or None
+        return path.read_text().strip() or None
     except OSError:
         return None

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aisandbox.instance import configure, engine_sync, files, hub, model, systemd
+from aisandbox.instance import configure, engine_sync, files, model, sizing, systemd
+from aisandbox.instance.engine_files import parse_config
 from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.places import Places
 from tests.support import appliance
@@ -20,6 +20,17 @@ from tests.support.hub import Hub, running
 
 TOKEN = "hf_abcdefgh12345678"
 WEIGHTS = bytes(range(256)) * 4096  # 1 MiB
+CONFIG = {
+    "architectures": ["LlamaForCausalLM"],
+    "model_type": "llama",
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 256,
+    "max_position_embeddings": 2048,
+    "torch_dtype": "bfloat16",
+}
 
 
 @pytest.fixture
@@ -32,7 +43,7 @@ def server(tmp_path: Path) -> Iterator[Hub]:
     folder = tmp_path / "hub" / "acme" / "tiny"
     folder.mkdir(parents=True)
     (folder / "model.safetensors").write_bytes(WEIGHTS)
-    (folder / "config.json").write_text("{}")
+    (folder / "config.json").write_text(json.dumps(CONFIG))
     (folder / "tokenizer.json").write_text("[]")
     (folder / "README.md").write_text("read me")
     (folder / "pytorch_model.bin").write_bytes(WEIGHTS)
@@ -65,22 +76,32 @@ def engine(places: Places) -> dict[str, Any]:
     return files.read_json(places.engine) or {}
 
 
-class Naps:
-    """Stands in for sleeping; `then` is called at the nap of that number."""
+class Waits:
+    """Stands in for sleeping: `seconds` has every wait; `then` is called at the beginning of the wait of that number."""
 
-    def __init__(self, then: dict[int, Any] | None = None) -> None:
-        self.seconds: list[float] = []
-        self.then = then or {}
+    def __init__(self, places: Places, then: dict[int, Callable[[], None]] | None = None) -> None:
+        self.seconds: list[int] = []
+        self.reports: list[dict[str, Any]] = []
+        self._places = places
+        self._then = then or {}
+        self._left = 0
 
     def __call__(self, seconds: float) -> None:
-        self.seconds.append(seconds)
-        assert len(self.seconds) < 20, "tries for ever"
-        self.then.get(len(self.seconds), lambda: None)()
+        report = status(self._places)
+        assert seconds == 1
+        if self._left == 0:
+            self.seconds.append(report["retry_in_s"])
+            self.reports.append(report)
+            assert len(self.seconds) < 10, "tries for ever"
+            self._then.get(len(self.seconds), lambda: None)()
+        else:
+            assert report["retry_in_s"] == self._left, "counts down"
+        self._left = report["retry_in_s"] - 1
 
 
 def test_the_embedded_model_needs_no_network(places: Places) -> None:
     configure.apply(places, MANIFEST)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     folder = Path(engine(places)["model"])
     assert folder.parent.parent == places.hub_cache / "models--aisandbox--guide"
     assert (folder / "config.json").read_text() == "{}"
@@ -94,36 +115,36 @@ def test_a_newer_image_brings_its_own_embedded_model(places: Places) -> None:
     old = places.hub_cache / "models--aisandbox--guide"
     (old / "snapshots" / "old").mkdir(parents=True)
     configure.apply(places, MANIFEST)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert [path.name for path in (old / "snapshots").iterdir()] == [GUIDE_COMMIT]
 
 
 def test_an_image_without_its_model_says_so(places: Places) -> None:
     shutil.rmtree(places.baked_models)
     configure.apply(places, MANIFEST)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert status(places)["state"] == "failed"
     assert not places.engine.exists()
 
 
 def test_a_model_is_downloaded_with_only_what_is_needed(places: Places, server: Hub) -> None:
     choose(places, server, served_name="mine", max_model_len=512)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     folder = Path(engine(places)["model"])
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
     assert engine(places)["served_names"] == ["mine"]
-    assert engine(places)["args"] == ["--max-model-len", "512"]
+    assert "--max-model-len 512" in " ".join(engine(places)["args"])
     assert (status(places)["state"], status(places)["serving"]) == ("done", "acme/tiny")
 
 
 def test_a_complete_model_needs_no_network_at_all(places: Places, server: Hub) -> None:
     choose(places, server)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     first = places.engine.read_bytes()
     places.engine.unlink()
     server.requests.clear()
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert not server.requests
     assert places.engine.read_bytes() == first
 
@@ -131,82 +152,153 @@ def test_a_complete_model_needs_no_network_at_all(places: Places, server: Hub) -
 @pytest.mark.parametrize("damage", ["missing", "short"])
 def test_an_incomplete_model_is_completed(places: Places, server: Hub, damage: str) -> None:
     choose(places, server)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     weights = Path(engine(places)["model"]) / "model.safetensors"
     blob = weights.resolve()
     weights.unlink()
     blob.unlink() if damage == "missing" else blob.write_bytes(WEIGHTS[:10])
     if damage == "short":
         weights.symlink_to(blob)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert weights.read_bytes() == WEIGHTS
 
 
-def test_progress_is_reported(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "REPORT_SECONDS", 0.0)
-    monkeypatch.setattr(hub, "ESTIMATE_AFTER_SECONDS", 0.0)
-    seen: list[hub.Progress] = []
-    request = hub.Request("acme/tiny", "main", server.endpoint, None)
-    hub.fetch(request, places.hub_cache, seen.append)
-    total = len(WEIGHTS) + 4
-    assert [progress.bytes_done for progress in seen] == sorted(progress.bytes_done for progress in seen)
-    assert (seen[-1].bytes_done, seen[-1].bytes_total) == (total, total)
-    assert seen[-1].bytes_per_second > 0
-    assert seen[-1].eta_s == 0
-
-
-def test_an_interrupted_download_resumes(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub, "CHUNK_BYTES", 64 * 1024)
-    server.faults.cut_after = len(WEIGHTS) // 2
+def test_a_changed_checksum_of_a_kept_file_is_noticed(places: Places, server: Hub) -> None:
     choose(places, server)
-    model.fetch(places, Naps())
+    model.fetch(places, MANIFEST)
+    weights = (Path(engine(places)["model"]) / "model.safetensors").resolve()
+    weights.write_bytes(b"x" * len(WEIGHTS))
+    model.fetch(places, MANIFEST)
     assert (Path(engine(places)["model"]) / "model.safetensors").read_bytes() == WEIGHTS
-    assert server.sent < 1.3 * len(WEIGHTS)
 
 
 def test_a_hub_that_is_down_is_tried_until_it_is_back(places: Places, server: Hub) -> None:
     server.faults.unavailable = 10**6
     choose(places, server)
-    messages: list[str] = []
-
-    def note() -> None:
-        messages.append(status(places)["message"])
 
     def recover() -> None:
         server.faults.unavailable = 0
 
-    naps = Naps({1: note, 6: recover})
-    model.fetch(places, naps)
-    assert naps.seconds == [5, 10, 20, 40, 60, 60]
-    assert messages == [f"{server.endpoint} answered 503. Trying again in 5 s."]
+    waits = Waits(places, {6: recover})
+    model.fetch(places, MANIFEST, waits)
+    assert waits.seconds == [5, 10, 20, 40, 60, 60]
+    first = waits.reports[0]
+    assert (first["state"], first["phase"], first["attempt"]) == ("running", "wait", 1)
+    assert first["message"].startswith(f"{server.endpoint} answered 503. Trying again at ")
+    assert [report.get("serving") for report in waits.reports] == [None, None, GUIDE, None, None, None]
     assert status(places)["state"] == "done"
+    assert [entry["name"] for entry in engine(places)["fallbacks"]] == [GUIDE]
+
+
+def test_a_hub_that_goes_on_being_down_leaves_the_embedded_model(places: Places, server: Hub) -> None:
+    server.faults.unavailable = 10**6
+    choose(places, server)
+    served: list[str] = []
+
+    def look() -> None:
+        served.extend(engine(places).get("served_names", ["nothing"]))
+
+    model.fetch(
+        places, MANIFEST, Waits(places, {2: look, 3: look, 4: lambda: setattr(server.faults, "unavailable", 0)})
+    )
+    assert served == ["nothing", GUIDE, "acme/tiny"]
 
 
 def test_a_hub_may_say_how_long_to_wait(places: Places, server: Hub) -> None:
-    server.faults.unavailable, server.faults.status, server.faults.retry_after_s = 10**6, 429, 33
+    server.faults.unavailable, server.faults.status, server.faults.retry_after_s = 10**6, 429, 333
 
     def recover() -> None:
         server.faults.unavailable = 0
 
     choose(places, server)
-    naps = Naps({1: recover})
-    model.fetch(places, naps)
-    assert naps.seconds == [33]
+    waits = Waits(places, {1: recover})
+    model.fetch(places, MANIFEST, waits)
+    assert waits.seconds == [333]
 
 
-def test_no_network_is_told_and_tried_again(places: Places, server: Hub) -> None:
-    choose(places, server, hub_endpoint="http://127.0.0.1:9")
-    naps = Naps({2: lambda: (_ for _ in ()).throw(KeyboardInterrupt)})
-    with pytest.raises(KeyboardInterrupt):
-        model.fetch(places, naps)
-    assert status(places)["state"] == "running"
-    assert "http://127.0.0.1:9 cannot be reached" in status(places)["message"]
+def test_a_model_that_cannot_run_is_refused_before_any_weight(
+    places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: Any) -> Any:
+        plan, config, weights, *_ = arguments
+        assert (plan.model, config, weights) == ("acme/tiny", CONFIG, {"model.safetensors": len(WEIGHTS)})
+        raise UnobtainableError("acme/tiny needs 99 GB.", "Take a smaller one.")
+
+    monkeypatch.setattr(sizing, "size", refuse)
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    assert status(places)["message"] == f"acme/tiny needs 99 GB. Serving {GUIDE} instead."
+    assert status(places)["fix"] == "Take a smaller one."
+    assert server.sent < 1000
+
+
+def test_the_sizing_is_told_and_obeyed(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    retry = sizing.Retry(("--max-model-len", "1000"), "Less context.", "Take a larger GPU.")
+    sized = sizing.Sized(("--max-model-len", "9000"), "It fits.", (("Weights", "1 MB"),), retry)
+    monkeypatch.setattr(sizing, "size", lambda *_: sized)
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    expected = {"sentence": "It fits.", "rows": [["Weights", "1 MB"]]}
+    assert status(places)["sizing"] == expected
+    assert status(places)["message"] == "acme/tiny is on this instance. It fits."
+    assert engine(places)["args"] == ["--max-model-len", "9000"]
+    smaller, guide = engine(places)["fallbacks"]
+    assert (smaller["model"], smaller["args"]) == (engine(places)["model"], ["--max-model-len", "1000"])
+    assert (smaller["why"], smaller["fix"]) == ("Less context.", "Take a larger GPU.")
+    assert guide["name"] == GUIDE
+    places.status("model").unlink()
+    model.fetch(places, MANIFEST)  # from disk
+    assert status(places)["sizing"] == expected
+
+
+def other(server: Hub, name: str = "acme/other") -> None:
+    shutil.copytree(server.folder / "acme" / "tiny", server.folder / name)
+
+
+def test_the_model_before_is_the_first_fallback(places: Places, server: Hub) -> None:
+    other(server)
+    choose(places, server, served_name="mine")
+    model.fetch(places, MANIFEST)
+    before = engine(places)
+    choose(places, server, model="acme/other")
+    model.fetch(places, MANIFEST)
+    first, second = engine(places)["fallbacks"]
+    assert {key: first[key] for key in ("name", "model", "served_names", "args")} == {
+        key: before[key] for key in ("name", "model", "served_names", "args")
+    }
+    assert (second["name"], engine(places)["name"]) == (GUIDE, "acme/other")
+    asked = places.engine.read_bytes()
+    model.fetch(places, MANIFEST)
+    assert places.engine.read_bytes() == asked, "repeating is a no-op"
+
+
+def test_a_model_that_the_engine_refused_is_no_fallback(places: Places, server: Hub) -> None:
+    other(server)
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    files.write_json(places.status("engine"), {"state": "failed", "phase": "load"})
+    choose(places, server, model="acme/other")
+    model.fetch(places, MANIFEST)
+    assert [entry["name"] for entry in engine(places)["fallbacks"]] == [GUIDE]
+    choose(places, server, model="acme/nothing")
+    model.fetch(places, MANIFEST)
+    assert f"Serving {GUIDE} instead" in status(places)["message"]
+    assert engine(places)["served_names"][0] == GUIDE
+
+
+def test_a_revision_stays_at_its_commit_until_it_is_pulled(places: Places, server: Hub) -> None:
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    before = engine(places)
+    (server.folder / "acme" / "tiny" / "tokenizer.json").write_text("[1]")
+    model.fetch(places, MANIFEST)
+    assert engine(places) == before
 
 
 @pytest.mark.parametrize(
     ("choice", "message", "fix"),
     [
-        ({"model": "acme/tinny"}, "There is no model acme/tinny", "Check organisation and name"),
+        ({"model": "acme/tinny"}, "There is no model acme/tinny", "Did you mean acme/tiny? Then: sudo aisandbox"),
         ({"model": "acme/a..b"}, "There is no model acme/a..b", "Check organisation and name"),
         ({"revision": "v9"}, "has no revision v9", "--unset revision"),
     ],
@@ -215,7 +307,7 @@ def test_a_typo_falls_back_to_the_embedded_model(
     places: Places, server: Hub, choice: dict[str, object], message: str, fix: str
 ) -> None:
     choose(places, server, **choice)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     report = status(places)
     assert (report["state"], report["serving"]) == ("failed", GUIDE)
     assert message in report["message"]
@@ -228,16 +320,16 @@ def test_a_typo_falls_back_to_the_embedded_model(
 
 def test_the_chosen_name_answers_as_well_after_a_failure(places: Places, server: Hub) -> None:
     choose(places, server, model="acme/tinny", served_name="mine")
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert engine(places)["served_names"] == [GUIDE, "mine"]
 
 
 def test_what_is_served_stays_when_the_next_model_fails(places: Places, server: Hub) -> None:
     choose(places, server)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     before = places.engine.read_bytes()
     choose(places, server, model="acme/tinny", served_name="mine")
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert places.engine.read_bytes() == before
     assert "Serving acme/tiny instead" in status(places)["message"]
 
@@ -245,18 +337,18 @@ def test_what_is_served_stays_when_the_next_model_fails(places: Places, server: 
 def test_gated_models(places: Places, server: Hub, token: Path) -> None:
     server.faults.gated, server.faults.token = {"acme/tiny"}, TOKEN
     choose(places, server)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert "needs the access token of an account that accepted its terms" in status(places)["message"]
     assert f"{server.endpoint}/acme/tiny" in status(places)["fix"]
     token.write_text("hf_wrongwrong")
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert "refused the access token" in status(places)["message"]
     token.write_text(TOKEN)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert "may not use it" in status(places)["message"]
     assert TOKEN not in json.dumps(status(places))
     server.faults.accepted = {"acme/tiny"}
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert status(places)["state"] == "done"
 
 
@@ -265,61 +357,19 @@ def test_a_model_without_loadable_weights_is_refused(places: Places, server: Hub
     folder.mkdir()
     (folder / "model.gguf").write_text("x")
     choose(places, server, model="acme/gguf")
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert "has no safetensors weights, which are needed here (it has .gguf)" in status(places)["message"]
     assert server.sent == 0
 
 
-def test_too_small_a_disk_is_noticed_before_the_download(
-    places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(hub, "FREE_BYTES_KEPT", 10**18)
-    choose(places, server)
-    model.fetch(places)
-    assert "The disk is too small for acme/tiny" in status(places)["message"]
-    assert server.sent == 0
-
-
-def test_a_disk_that_fills_up_is_told_apart_from_the_network() -> None:
-    request = hub.Request("acme/tiny", "main", None, None)
-    explained = hub.explain(OSError(errno.ENOSPC, "No space left on device"), request)
-    assert isinstance(explained, UnobtainableError)
-    assert "it is full" in str(explained)
-
-
-def test_something_else_at_the_address_is_explained(places: Places, server: Hub) -> None:
-    (server.folder / "acme" / "tiny" / "config.json").unlink()
-    choose(places, server, hub_endpoint=f"{server.endpoint}/elsewhere")
-    model.fetch(places)
-    assert status(places)["state"] == "failed"
-
-
 def test_without_a_gpu_on_a_cuda_image_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aisandbox.instance.hardware._nvidia_gpus", lambda: ((), "Driver Not Loaded"))
+    monkeypatch.setattr("aisandbox.instance.hardware._nvidia", lambda: {"fault": "Driver Not Loaded"})
     places = appliance.make(tmp_path / "cuda", "cuda")
     configure.apply(places, MANIFEST)
-    model.fetch(places)
+    model.fetch(places, MANIFEST)
     assert status(places)["state"] == "failed"
     assert "no NVIDIA GPU" in status(places)["message"]
     assert not places.engine.exists()
-
-
-@pytest.mark.parametrize(
-    ("names", "wanted"),
-    [
-        (["model.safetensors", "config.json", "README.md"], {"model.safetensors", "config.json"}),
-        (["m-1-of-2.safetensors", "m-2-of-2.safetensors", "a.bin"], {"m-1-of-2.safetensors", "m-2-of-2.safetensors"}),
-        (["pytorch_model.bin", "training_args.bin", "vocab.txt"], {"pytorch_model.bin", "vocab.txt"}),
-        (["model.safetensors", "consolidated.safetensors"], {"model.safetensors"}),
-        (["consolidated.safetensors", "params.json"], {"consolidated.safetensors", "params.json"}),
-        (["model.safetensors", "original/model.safetensors", "original/config.json"], {"model.safetensors"}),
-        (["model.safetensors", "1_Pooling/config.json"], {"model.safetensors", "1_Pooling/config.json"}),
-        (["model.gguf", "config.json"], set()),
-        ([], set()),
-    ],
-)
-def test_the_files_that_are_needed(names: list[str], wanted: set[str]) -> None:
-    assert set(hub.wanted(names)) == wanted
 
 
 def unit(active: str) -> tuple[systemd.Unit, ...]:
@@ -341,7 +391,7 @@ def test_the_engine_is_restarted_only_when_it_must_be(
 ) -> None:
     files.write_json(places.engine, {"model": "/m", "served_names": [], "args": []})
     if taken is not None:
-        config = engine_sync.config_id(places.engine.read_bytes()) if taken == "same" else taken
+        config = parse_config(places.engine.read_bytes()).digest if taken == "same" else taken
         files.write_json(places.status("engine"), {"config": config})
     assert engine_sync.needed(places, unit(active)) is needed
 
