@@ -116,7 +116,7 @@ class Engine:
         engine_start.seed_cache(self.settings.baked_cache, Path(os.environ["VLLM_CACHE_ROOT"]))
 
     def _import(self, attempt: Attempt | None, config: EngineConfig | None) -> None:
-        if attempt and config and attempt.candidate != config.asked:
+        if attempt and config and (attempt.candidate != config.asked or attempt.record.retry):
             self._tell("import", attempt, config)
         else:
             self.status.publish("import", "running", "Loading the engine's program code")
@@ -218,7 +218,7 @@ class Engine:
         if record.retry:
             context = engine_causes.retry_context(record.retry)
             less = f"{context} tokens of context" if context.isdecimal() else " ".join(record.retry)
-            doing, fix = f"{doing} with {less}, because as asked for it could not be started: {record.why}.", record.fix
+            doing, fix = f"{doing} with {less} instead: {record.why}.", record.fix
         self.status.publish(phase, "done" if phase == "serve" else "running", doing, fix)
 
 
