@@ -256,10 +256,19 @@ def bake(root: Path) -> int:
         except Exception as error:
             failed.append(name)
             print(f"engine: not baked: {name}: {describe(error)}", flush=True)
-    (root / "architectures.json").write_text(json.dumps(sorted(models), indent=1) + "\n")
+    (root / "architectures.json").write_text(json.dumps(sorted({*models, *_of_transformers()}), indent=1) + "\n")
     for file in root.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)  # vLLM writes them for its own user only
     done = len(models) - len(failed)
     seconds = time.monotonic() - started
     print(f"engine: baked {done} of {len(models)} architectures in {seconds:.0f} s", flush=True)
     return 1 if "LlamaForCausalLM" in failed else 0
+
+
+def _of_transformers() -> set[str]:
+    """Architectures that vLLM serves through the Transformers library when it has no implementation of its own."""
+    from transformers.models.auto import modeling_auto as auto
+
+    tables = (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
+    names = (name for table in tables for name in table.values())
+    return {one for name in names for one in ((name,) if isinstance(name, str) else name)}

@@ -383,7 +383,7 @@ def test_the_list_of_architectures_is_read_where_the_bake_puts_it(tmp_path: Path
     assert sizing.architectures(places) is None
     file = places.opt / "cache" / "vllm" / "architectures.json"
     file.parent.mkdir(parents=True)
-    file.write_text(json.dumps({"architectures": ["LlamaForCausalLM"]}))
+    file.write_text(json.dumps(["LlamaForCausalLM"]))
     assert sizing.architectures(places) == frozenset({"LlamaForCausalLM"})
 
 

@@ -100,6 +100,7 @@ def test_weights_of_unknown_size_are_not_refused() -> None:
         {"vocab_size": 10**12, "hidden_size": 10**12},
         {"architectures": "LlamaForCausalLM"},
         {"architectures": [{}, None]},
+        {"architectures": ["LlamaForCausalLM"] * 100_000},
         {"auto_map": "x"},
         {"dtype": {"a": 1}, "torch_dtype": 7},
         {"quantization_config": {"quant_method": "fp8", "weight_block_size": [10**30, "x"]}},

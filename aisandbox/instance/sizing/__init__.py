@@ -14,11 +14,11 @@ here decides what cannot wait for that: whether to download at all, and over how
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aisandbox.instance import files
 from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.places import Places
@@ -68,9 +68,11 @@ class Sized:
 
 
 def architectures(places: Places) -> frozenset[str] | None:
-    """Architectures that the image's vLLM has, as its bake wrote them down; None when it did not."""
-    baked = files.read_json(places.opt / "cache" / "vllm" / "architectures.json") or {}
-    return frozenset(baked.get("architectures") or ()) or None
+    """Architectures that the image's vLLM can serve, as its bake wrote them down; None when it did not."""
+    try:
+        return frozenset(json.loads((places.opt / "cache" / "vllm" / "architectures.json").read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
 
 
 def size(

@@ -12,6 +12,7 @@ MAX_CONFIG_BYTES = 16 * 1024**2
 """No honest `config.json` is larger; callers read no more than one byte beyond it."""
 MOST = 10**12
 """No honest number in it is larger."""
+MOST_WORDS = 10_000
 CHOOSE = "Choose another model: sudo aisandbox configure --model ORGANISATION/NAME"
 NESTED = ("text_config", "llm_config", "language_config", "thinker_config")
 """Where models for more than text keep the part that writes text."""
@@ -87,7 +88,11 @@ def word(config: Mapping[str, Any], *keys: str) -> str | None:
 def words(config: Mapping[str, Any], key: str) -> tuple[str, ...]:
     """The texts in the list under the key; whatever else is in it is left out."""
     value = config.get(key)
-    return tuple(_plain(entry) for entry in value if isinstance(entry, str)) if isinstance(value, list) else ()
+    return (
+        tuple(_plain(entry) for entry in value[:MOST_WORDS] if isinstance(entry, str))
+        if isinstance(value, list)
+        else ()
+    )
 
 
 def _plain(text: str) -> str:

@@ -14,6 +14,7 @@ BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 PREFILL_TOKENS = 2048
 """Tokens that vLLM computes at once by default on small GPUs; a sliding window's cache holds them beside its window."""
 MOST_LAYERS = 2000
+MOST_ARCHITECTURES = 4
 ALTERNATING = {"gemma2": 2, "cohere2": 4, "gemma3": 6, "gemma3_text": 6}
 """Model types whose every n-th layer sees the whole context, where their configuration does not say so."""
 DEFAULT_CONTEXT = {"gemma3_text": 131072}
@@ -91,7 +92,7 @@ def read(
     heads = whole(text, "num_attention_heads", "n_head", "num_heads")
     tables = 1 if (text.get("tie_word_embeddings", config.get("tie_word_embeddings")) is True) else 2
     return Facts(
-        architectures=words(config, "architectures"),
+        architectures=words(config, "architectures")[:MOST_ARCHITECTURES],
         model_type=word(text, "model_type") or word(config, "model_type"),
         remote_code=bool(section(config, "auto_map")),
         weight_bytes=sum(size for size in weight_files.values() if size > 0),
