@@ -57,17 +57,18 @@ def _warnings(manifest: Manifest, access: Access) -> Iterator[SecurityWarning]:
             text=f"{api.label}: open to everyone who can reach port {api.port}, without a key.",
             fix=f"Ask for a key: sudo aisandbox configure --api-key - {only_yours}",
         )
-    if access.sandbox == "public" and not access.allowed_cidrs:
+    if access.sandbox == "public":
+        to = "the allowed addresses" if access.allowed_cidrs else "everyone"
         yield SecurityWarning(
-            text=f"{sandbox.label}: port {sandbox.port} is open, and whoever has its key can run programs here.",
-            fix=f"Close the port: {SET} sandbox=local {only_yours}",
+            text=f"{sandbox.label}: port {sandbox.port} is open to {to}, without encryption. "
+            "Whoever has its key, or listens on the way, can run programs here.",
+            fix=f"Close the port, for SSH tunnels and the chat alone: {SET} sandbox=local",
         )
     guarded = [
         name
         for name, holds in (
             ("the login of the chat page", access.chat_login),
             ("the API's key", access.api_key),
-            ("the sandbox's key", access.sandbox == "public"),
         )
         if holds
     ]

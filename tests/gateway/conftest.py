@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -32,12 +33,13 @@ def ready(gateway: Gateway) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
-    """Real Open WebUI behind its gateway, with the real sandbox and a model server that is none."""
+    """Real Open WebUI behind its gateway, the real sandbox asking for its key, and a model server that is none."""
+    key = secrets.token_hex()
     with (
         running_gateway(tmp_path_factory.mktemp("chat")) as gateway,
-        running(tmp_path_factory.mktemp("sandbox"), port=str(gateway.port("sandbox"))),
+        running(tmp_path_factory.mktemp("sandbox"), port=str(gateway.port("sandbox")), auth="1", api_keys=key),
         Upstream(gateway.port("api_upstream")) as vllm,
-        OpenWebUI(gateway, vllm) as open_webui,
+        OpenWebUI(gateway, vllm, sandbox_key=key) as open_webui,
     ):
         (gateway.www / "ready").touch()
         yield open_webui

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import secrets
-import shlex
 import subprocess
 import time
 from dataclasses import dataclass, field
@@ -26,11 +25,13 @@ from tests.support import environments
 
 OPEN = Choice()
 """The choice of someone who chose nothing."""
+START_S = 400
+"""For a start on a busy machine."""
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
 
 
 def environment(gateway: Gateway, choice: Choice = OPEN, **secret: str) -> dict[str, str]:
-    """The rendered environment file, read nearly as systemd reads it."""
+    """The rendered environment file, read as systemd reads it."""
     guards = access.of(choice)
     context = {
         "manifest": gateway.manifest,
@@ -41,8 +42,8 @@ def environment(gateway: Gateway, choice: Choice = OPEN, **secret: str) -> dict[
         "warnings": warnings(gateway.manifest, guards),
     }
     text = fill((TEMPLATES / "open-webui.env.j2").read_text(), context)
-    words = (word for line in text.splitlines() if not line.startswith("#") for word in shlex.split(line))
-    return dict(word.split("=", 1) for word in words)
+    pairs = (line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
+    return {key: re.sub(r'\\(["\\`$])', r"\1", value[1:-1]) if value[:1] == '"' else value for key, value in pairs}
 
 
 @dataclass
@@ -53,6 +54,7 @@ class OpenWebUI:
     vllm: Upstream
     admin_password: str = field(default_factory=secrets.token_hex)
     secret_key: str = field(default_factory=secrets.token_hex)
+    sandbox_key: str = field(default_factory=secrets.token_hex)
     choice: Choice = OPEN
     process: subprocess.Popen[bytes] | None = None
 
@@ -63,8 +65,8 @@ class OpenWebUI:
 
     @property
     def settings(self) -> dict[str, str]:
-        secret = {"webui_secret_key": self.secret_key, "admin_password": self.admin_password}
-        return environment(self.gateway, self.choice, **secret)
+        secret = {"admin_password": self.admin_password, "sandbox_key": self.sandbox_key}
+        return environment(self.gateway, self.choice, webui_secret_key=self.secret_key, **secret)
 
     def routes(self) -> list[tuple[str, str, bool]]:
         """Every route of it: method, path, and whether it is the administrator's."""
@@ -135,7 +137,7 @@ class OpenWebUI:
         return {(address, int(port)) for port, address in PEER.findall(self.trace.read_text())}
 
     def _wait(self, url: str) -> None:
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if self.process and self.process.poll() is not None:
                 raise RuntimeError((self.gateway.folder / "open-webui.log").read_text()[-3000:])
@@ -145,4 +147,5 @@ class OpenWebUI:
             except httpx.TransportError:
                 pass
             time.sleep(0.1)
-        raise TimeoutError(f"{url} does not answer after 180 s")
+        self.stop()
+        raise TimeoutError(f"{url} does not answer after {START_S} s")

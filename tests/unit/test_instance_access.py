@@ -66,7 +66,7 @@ def test_a_guard_that_was_asked_for_wrongly_is_closed() -> None:
         ({"chat_login": True, "api_key": True, "domain": "a.example"}, []),
         ({"allowed_cidrs": ("192.0.2.7",)}, []),
         ({"sandbox": "public", "domain": "a.example"}, [3000, 8000, 8080]),
-        ({"sandbox": "public", "allowed_cidrs": ("192.0.2.7",), "domain": "a.example"}, []),
+        ({"sandbox": "public", "allowed_cidrs": ("192.0.2.7",), "domain": "a.example"}, [8080]),
         ({"sandbox": "off"}, [3000, 8000]),
     ],
 )
@@ -82,7 +82,7 @@ def test_what_is_open_is_warned_of_until_it_is_closed(guards: dict[str, object],
         ({}, None),
         ({"api_key": True}, "the API's key"),
         ({"chat_login": True}, "the login"),
-        ({"sandbox": "public"}, "the sandbox's key"),
+        ({"api_key": True, "chat_login": True}, "the login of the chat page and the API's key"),
         ({"api_key": True, "domain": "a.example"}, None),
     ],
 )
