@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
+from aisandbox.instance.rendering import quoted
+
 MASK = "********"
 SHORTEST = 6
 """Shorter values would match everywhere; the options' rules allow no secret that short."""
@@ -21,15 +23,22 @@ _TOKENS = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-_AUTHORIZATION = re.compile(r"(?i)\b(bearer|basic|token)(\s+|\s*[:=]\s*[\"']?)[A-Za-z0-9._~+/=-]{8,}")
+_AUTHORIZATION = re.compile(
+    r"(?i)\b(bearer|(?:basic|token)(?=\S*\s*\S*\d))(\s+|\s*[:=]\s*[\"']?)[A-Za-z0-9._~+/=-]{8,}"
+)
 _IN_URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@\"']+@")
 _QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:token|key|secret|password|signature|credential)[^=&\s]*=)[^&\s\"']+")
 _ASSIGNED = re.compile(
     r"(?i)([A-Za-z0-9_.-]*(?:secret|password|passwd|token(?!s|iz)|api_?key|private_?key|credential)[A-Za-z0-9_.-]*"
     r"[\"']?[ \t]*[=:][ \t]*)(?!(?:true|false|null|none)\b)"
-    r"(\"(?:\\.|[^\"\\\n])*\"|'[^'\n]*'|[^\s,;}\]]+)"
+    r"(\"(?:\\.|[^\"\\\n])*\"|'(?:''|[^'\n])*'|[^\s,;}\]]+)"
 )
 """A setting whose name says that its value is secret."""
+_LINE = re.compile(
+    r"(?im)^([ \t+-]*[a-z0-9_.-]*(?:secret|password|passwd|token|api_?key|private_?key|credential)_?[ \t]*[=:][ \t]*)"
+    r"(?!(?:true|false|null|none)[ \t]*$)\S.*$"
+)
+"""The same on a line of its own, where everything that follows belongs to the value."""
 
 
 def text(content: str, secrets: Iterable[str] = ()) -> str:
@@ -41,6 +50,7 @@ def text(content: str, secrets: Iterable[str] = ()) -> str:
     content = _AUTHORIZATION.sub(rf"\1\2{MASK}", content)
     content = _IN_URL.sub(rf"\1{MASK}@", content)
     content = _QUERY.sub(rf"\1{MASK}", content)
+    content = _LINE.sub(rf"\1{MASK}", content)
     return _ASSIGNED.sub(rf"\1{MASK}", content)
 
 
@@ -48,4 +58,5 @@ def _spellings(secret: str) -> Iterable[str]:
     raw = secret.encode()
     # Without the last characters: they depend on what is encoded along with the secret.
     encoded = base64.b64encode(raw).decode().rstrip("=")[:-1]
-    return secret, quote(secret, safe=""), json.dumps(secret)[1:-1], encoded
+    written = quote(secret, safe=""), json.dumps(secret)[1:-1], re.escape(secret), secret.replace(".", "[.]")
+    return secret, secret.replace("'", "''"), quoted(secret)[1:-1], encoded, *written

@@ -118,9 +118,9 @@ def compose(places: Places, manifest: Manifest, log: tuple[Line, ...] = (), with
     units = systemd.units() if places.live else ()
     access = Access.model_validate(plan.get("access") or {})
     certified = any(phase.phase == CERTIFICATE and phase.state == "done" for phase in phases)
-    address = _address(places)
-    ssh = f"ssh {manifest.os.default_user}@{address}"
-    endpoints = _endpoints(manifest, access, address, ssh, certified)
+    host = address(places)
+    ssh = f"ssh {manifest.os.default_user}@{host}"
+    endpoints = _endpoints(manifest, access, host, ssh, certified)
     loops = {unit.name: loop for unit in units if (loop := systemd.crash_loop(unit))}
     broken = {unit.name for unit in units if unit.active == "failed"} | set(loops)
     ready = all(endpoint.ready for endpoint in endpoints if endpoint.name != "sandbox")
@@ -162,11 +162,11 @@ def _phase(report: dict[str, Any] | None, name: str) -> Phase:
     return Phase.model_validate({**report, "phase": name, "step": report.get("phase", "")})
 
 
-def _endpoints(manifest: Manifest, access: Access, address: str, ssh: str, certified: bool) -> tuple[Endpoint, ...]:
+def _endpoints(manifest: Manifest, access: Access, host: str, ssh: str, certified: bool) -> tuple[Endpoint, ...]:
     found = []
     for name, path in (("chat", "/"), ("api", "/v1")):
         port = manifest.ports[name]
-        base = f"https://{access.domain}" if certified and access.domain else f"http://{address}:{port.port}"
+        base = f"https://{access.domain}" if certified and access.domain else f"http://{host}:{port.port}"
         ready = _healthy(manifest.ports[f"{name}_upstream"].port) and listening(port.port)
         found.append(Endpoint(name=name, label=port.label, url=base + path, ready=ready))
     if access.sandbox != "off":
@@ -176,7 +176,7 @@ def _endpoints(manifest: Manifest, access: Access, address: str, ssh: str, certi
             Endpoint(
                 name="sandbox",
                 label=port.label,
-                url=f"http://{'localhost' if local else address}:{port.port}/",
+                url=f"http://{'localhost' if local else host}:{port.port}/",
                 ready=listening(port.port),
                 tunnel=ssh.replace("ssh ", f"ssh -L {port.port}:localhost:{port.port} ", 1) if local else "",
             )
@@ -236,7 +236,7 @@ def listening(port: int) -> bool:
         return False
 
 
-def _address(places: Places) -> str:
+def address(places: Places) -> str:
     """Where to reach the instance: its public address when the cloud tells, else its route's."""
     try:
         data = json.loads((places.cloud_run / "instance-data.json").read_bytes())["ds"]["meta_data"]

@@ -19,7 +19,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from aisandbox import manifest as manifests
-from aisandbox.instance import cli, clock, configure, files, journal, publisher, status, systemd, timeline
+from aisandbox.instance import cli, clock, configure, files, journal, notices, publisher, status, systemd, timeline
+from aisandbox.instance.access import Access
 from aisandbox.instance.places import Places
 from aisandbox.instance.report import Reporter
 from aisandbox.manifest import REPOSITORY, Manifest
@@ -662,7 +663,8 @@ def test_the_login_message_names_addresses_problems_and_warnings(places: Places)
     assert f":{MANIFEST.ports['api'].port}/v1" in text
     assert "is not a valid model" in text
     assert "sudo aisandbox configure --set model=" in text
-    assert f"Allow port {MANIFEST.ports['chat'].port} only from your own addresses" in text
+    for warning in notices.warnings(MANIFEST, Access()):
+        assert warning.text in text and warning.fix in text
     assert max(map(len, text.splitlines())) < 200
 
 
