@@ -13,7 +13,7 @@ if [ "$profile" != builder ]; then
     packages="$packages podman runc containernetworking-plugins"
 fi
 if [ "$profile" = dev ]; then
-    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light strace gnupg gcc libc6-dev"
+    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light certbot strace gnupg gcc libc6-dev"
     packages="$packages tigervnc-standalone-server openbox novnc xdotool xclip scrot ffmpeg ripgrep"
     locks="$locks locks/dev.txt"
 fi
