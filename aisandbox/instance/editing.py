@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import tempfile
@@ -104,15 +105,23 @@ def checked(places: Places, manifest: Manifest, text: str, base: str) -> Edit:
     return Edit(text, _diff(before.values, own.values, manifest), base)
 
 
-def save(places: Places, change: Edit) -> None:
-    """Make a checked change.
+def save(places: Places, change: Edit) -> bool:
+    """Make a checked change. Returns whether it is one.
 
     Raises:
         ConflictError: somebody else has changed the file meanwhile.
     """
     if current(places) != change.base:
         raise ConflictError(f"{places.options} has been changed by somebody else meanwhile.")
-    files.write(places.options, change.text, 0o600)
+    return change.text != change.base and files.write(places.options, change.text, 0o600)
+
+
+def draft(places: Places, text: str) -> Path:
+    """A file to edit, or to keep, such a text in: for root only, and in memory."""
+    descriptor, name = tempfile.mkstemp(prefix="options-", suffix=".yaml", dir=places.run)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    return Path(name)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WAIT_S = 20
 """How long a run waits for another one to finish."""
+TRUST = "--trust-remote-code"
 ASK = "-"
 """In place of a secret: read it from standard input, where no other user of the machine sees it."""
 
@@ -53,15 +54,8 @@ def command(manifest: Manifest) -> Callable[..., None]:
         if edit and (values or unset):
             _refuse("--edit takes no other changes.")
         try:
-            if edit:
-                from aisandbox.instance.commands import editor
-
-                change = editor.edit(places, manifest)
-            elif values or unset:
-                change = _checked(places, manifest, values, tuple(unset or ()))
-            else:
-                change = None
-            _carry_out(places, manifest, change, dry_run)
+            edited = _edited(places, manifest) if edit else None
+            _carry_out(places, manifest, lambda at: edited or _change(at, manifest, values, unset or []), dry_run)
         except KeyboardInterrupt:
             print(file=sys.stderr)
             _refuse("Interrupted.")
@@ -140,51 +134,75 @@ def _assignment(text: str) -> tuple[str, str]:
     return key.strip(), value
 
 
-def _checked(places: Places, manifest: Manifest, values: Mapping[str, str], unset: tuple[str, ...]) -> Edit:
+def _edited(places: Places, manifest: Manifest) -> Edit:
+    from aisandbox.instance.commands import editor
+
+    return editor.edit(places, manifest)
+
+
+def _change(places: Places, manifest: Manifest, values: Mapping[str, str], unset: list[str]) -> Edit | None:
+    """The change of the file that the command line asks for, if it asks for one."""
     from aisandbox.instance import editing
     from aisandbox.instance.options import InvalidOptionError
 
+    if not values and not unset:
+        return None
     try:
-        change = editing.edit(places, manifest, values, unset)
+        change = editing.edit(places, manifest, values, tuple(unset))
     except InvalidOptionError as invalid:
         _refuse(f"{invalid} {invalid.fix}")
-    if change.diff and change.dropped:
+    if not change.diff:
+        return None
+    if change.dropped:
         say("These comments get lost (--edit keeps them):\n" + "\n".join(change.dropped))
     return change
 
 
-def _carry_out(places: Places, manifest: Manifest, change: Edit | None, dry_run: bool) -> None:
-    """Save and apply the change; without one, apply what is there."""
-    from aisandbox.instance import configure, editing, lock
+def _carry_out(places: Places, manifest: Manifest, made: Callable[[Places], Edit | None], dry_run: bool) -> None:
+    """Make the change, if there is one, save it, and apply what the file says then."""
+    from aisandbox.instance import configure, lock
 
-    if change and change.diff:
-        print(change.diff, flush=True)
     if dry_run:
+        from aisandbox.instance import editing
+
         with editing.rehearsal(places) as stage:
-            if change:
-                editing.save(stage, change)
+            _save(stage, made(stage))
             outcome = configure.apply(stage, manifest)
-            _tell(outcome)
             units = (*configure.services_to_reload(outcome), *configure.services_to_restart(stage, outcome))
+        _tell(outcome)
         print(f"Would touch: {', '.join(units) or 'no service'}. Nothing was changed.")
         return
     try:
         with lock.held(places.configure_lock, WAIT_S):
-            if change:
-                editing.save(places, change)
+            saved = _save(places, made(places))
             outcome = configure.apply(places, manifest)
             told = configure.bring_up(places, outcome)
     except lock.BusyError:
         _refuse("Another aisandbox configure is at work. Try again when it has ended.")
-    except editing.ConflictError as conflict:
-        _refuse(f"{conflict} Try again.")
     _tell(outcome)
     for verb, units in told.items():
         print(f"{verb} {', '.join(units)}.")
     if told:
         print("Follow it with: aisandbox status --watch")
-    elif not outcome.changed and not (change and change.diff):
+    elif not outcome.changed and not saved:
         print("Nothing changed.")
+
+
+def _save(places: Places, change: Edit | None) -> bool:
+    """Show and make the change. Returns whether there was one."""
+    from aisandbox.instance import editing
+
+    if not change:
+        return False
+    if change.diff:
+        print(change.diff, flush=True)
+    if TRUST in change.diff:
+        say(f"With {TRUST}, Python code that comes with the model runs on this instance.")
+    try:
+        return editing.save(places, change)
+    except editing.ConflictError as conflict:
+        draft = editing.draft(places, change.text)
+        _refuse(f"{conflict} Your text is kept until the next restart: {draft}.")
 
 
 def _show(places: Places, manifest: Manifest) -> None:
@@ -211,9 +229,6 @@ def _show(places: Places, manifest: Manifest) -> None:
 def _tell(outcome: Outcome) -> None:
     for problem in outcome.plan.problems:
         say(f"{problem}. {problem.fix}")
-    args = outcome.plan.args
-    if "--trust-remote-code" in args:
-        say("Python code that comes with the model will run on this instance (--trust-remote-code).")
     say(f"Configured to serve {outcome.plan.model}.")
 
 

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -28,10 +27,7 @@ PROGRAMS = ("sensible-editor", "nano", "vim", "vi")
 def edit(places: Places, manifest: Manifest) -> Edit:
     """The checked text that the user has written. It is kept, and named, whenever it cannot be taken."""
     base = editing.current(places)
-    descriptor, name = tempfile.mkstemp(prefix="options-", suffix=".yaml", dir=places.run)  # 0600, in memory
-    draft = Path(name)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(base or editing.HEADER + _menu(manifest))
+    draft = editing.draft(places, base or editing.HEADER + _menu(manifest))
     try:
         while True:
             _run(draft)
@@ -68,14 +64,17 @@ def _run(draft: Path) -> None:
 
 def _again() -> bool:
     """Whether to go on editing; without a terminal nobody can."""
-    if not sys.stdin.isatty():
-        return False
-    while True:
+    while _has_terminal():
         match input("What now? (e)dit again, e(x)it without changes: ").strip().lower():
             case "e" | "":
                 return True
             case "x":
-                return False
+                break
+    return False
+
+
+def _has_terminal() -> bool:
+    return sys.stdin.isatty()
 
 
 def _keep(draft: Path) -> NoReturn:
