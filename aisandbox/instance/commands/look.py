@@ -67,7 +67,7 @@ def logs(
             "Only root and members of the groups adm and systemd-journal may read the journal: use sudo aisandbox logs."
         )
         raise typer.Exit(1)
-    units = (*systemd.SERVICES, systemd.STATUS)
+    units = (*systemd.SERVICES, systemd.STATUS, systemd.CERTIFICATE)
     names: dict[str, tuple[str, ...]] = {"sandbox": systemd.SANDBOX}
     names |= {unit.removesuffix(".service").removeprefix("aisandbox-"): (unit,) for unit in units}
     if service and service not in names:

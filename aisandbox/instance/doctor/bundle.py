@@ -32,6 +32,7 @@ JOURNALS = (
     systemd.STATUS,
     systemd.ENGINE_SYNC,
     systemd.FIREWALL,
+    systemd.CERTIFICATE,
 )
 PERSONAL = ("chat_email", "tls_email")
 QUOTES_A_REQUEST = re.compile(

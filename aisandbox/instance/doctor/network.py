@@ -104,6 +104,9 @@ def certificate(instance: Instance) -> Iterator[Finding]:
     port = instance.port("https")
     renew = str(report.get("fix") or "sudo aisandbox logs certificate")
     cause = str(report.get("message") or "")
+    if report.get("state") == "running":
+        yield warning(f"There is no certificate for {name} yet.", "Wait, and follow it: sudo aisandbox status", cause)
+        return
     try:
         with (
             socket.create_connection(("127.0.0.1", port), TIMEOUT_S) as plain,

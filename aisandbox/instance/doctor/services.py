@@ -13,7 +13,7 @@ from pathlib import Path
 from aisandbox.instance import systemd
 from aisandbox.instance.doctor.finding import Finding, Instance, failed, ok, skipped, warning
 
-UNITS = (*systemd.SERVICES, systemd.STATUS, systemd.FIREWALL)
+UNITS = (*systemd.SERVICES, systemd.STATUS, systemd.FIREWALL, systemd.CERTIFICATE)
 LISTENS = "0A"
 """State of a listening socket in the kernel's table."""
 NAME_SERVICES = {53, 5355}
@@ -85,7 +85,9 @@ def ports(instance: Instance) -> Iterator[Finding]:
     if instance.access.sandbox != "off":
         expected["sandbox"] = "sandbox-api"
     if instance.access.domain:
-        expected |= {"http": "nginx", "https": "nginx"}
+        expected["http"] = "nginx"
+    if instance.access.domain and instance.report("certificate").get("state") == "done":
+        expected["https"] = "nginx"
     missing = [name for name in expected if instance.port(name) not in here]
     for name in missing:
         port = instance.manifest.ports[name]
