@@ -37,13 +37,15 @@ sandbox-down: container ## Stop it; workspace and state stay
 	@$(SUDO) $(BUILD) sandbox-down $(if $(CONTAINER),--name $(CONTAINER))
 
 ##@ Build
-.PHONY: image sandbox-image lock
+.PHONY: image sandbox-image lock docs
 image: builder ## Bake and write root file system, disk images and manifest to build/image/ (FLAVOUR=cpu|cuda BUILDER=local|qemu)
 	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR) $(if $(BUILDER),--builder $(BUILDER)) $(if $(SOURCE),--source '$(SOURCE)')
 sandbox-image: container ## Bake the sandbox's container and write build/image/sandbox.tar for `docker load`
 	@$(SUDO) $(BUILD) sandbox-image
 lock: builder ## Resolve every Python environment anew, with hashes
 	@$(PYTHON) -m aisandbox.build.lock
+docs: builder ## Renew the tables in README.md and docs/ that are made from marketplace.yaml
+	@$(PYTHON) -m aisandbox.build.documents
 
 ##@ Test
 PYTEST := $(SUDO) $(PYTHON) -m pytest

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from aisandbox import manifest
+from aisandbox.build import documents
 from aisandbox.manifest import REPOSITORY
 
 MANIFEST = manifest.load()
@@ -15,9 +16,28 @@ README = (REPOSITORY / "README.md").read_text()
 DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
 
 
-def test_the_readme_explains_every_option() -> None:
-    rows = {match[1]: match[2] for match in re.finditer(r"^\| `(\w+)` \| (.+?) \|", README, re.MULTILINE)}
-    assert {key: rows.get(key) for key in MANIFEST.options_by_key} == {x.key: x.help for x in MANIFEST.options}
+@pytest.mark.parametrize("document", documents.DOCUMENTS, ids=lambda path: path.name)
+def test_tables_are_those_of_the_manifest(document: Path) -> None:
+    text = document.read_text()
+    assert documents.BLOCK.search(text)
+    assert text == documents.refreshed(text, MANIFEST), "renew it: make docs"
+
+
+def test_every_option_is_explained() -> None:
+    text = (REPOSITORY / "docs" / "options.md").read_text()
+    rows = {match[1]: match[2] for match in re.finditer(r"^\| `(\w+)` \| (.+?) \|", text, re.MULTILINE)}
+    assert rows.keys() == MANIFEST.options_by_key.keys()
+    full = documents.refreshed("<!-- table options -->\n<!-- end -->", MANIFEST)
+    for option in MANIFEST.options:
+        assert f"| `{option.key}` | {option.help} |" in full
+        assert f"`{option.key}`" in README
+
+
+def test_a_changed_option_changes_the_tables() -> None:
+    option = MANIFEST.options[0].model_copy(update={"help": "Something new."})
+    changed = MANIFEST.model_copy(update={"options": (option, *MANIFEST.options[1:])})
+    text = (REPOSITORY / "docs" / "options.md").read_text()
+    assert "Something new." in documents.refreshed(text, changed)
 
 
 @pytest.mark.parametrize("name", ["ssh", "chat", "api"])
@@ -35,7 +55,8 @@ def test_documented_make_targets_exist(document: Path) -> None:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_somewhere(document: Path) -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+    text = re.sub(r"`[^`\n]*`", "", document.read_text())
+    links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert [link for link in links if not (document.parent / link).exists()] == []
 
 

@@ -31,6 +31,10 @@ class Argument:
     """Whether `--no-NAME` exists, too."""
 
     @property
+    def negation(self) -> str:
+        return self.name.replace("--", "--no-", 1)
+
+    @property
     def takes_value(self) -> bool:
         return bool(self.numbers or self.words or self.pattern or self.counts)
 
@@ -95,9 +99,7 @@ TRUST = "--trust-remote-code"
 """Runs Python that comes with the model: never set by the appliance itself, only by its user."""
 
 _BY_NAME = {argument.name: argument for argument in ALLOWED} | {
-    argument.name.replace("--", "--no-", 1): Argument(argument.name.replace("--", "--no-", 1))
-    for argument in ALLOWED
-    if argument.negatable
+    argument.negation: Argument(argument.negation) for argument in ALLOWED if argument.negatable
 }
 _OPTIONS = {
     "--model": "model",
