@@ -9,7 +9,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.gateway.installation import OpenWebUI
-from tests.gateway.stack import Gateway
 from tests.gateway.upstream import ANSWER
 from tests.support import chromium
 from tests.support.chromium import send
@@ -104,70 +103,6 @@ def test_settings_open(page: Page, chat: OpenWebUI) -> None:
 def test_the_banner_warns(page: Page, chat: OpenWebUI) -> None:
     open_chat(page, chat)
     expect(page.get_by_text("open to everyone who can reach port")).to_be_visible()
-
-
-def status(**changes: object) -> dict[str, object]:
-    """The published status of a machine that fetches its model, but for the changes."""
-    phases = [
-        {
-            "phase": "configure",
-            "state": "done",
-            "since": at(4),
-            "updated": at(5),
-            "message": "Qwen/Qwen3-8B is chosen.",
-        },
-        {
-            "phase": "model",
-            "state": "running",
-            "since": at(5),
-            "updated": at(74),
-            "message": "Fetching Qwen/Qwen3-8B",
-            "bytes_done": 6_400_000_000,
-            "bytes_total": 16_380_000_000,
-            "bytes_per_second": 118_000_000,
-            "eta_s": 84,
-        },
-        {"phase": "engine", "state": "waiting"},
-    ]
-    warning = {"text": "Chat page: open to everyone who can reach port 3000, without a login.", "fix": "Close it."}
-    rest = {"state": "starting", "started": at(0), "now": at(75), "problems": [], "warnings": [warning]}
-    return {"phases": phases, **rest, **changes}
-
-
-def at(second: int) -> str:
-    return f"2026-11-22T08:{second // 60:02}:{second % 60:02}.000+00:00"
-
-
-FAILED_MODEL = {
-    "phase": "model",
-    "state": "failed",
-    "since": at(5),
-    "updated": at(10),
-    "message": "There is no model Qwen/Qwen3-8C on the hub. Did you mean Qwen/Qwen3-8B?",
-    "fix": "sudo aisandbox configure --model Qwen/Qwen3-8B",
-}
-
-
-def publish(gateway: Gateway, state: dict[str, object]) -> None:
-    (gateway.www / "status.json").write_text(json.dumps(state))
-
-
-def test_progress_page_follows_the_status(page: Page, gateway: Gateway) -> None:
-    page.goto(gateway.url("chat"))
-    publish(gateway, status())
-    expect(page.get_by_text("6.4 GB of 16.4 GB · 118 MB/s · about 1 min 24 s left")).to_be_visible()
-    expect(page.get_by_text("1 min 15 s since power-on")).to_be_visible()
-    expect(page.get_by_role("link", name="Go to the chat anyway")).to_be_hidden()
-    page.screenshot(path=gateway.folder / "progress.png", full_page=True)
-    wrong = {"option": "max_model_len", "value": "12", "reason": "must be at least 256", "fix": "Choose 256 or more."}
-    publish(gateway, status(state="failed", phases=[FAILED_MODEL], problems=[wrong], warnings=[]))
-    expect(page.get_by_text("sudo aisandbox configure --model Qwen/Qwen3-8B")).to_be_visible()
-    expect(page.get_by_role("status")).to_have_text("Fetch the model: failed.")
-    expect(page.get_by_text("max_model_len: 12: must be at least 256")).to_be_visible()
-    expect(page.get_by_text("Open to everyone")).to_be_hidden()
-    page.emulate_media(color_scheme="dark")
-    page.set_viewport_size({"width": 390, "height": 844})
-    page.screenshot(path=gateway.folder / "progress-failed.png", full_page=True)
 
 
 def test_progress_page_gives_way_by_itself(page: Page, chat: OpenWebUI) -> None:
