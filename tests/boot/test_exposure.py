@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from aisandbox.build.machine import Machine
+from aisandbox.instance import configure
 from tests.support.machines import MANIFEST, main_pid, output, url
 
 PUBLIC = {port.port for port in MANIFEST.ports.values() if port.public}
@@ -85,9 +86,10 @@ def secrets(machine: Machine) -> list[str]:
 
 @pytest.mark.parametrize("user", ["vllm", "open-webui", "www-data", "nobody", MANIFEST.os.default_user])
 def test_files_with_secrets_are_roots(machine: Machine, user: str) -> None:
-    places = f"{DATA}/secrets /etc/aisandbox/secrets /etc/aisandbox -name '*.env' -o -path '*/secrets/*' -type f"
+    places = f"{DATA}/secrets /etc/aisandbox -name '*.env' -o -path '*/nginx/*' -type f -o -path '*/secrets/*' -type f"
     files = output(machine, f"sudo find {places}").splitlines()
-    assert {Path(file).name for file in files} == {"admin_password", "webui_secret_key", "hf_token", "open-webui.env"}
+    rendered = {"open-webui.env", "sandbox-api.env", "api-lock.conf"}
+    assert {Path(file).name for file in files} >= {*configure.SECRETS, "hf_token", *rendered}
     for file in files:
         assert machine.run(f"sudo --user={user} test -r '{file}'", check=False).returncode == 1, file
 
@@ -100,7 +102,7 @@ def test_secrets_are_in_no_file_that_others_can_read(machine: Machine) -> None:
         for path in walk(machine.directory / folder)
         if any(value in path.read_bytes() for value in values)
     ]
-    assert {path.name for path in found} >= {"admin_password", "webui_secret_key", "open-webui.env"}
+    assert {path.name for path in found} >= {*configure.SECRETS, "open-webui.env", "sandbox-api.env"}
     assert [path for path in found if path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)] == []
 
 

@@ -9,6 +9,7 @@ import yaml
 from testinfra.host import Host
 
 from aisandbox import manifest
+from aisandbox.instance.rendering import RENDERED
 from aisandbox.manifest import REPOSITORY
 from tests.roles import environments
 
@@ -69,6 +70,11 @@ def test_vllms_table_of_models_is_baked_and_readable(host: Host) -> None:
     table = f"{OPT}/cache/vllm/modelinfos"
     assert len(host.file(table).listdir()) > 100
     assert host.check_output(f"find {table} -type f \\! -perm -444") == ""
+
+
+def test_what_first_boot_renders_is_there(host: Host) -> None:
+    installed = host.check_output(f"cd {OPT}/templates && find . -type f").splitlines()
+    assert {f"./{entry.template}" for entry in RENDERED} <= set(installed)
 
 
 def test_everything_belongs_to_root(host: Host) -> None:
