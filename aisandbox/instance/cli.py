@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aisandbox.instance.commands import certificate, change, doctor, keys, look, schema, units
+from aisandbox.instance.commands import certificate, change, doctor, keys, look, models, schema, units
 from aisandbox.instance.commands.console import Context, manifest, say
 
 # The commands import their own modules: `configure` is on the way to the first answer, and must not wait for
@@ -34,6 +34,7 @@ def _main(
 
 for command in (look.status, change.command(manifest()), look.logs):
     app.command()(command)
+app.add_typer(models.app, name="models")
 app.command()(keys.keys)
 app.command()(doctor.doctor)
 app.command()(schema.schema)

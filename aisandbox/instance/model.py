@@ -116,7 +116,7 @@ def _good(places: Places) -> list[dict[str, Any]]:
         {
             **{key: entry[key] for key in ("model", "served_names", "args")},
             "name": entry.get("name") or cached_model(entry["model"]) or entry["model"],
-            "why": "It was served before.",
+            "why": entry.get("why") or "It was served before.",
         }
         for entry in (current, *current.get("fallbacks", []))
         if Path(entry["model"]).is_dir()

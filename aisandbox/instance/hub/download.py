@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import select
 import subprocess
 import sys
@@ -62,7 +63,7 @@ class Download:
             stdout=subprocess.PIPE,
             env=_environment(cache, xet),
             user=user,
-            group=user,
+            group=pwd.getpwnam(user).pw_gid if user else None,
             extra_groups=() if user else None,
             umask=0o022,
         )
