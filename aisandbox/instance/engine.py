@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -209,16 +209,19 @@ class Engine:
                 f"the fast start failed: {record.fast}" if record.fast else "asked for by AISANDBOX_ENGINE=plain"
             )
             doing += f", started the plain way ({reason})"
-        if failure := self._asked_failed(config):
+        failure = self._asked_failed(config)
+        if failure and candidate.model != config.asked.model:
             fix = self.memory.record(config.asked).fix
             serving = engine_causes.name(candidate) if phase == "serve" else None
             self.status.publish(phase, "failed", f"{failure} {doing} instead.", fix, serving=serving)
             return
         fix = ""
-        if record.retry:
-            context = engine_causes.retry_context(record.retry)
-            less = f"{context} tokens of context" if context.isdecimal() else " ".join(record.retry)
-            doing, fix = f"{doing} with {less} instead: {record.why}.", record.fix
+        if failure or record.retry:  # the model that was asked for, with less than was asked for
+            asked = self.memory.record(config.asked)
+            context = engine_causes.context(replace(candidate, args=attempt.args))
+            smaller = failure or "--max-model-len" in record.retry
+            less = " ".join(record.retry) if not smaller else f"{context} tokens of context" if context else "less"
+            doing, fix = f"{doing} with {less} instead: {asked.failed or record.why}.", asked.fix or record.fix
         self.status.publish(phase, "done" if phase == "serve" else "running", doing, fix)
 
 

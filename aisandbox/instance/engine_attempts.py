@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -87,18 +87,20 @@ class Memory:
     def failed(self, attempt: Attempt, cause: Cause, config: EngineConfig) -> None:
         """Learn from a start that failed before it served."""
         record = attempt.record
-        if attempt.mode == "fast" and cause.blame != "model":
+        if attempt.mode == "fast" and cause.blame in ("unknown", "machine"):
             record.fast = cause.message
         elif cause.blame == "machine":
-            for candidate in config.candidates:
-                self._give_up(self.record(candidate), cause)
+            self._give_up(config.candidates, cause)
         elif cause.retry and not record.retry:
             record.retry, record.why, record.fix = list(cause.retry), cause.message, cause.fix
         elif record.retry:
-            # The first start says more: it is what was asked for.
-            self._give_up(record, Cause(f"{record.why}; with less, {cause.message}", record.fix))
+            # The first start says more: it is what was asked for. Once with less was enough.
+            told = Cause(f"{record.why}; with less, {cause.message}", record.fix)
+            self._give_up(config.of_model(attempt.candidate.model), told)
+        elif cause.blame == "model":
+            self._give_up(config.of_model(attempt.candidate.model), cause)
         else:
-            self._give_up(record, cause)
+            self._give_up((attempt.candidate,), cause)
         self.save()
 
     def start_over(self) -> None:
@@ -118,9 +120,10 @@ class Memory:
     def _data(self) -> dict[str, Any]:
         return {"candidates": {key: asdict(record) for key, record in self.records.items()}, "rounds": self.rounds}
 
-    @staticmethod
-    def _give_up(record: Record, cause: Cause) -> None:
-        record.failed, record.fix = cause.message, cause.fix
+    def _give_up(self, candidates: Iterable[Candidate], cause: Cause) -> None:
+        for candidate in candidates:
+            record = self.record(candidate)
+            record.failed, record.fix = cause.message, cause.fix
 
 
 def started_by_a_person() -> bool:

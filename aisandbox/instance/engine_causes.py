@@ -16,8 +16,9 @@ from typing import Any, Literal
 from aisandbox.instance.engine_files import Candidate
 from aisandbox.instance.engine_watch import last_error
 
-Blame = Literal["model", "machine", "unknown"]
-"""`model`: starting it another way cannot help. `machine`: no other model would fare better."""
+Blame = Literal["model", "memory", "machine", "unknown"]
+"""`model`: starting it another way cannot help. `memory`: asking for less may. `machine`: no other model would fare
+better."""
 
 LONGEST = 400
 HEADER_LIMIT = 100_000_000
@@ -209,6 +210,7 @@ RULES = (
         r"\(([\d.]+) GiB\)\.(?: Based on the available memory, the estimated maximum model length is (\d+))?",
         "a context of {0} tokens (max_model_len) needs {1} GiB of memory, and {2} GiB are left beside the weights",
         SMALLER,
+        "memory",
         retry=_fitting_context,
     ),
     Rule(
@@ -216,12 +218,14 @@ RULES = (
         r"\([\d.]+, ([\d.]+) GiB\)",
         "only {0} of the GPU's {1} GiB of memory are free and {2} GiB were wanted: another program uses the GPU",
         "End the other program (nvidia-smi shows it), then: sudo aisandbox configure. " + SMALLER,
+        "memory",
         retry=_free_memory,
     ),
     Rule(
         r"No available memory for the cache blocks",
         "its weights leave no memory for any context (max_model_len)",
         SMALLER,
+        "memory",
         retry=_more_memory,
     ),
     Rule(
@@ -229,16 +233,22 @@ RULES = (
         r"([\d.]+ \wiB) of which ([\d.]+ \wiB) is free",
         "the GPU's memory ran out: {0} more were needed, and of {1} only {2} were free",
         SMALLER,
+        "memory",
         retry=_less_memory,
     ),
     Rule(
-        r"(?:CUDA|HIP) out of memory|OutOfMemoryError", "the GPU's memory ran out at start", SMALLER, retry=_less_memory
+        r"(?:CUDA|HIP) out of memory|OutOfMemoryError",
+        "the GPU's memory ran out at start",
+        SMALLER,
+        "memory",
+        _less_memory,
     ),
     Rule(
         r"Failed core proc\(s\): \{[^}]*-9\}|vLLM ended with code -9|DefaultCPUAllocator: can't allocate"
         r"|Cannot allocate memory",
         "it was killed, as happens when the machine's memory runs out",
         SMALLER,
+        "memory",
     ),
     # The machine.
     Rule(

@@ -65,6 +65,10 @@ class EngineConfig:
     def candidates(self) -> tuple[Candidate, ...]:
         return (self.asked, *self.fallbacks)
 
+    def of_model(self, model: str) -> tuple[Candidate, ...]:
+        """The candidates that are this model, with whatever arguments."""
+        return tuple(candidate for candidate in self.candidates if candidate.model == model)
+
 
 def parse_config(content: bytes) -> EngineConfig:
     """Validate the content of `engine.json`. A fallback that makes no sense is left out."""

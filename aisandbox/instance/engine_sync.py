@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+from typing import Any
+
 from aisandbox.instance import files, systemd
 from aisandbox.instance.engine_files import ConfigError, read_config
 from aisandbox.instance.places import Places
@@ -11,7 +14,7 @@ def needed(places: Places, units: tuple[systemd.Unit, ...]) -> bool:
     """Whether the engine must be restarted to serve what `engine.json` says.
 
     An engine that still waits for its first configuration takes it by itself. One that could not serve what it was
-    asked for is given another chance: the model step ran again, so the cause may be gone.
+    asked for is given another chance if that was before the model step ran again: the cause may be gone.
     """
     try:
         wanted = read_config(places.engine)
@@ -19,16 +22,28 @@ def needed(places: Places, units: tuple[systemd.Unit, ...]) -> bool:
         return False  # the engine says so itself
     if wanted is None:
         return False
-    if any(unit.name == systemd.VLLM and unit.active == "failed" for unit in units):
+    by_name = {unit.name: unit for unit in units}
+    if systemd.VLLM in by_name and by_name[systemd.VLLM].active == "failed":
         return True
     report = files.read_json(places.status("engine")) or {}
     taken = report.get("config")
-    return bool(taken) and (taken != wanted.digest or report.get("state") == "failed")
+    if not taken:
+        return False
+    return taken != wanted.digest or (report.get("state") == "failed" and _before(report, by_name.get(systemd.MODEL)))
+
+
+def _before(report: dict[str, Any], model_step: systemd.Unit | None) -> bool:
+    """Whether what is reported happened before the model step last began."""
+    try:
+        age = (datetime.now(UTC) - datetime.fromisoformat(report["since"])).total_seconds()
+    except (LookupError, TypeError, ValueError):
+        return True
+    return model_step is None or model_step.entered_s is None or age > model_step.entered_s
 
 
 def sync(places: Places) -> bool:
     """Restart the engine if needed. Returns whether it was."""
-    restart = needed(places, systemd.units((systemd.VLLM,)))
+    restart = needed(places, systemd.units((systemd.VLLM, systemd.MODEL)))
     if restart:
         systemd.restart(systemd.VLLM)
     return restart

@@ -60,8 +60,13 @@ class Unit(Part):
     result: str
     restarts: int
     """How often systemd has started it again by itself, since it was last started otherwise."""
-    up_s: float | None = Field(default=None, exclude=True)
-    """Seconds that it has been running; None while it does not."""
+    entered_s: float | None = Field(default=None, exclude=True)
+    """How many seconds ago it last began to run; None when it never has."""
+
+    @property
+    def up_s(self) -> float | None:
+        """Seconds that it has been running; None while it does not."""
+        return self.entered_s if self.active == "active" else None
 
 
 @dataclass(frozen=True)
@@ -201,7 +206,7 @@ def _unit(block: dict[str, str]) -> Unit:
         sub=block.get("SubState", ""),
         result=block.get("Result", ""),
         restarts=int(block.get("NRestarts") or 0),
-        up_s=_age(block.get("ActiveEnterTimestampMonotonic", "")) if block.get("ActiveState") == "active" else None,
+        entered_s=_age(block.get("ActiveEnterTimestampMonotonic", "")),
     )
 
 

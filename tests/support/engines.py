@@ -25,8 +25,10 @@ KV_CACHE = (
 """What vLLM 0.32 says."""
 
 # A model is a folder. `fails` in it is what the server prints before it ends; `fits` is the longest context that the
-# server has memory for. Any other model, and any that is no folder, is served.
+# server has memory for; asked for the one in `fails-for`, it is killed. Any other model, and any that is no folder, is
+# served.
 API_SERVER = f"""
+import os
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -39,6 +41,8 @@ if (model / "fails").exists():
     failure = (model / "fails").read_text()
 elif (model / "fits").exists() and int(option("--max-model-len")) > int((model / "fits").read_text()):
     failure = {KV_CACHE!r}.format(asked=option("--max-model-len"), fits=(model / "fits").read_text())
+if (model / "fails-for").exists() and option("--max-model-len") == (model / "fails-for").read_text():
+    os.kill(os.getpid(), 9)
 if failure:
     print(failure, flush=True)
     raise RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s): {{}}")

@@ -16,7 +16,9 @@ BACKOFF = Path(systemd.__file__).with_name("backoff.sh")
 
 
 def unit(restarts: int = 5, active: str = "activating", up_s: float | None = None) -> Unit:
-    return Unit(name="x.service", active=active, sub="auto-restart", result="exit-code", restarts=restarts, up_s=up_s)
+    return Unit(
+        name="x.service", active=active, sub="auto-restart", result="exit-code", restarts=restarts, entered_s=up_s
+    )
 
 
 def test_a_crash_loop_is_told_with_number_error_and_pace() -> None:
@@ -90,7 +92,8 @@ def test_a_loop_is_read_from_systemd_and_the_journal(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (found,) = systemd.units(("loop.service",))
     assert found.up_s is None
-    assert "up_s" not in found.model_dump()
+    assert found.entered_s
+    assert "entered_s" not in found.model_dump()
     told = systemd.crash_loop(found)
     assert told
     assert told.startswith("loop.service has crashed 3 times in 2")

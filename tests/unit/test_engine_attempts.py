@@ -14,7 +14,8 @@ ASKED, FALLBACK = Candidate("/asked", ("asked",), ("-a",)), Candidate("/fallback
 CONFIG = EngineConfig(ASKED, (FALLBACK,))
 UNKNOWN = Cause("it broke", "mend it")
 MODEL = Cause("it is bad", "choose another", "model")
-MEMORY = Cause("too large", "ask for less", "model", ("--max-model-len", "4096"))
+LESS = Candidate("/asked", ("asked",), ("-less",))
+MEMORY = Cause("too large", "ask for less", "memory", ("--max-model-len", "4096"))
 MACHINE = Cause("no GPU", "get one", "machine")
 
 
@@ -23,16 +24,18 @@ def memory(tmp_path: Path) -> Memory:
     return Memory(tmp_path / "memory.json")
 
 
-def tried(memory: Memory, *causes: Cause, plain: bool = False) -> list[tuple[str, str, tuple[str, ...]]]:
+def tried(
+    memory: Memory, *causes: Cause, plain: bool = False, config: EngineConfig = CONFIG
+) -> list[tuple[str, str, tuple[str, ...]]]:
     """The attempts, when they fail for these causes, and the one after them."""
     found: list[tuple[str, str, tuple[str, ...]]] = []
     for cause in (*causes, None):
-        attempt = memory.next(CONFIG, plain)
+        attempt = memory.next(config, plain)
         if attempt is None:
             break
         found.append((attempt.candidate.model, attempt.mode, attempt.args))
         if cause:
-            memory.failed(attempt, cause, CONFIG)
+            memory.failed(attempt, cause, config)
     return found
 
 
@@ -59,6 +62,24 @@ def test_memory_is_tried_once_more_with_less(memory: Memory) -> None:
     record = memory.record(ASKED)
     assert record.failed == "too large; with less, too large"
     assert record.fix == "ask for less"
+
+
+@pytest.mark.parametrize(
+    ("causes", "then"),
+    [
+        ((MODEL,), "/fallback"),  # it is bad with any arguments
+        ((MEMORY, MEMORY), "/fallback"),  # once with less was enough
+        ((Cause("killed", "", "memory"),), "/asked"),
+        ((UNKNOWN, UNKNOWN), "/asked"),
+    ],
+)
+def test_the_same_model_with_less_is_a_fallback_of_its_own(
+    memory: Memory, causes: tuple[Cause, ...], then: str
+) -> None:
+    config = EngineConfig(ASKED, (LESS, FALLBACK))
+    model, _, args = tried(memory, *causes, config=config)[-1]
+    assert model == then
+    assert (args == LESS.args) is (then == "/asked")
 
 
 def test_the_plain_way_is_kept_for_the_start_with_less(memory: Memory) -> None:

@@ -111,6 +111,17 @@ def test_too_little_memory_for_less_is_explained_with_figures(engine: Engine) ->
     assert engine.stop(process).count("'--model', ") == 3, "asked, once with less, the fallback"
 
 
+def test_the_same_model_with_less_counts_as_served(engine: Engine) -> None:
+    model = engine.model("large", **{"fails-for": "8192"})
+    less = {"model": model, "served_names": ["m"], "args": ["--max-model-len", "4096"], "name": "example/large"}
+    engine.ask(model=model, served_names=["m"], args=["--max-model-len", "8192"], fallbacks=[less])
+    engine.start(AISANDBOX_ENGINE="plain")
+    status = engine.wait("serve", "done")
+    assert engine.served() == model
+    assert "with 4096 tokens of context instead: it was killed" in status["message"]
+    assert "max_model_len" in status["fix"]
+
+
 def test_when_nothing_can_be_served_it_goes_on_trying_without_a_crash(engine: Engine) -> None:
     bad = engine.model("bad", fails="ValueError: it is bad")
     engine.ask(model=bad, fallbacks=[{"model": "/nowhere"}])
