@@ -14,22 +14,25 @@ MASK = "********"
 SHORTEST = 6
 """Shorter values would match everywhere; the options' rules allow no secret that short."""
 
+# All repetitions that could start anywhere are limited: logs hold lines of any length and by anybody.
 _TOKENS = re.compile(
     r"""
       \b(?:hf_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|[sp]k[-_]|dop_v1_)[A-Za-z0-9_-]{8,}  # prefixes of their makers
     | \b(?:AKIA|ASIA)[0-9A-Z]{16}
-    | \beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*  # JSON Web Tokens
+    | \beyJ[A-Za-z0-9_-]{8,2000}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*  # JSON Web Tokens
     | -----BEGIN[ ][A-Z ]*PRIVATE[ ]KEY-----.*?(?:-----END[ ][A-Z ]*PRIVATE[ ]KEY-----|\Z)
     """,
     re.VERBOSE | re.DOTALL,
 )
 _AUTHORIZATION = re.compile(
-    r"(?i)\b(bearer|(?:basic|token)(?=\S*\s*\S*\d))(\s+|\s*[:=]\s*[\"']?)[A-Za-z0-9._~+/=-]{8,}"
+    r"(?i)\b(bearer|(?:basic|token)(?=\S{0,9}\s{0,9}\S{0,32}\d))(\s+|\s*[:=]\s*[\"']?)[A-Za-z0-9._~+/=-]{8,}"
 )
-_IN_URL = re.compile(r"([a-z][a-z0-9+.-]*://)[^/\s@\"']+@")
-_QUERY = re.compile(r"(?i)([?&][^=&\s]*(?:token|key|secret|password|signature|credential)[^=&\s]*=)[^&\s\"']+")
+_IN_URL = re.compile(r"([a-z][a-z0-9+.-]{0,15}://)[^/\s@\"']+@")
+_QUERY = re.compile(
+    r"(?i)([?&][^=&\s]{0,32}(?:token|key|secret|password|signature|credential)[^=&\s]{0,64}=)[^&\s\"']+"
+)
 _ASSIGNED = re.compile(
-    r"(?i)([A-Za-z0-9_.-]*(?:secret|password|passwd|token(?!s|iz)|api_?key|private_?key|credential)[A-Za-z0-9_.-]*"
+    r"(?i)((?:secret|password|passwd|token(?!s|iz)|api_?key|private_?key|credential)[A-Za-z0-9_.-]{0,64}"
     r"[\"']?[ \t]*[=:][ \t]*)(?!(?:true|false|null|none)\b)"
     r"(\"(?:\\.|[^\"\\\n])*\"|'(?:''|[^'\n])*'|[^\s,;}\]]+)"
 )

@@ -655,6 +655,16 @@ def test_private_keys_are_taken_out_also_when_cut_off() -> None:
     assert scrub.text(text + "-----END EC PRIVATE KEY-----\nrest").endswith("\nrest")
 
 
+LONG = ("a", "token", "password.", "?", "&key", "http:/", "basic token ", "'", "ab_-", "-eyJaaaaaaaa")
+
+
+@pytest.mark.parametrize("piece", LONG)
+def test_no_line_takes_long(piece: str) -> None:
+    began = time.process_time()
+    scrub.text(piece * (200_000 // len(piece)))
+    assert time.process_time() - began < 2
+
+
 def test_nothing_short_is_masked_everywhere() -> None:
     assert scrub.text("a plain text", ("a", "plain")) == "a plain text"
 
