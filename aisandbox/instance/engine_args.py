@@ -52,7 +52,7 @@ def build_argv(attempt: Attempt, port: int, cpu: bool) -> list[str]:
         if not _has(args, "--enforce-eager", "--no-enforce-eager"):
             argv += ["--enforce-eager"]  # compiling takes minutes here and the models are small
         if not _has(args, "--kv-cache-memory-bytes") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            argv += ["--kv-cache-memory-bytes", str(cpu_kv_cache_bytes(Path(candidate.model)))]
+            argv += ["--kv-cache-memory-bytes", str(cpu_kv_cache_bytes(weight_bytes(Path(candidate.model))))]
         if attempt.mode == "fast" and not _has(args, "--distributed-executor-backend"):
             argv += ["--distributed-executor-backend", "uni"]
     return [*argv, *args]
@@ -62,7 +62,11 @@ def _has(args: tuple[str, ...], *flags: str) -> bool:
     return any(arg.partition("=")[0] in flags for arg in args)
 
 
-def cpu_kv_cache_bytes(model: Path) -> int:
+def weight_bytes(model: Path) -> int:
+    """Bytes of the model's weights."""
+    return sum(file.stat().st_size for file in model.glob("*.safetensors"))
+
+
+def cpu_kv_cache_bytes(weights: int) -> int:
     """Twice the weights, within 128 MiB and 4 GiB: vLLM zeroes all of it at start (2 s per GiB)."""
-    weights = sum(file.stat().st_size for file in model.glob("*.safetensors"))
     return max(128 * MIB, min(2 * weights, 4096 * MIB))

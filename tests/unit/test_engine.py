@@ -186,7 +186,7 @@ def test_cpu_cache_grows_with_the_weights(tmp_path: Path, weights_mib: int, cach
     for part in range(2):
         with (tmp_path / f"model-{part}.safetensors").open("wb") as file:
             file.truncate(weights_mib * engine_args.MIB // 2)
-    assert engine_args.cpu_kv_cache_bytes(tmp_path) == cache_mib * engine_args.MIB
+    assert engine_args.cpu_kv_cache_bytes(engine_args.weight_bytes(tmp_path)) == cache_mib * engine_args.MIB
 
 
 def test_only_the_fast_cpu_start_changes_how_vllm_runs() -> None:

@@ -110,8 +110,7 @@ def size(
     args = list(plan.args)
     args += parser_arguments(parser)
     if hardware.flavour == "cpu":
-        if not given.has("--kv-cache-memory-bytes"):
-            args += ["--kv-cache-memory-bytes", str(fit.cpu_cache_bytes(facts, hardware, given, chosen))]
+        args += ["--kv-cache-memory-bytes", str(chosen.free)]
     else:
         args += _gpu_arguments(chosen, hardware, given)
     if numbers.dtype:

@@ -14,7 +14,9 @@ CONFIGURE = "sudo aisandbox configure"
 
 
 def gigabytes(size: float) -> str:
-    """A size as publishers and providers give it: in units of 10^9 bytes."""
+    """A size as publishers and providers give it: in units of 10^9 bytes, or of 10^6 when it is small."""
+    if size < 1e8:
+        return f"{size / 1e6:.0f} MB"
     return f"{size / 1e9:.1f} GB" if size < 99.95e9 else f"{size / 1e9:.0f} GB"
 
 
@@ -26,10 +28,14 @@ def weights(facts: Facts, loaded: int, online: bool) -> str:
     if not each:
         method = facts.quantization.method if facts.quantization else "unknown"
         return f"{gigabytes(facts.weight_bytes)} of weights ({method})"
-    parameters = f"{facts.weight_bytes / each / 1e9:.1f} B parameters x {each} bytes = {gigabytes(facts.weight_bytes)}"
+    parameters = f"{_count(facts.weight_bytes / each)} parameters x {each} bytes = {gigabytes(facts.weight_bytes)}"
     if online:
         return f"{parameters}, compressed to {gigabytes(loaded)} while loading"
     return parameters if loaded == facts.weight_bytes else f"{parameters}, {gigabytes(loaded)} as computed here"
+
+
+def _count(number: float) -> str:
+    return f"{number / 1e9:.1f} B" if number >= 1e8 else f"{number / 1e6:.1f} M"
 
 
 def place(hardware: Hardware, fit: Fit | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from aisandbox.instance.engine_args import cpu_kv_cache_bytes
 from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.sizing.facts import BYTES, NOT_FLOAT16, Facts
 from aisandbox.instance.sizing.given import Given
@@ -27,11 +28,6 @@ BFLOAT16_CAPABILITY = (8, 0)
 
 CPU_OTHERS = 3 * GIB
 """Memory that the CPU flavour leaves to the system, the chat page and vLLM's own program."""
-CPU_MOST_CACHE = 4 * GIB
-"""vLLM fills the cache with zeros at start, at 2 s per GiB."""
-CPU_LEAST_CACHE = GIB // 8
-CPU_CONVERSATIONS = 2
-"""Conversations at full length that the cache is made for, where memory allows it."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +140,10 @@ def on_cpu(facts: Facts, hardware: Hardware, given: Given, online: bool) -> Fit:
     numbers = numerics(facts, hardware, given)
     memory = max(int(hardware.ram_gib * GIB) - CPU_OTHERS, 0)
     weights = weights_in_memory(facts, numbers, online)
+    # No more than vLLM is to have: what is free beyond stays free.
+    memory = min(memory, weights + cpu_kv_cache_bytes(weights))
     fit = Fit(1, 1, memory, weights, 0, None)
-    return Fit(1, 1, memory, weights, 0, context(facts, numbers, min(fit.free, CPU_MOST_CACHE), 1))
-
-
-def cpu_cache_bytes(facts: Facts, hardware: Hardware, given: Given, fit: Fit) -> int:
-    """Size of the cache on a CPU: what a few conversations need, where there is memory for it."""
-    wanted = CPU_MOST_CACHE
-    if fit.context:
-        each = cache_bytes(facts, numerics(facts, hardware, given), fit.context, 1)
-        wanted = max(CPU_CONVERSATIONS * each, CPU_LEAST_CACHE)
-    return min(wanted, fit.free, CPU_MOST_CACHE)
+    return Fit(1, 1, memory, weights, 0, context(facts, numbers, fit.free, 1))
 
 
 def cache_bytes(facts: Facts, numbers: Numerics, tokens: int, gpus: int, stages: int = 1) -> int:
