@@ -31,6 +31,8 @@ PAGES: dict[str, tuple[str, ...]] = {
     "/absproxy": (),
     "/v1/docs": ("/v1/openapi.json",),
 }
+# Websockets whose caller can send no header: the first message has the key, and the route checks it (`vouch`).
+FIRST_MESSAGE = "/terminal-server/api/terminals"
 PAGES_BY_PORT = {"/proxy", "/absproxy"}
 METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"
 PREFLIGHT_AGE_S = 600
@@ -99,7 +101,8 @@ class Guard:
         reads = scope.get("method") in ("GET", "HEAD")
         if ticket is not None and prefixes and scope.get("method") == "GET":
             return await self._exchange(connection, ticket, prefixes, [pair for pair in query if pair[0] != "ticket"])
-        if reads and (scope["path"] in OPEN or covers(OPEN_FOLDER, scope["path"])):
+        keyless = scope["type"] == "websocket" and covers(FIRST_MESSAGE, scope["path"])
+        if keyless or (reads and (scope["path"] in OPEN or covers(OPEN_FOLDER, scope["path"]))):
             caller = ANYBODY
         else:
             usable = ticket if reads or scope["type"] == "websocket" else None

@@ -99,6 +99,19 @@ class AccessService:
             problem = "the ticket is used, expired or for another address"
         raise SandboxError("unauthorized", problem)
 
+    async def vouch(self, token: str) -> None:
+        """Check the credential that came in the first message of a websocket.
+
+        Raises:
+            SandboxError: `unauthorized`.
+        """
+        if not self.settings.auth or self._tokens.knows_key(token):
+            return
+        try:
+            await self._tokens.subject(token)
+        except InvalidTokenError as error:
+            raise SandboxError("unauthorized", str(error)) from error
+
     def is_key(self, authorization: str) -> bool:
         """Whether an `Authorization` header carries one of our API keys."""
         return self._tokens.knows_key(authorization.partition(" ")[2].strip())

@@ -32,6 +32,7 @@ PREFIX = "panel-"
 """Of the names of the panel's terminals."""
 CHUNK = 256 * 1024
 AUTH_S = 10.0
+UNAUTHORIZED = 4001
 NOT_FOUND = 4004
 
 
@@ -192,7 +193,7 @@ async def delete_terminal(terminal_id: str, services: Injected) -> dict[str, str
 async def connect(websocket: WebSocket, terminal_id: str, services: Injected) -> None:
     """Bytes are typed and shown as they are; text messages are {type: resize, cols, rows}.
 
-    The first message is {type: auth, token}. Access has been checked before, so its token says nothing.
+    The first message is {type: auth, token}: Open WebUI has no other place for its key here.
     """
     await websocket.accept()
     terminal = services.shell.terminals.all.get(terminal_id)
@@ -200,8 +201,11 @@ async def connect(websocket: WebSocket, terminal_id: str, services: Injected) ->
         await websocket.close(NOT_FOUND, "there is no such terminal")
         return
     try:
-        await asyncio.wait_for(websocket.receive_text(), AUTH_S)
+        await services.access.vouch(_token(await asyncio.wait_for(websocket.receive_text(), AUTH_S)))
     except (TimeoutError, KeyError, WebSocketDisconnect):
+        return
+    except SandboxError as error:
+        await websocket.close(UNAUTHORIZED, error.message)
         return
     attachment, history = terminal.attach()
     try:
@@ -209,6 +213,15 @@ async def connect(websocket: WebSocket, terminal_id: str, services: Injected) ->
     finally:
         # The panel never comes back to a terminal that it has left.
         services.shell.terminals.close(terminal_id)
+
+
+def _token(message: str) -> str:
+    try:
+        told = json.loads(message)
+    except ValueError:
+        return ""
+    token = told.get("token") if isinstance(told, dict) else None
+    return token if isinstance(token, str) else ""
 
 
 async def _send(websocket: WebSocket, terminal: Terminal, attachment: Attachment, history: bytes) -> None:

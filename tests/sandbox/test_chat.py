@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, running
 
 BASE = "/terminal-server"
 TOOLS = {
@@ -142,3 +143,31 @@ def test_a_terminal_that_is_not_there_is_closed(sandbox: Sandbox) -> None:
 def test_the_page_is_told_what_there_is(sandbox: Sandbox) -> None:
     assert ask(sandbox, "GET", "/api/config")["features"]["terminal"] is True
     assert str(sandbox.workspace) in ask(sandbox, "GET", "/system")["prompt"]
+
+
+def test_with_authentication_the_terminal_takes_its_key_in_the_first_message(tmp_path: Path) -> None:
+    """Open WebUI sends no header with a websocket."""
+    key = "key-of-the-chat-page"
+    with running(tmp_path, auth="1", api_keys=key) as sandbox:
+        address = f"{sandbox.url.replace('http', 'ws')}{BASE}/api/terminals"
+        assert sandbox.client.post(f"{BASE}/api/terminals").status_code == 401
+        headers = {"Authorization": f"Bearer {key}", "X-Session-Id": "one"}
+        terminal = sandbox.client.post(f"{BASE}/api/terminals", headers=headers).json()["id"]
+        for message in ({"token": "wrong"}, {"token": ""}, {}, {"token": [key]}, [], "no JSON"):
+            with connect(f"{address}/{terminal}") as websocket, pytest.raises(ConnectionClosed) as closed:
+                websocket.send(message if isinstance(message, str) else json.dumps(message))
+                websocket.send(b"touch entered\n")
+                websocket.recv(timeout=10)
+            assert closed.value.rcvd and closed.value.rcvd.code == 4001
+        with connect(f"{address}/{terminal}") as websocket:
+            websocket.send(json.dumps({"type": "auth", "token": key}))
+            websocket.send(b"ls; echo $((6 * 7))\n")
+            seen = b""
+            while b"42\r\n" not in seen:
+                seen += websocket.recv(timeout=10)  # type: ignore[operator]
+        assert b"entered" not in seen
+        # Every other websocket still wants it in the request.
+        for path in ("/v1/shell/ws", "/terminal-server/api", "/terminal-server/api/terminalsx/1"):
+            with pytest.raises(InvalidStatus) as refused, connect(sandbox.url.replace("http", "ws") + path):
+                pass
+            assert refused.value.response.status_code == 401
