@@ -32,8 +32,8 @@ def vllm(gateway: Gateway) -> Iterator[Upstream]:
 
 @pytest.mark.parametrize(("method", "path"), ALLOWED)
 def test_the_key_opens_every_route(gateway: Gateway, vllm: Upstream, method: str, path: str) -> None:
-    body = {} if method == "POST" else None
-    assert call(gateway, method, path, json=body, headers={"Authorization": f"Bearer {KEY}"}).status_code == 200
+    headers = {"Authorization": f"Bearer {KEY}"}
+    assert call(gateway, method, path, json={} if method == "POST" else None, headers=headers).status_code == 200
     assert KEY not in str(vllm.seen[-1].headers)
 
 

@@ -153,7 +153,8 @@ def test_with_authentication_the_terminal_takes_its_key_in_the_first_message(tmp
         assert sandbox.client.post(f"{BASE}/api/terminals").status_code == 401
         headers = {"Authorization": f"Bearer {key}", "X-Session-Id": "one"}
         terminal = sandbox.client.post(f"{BASE}/api/terminals", headers=headers).json()["id"]
-        for message in ({"token": "wrong"}, {"token": ""}, {}, {"token": [key]}, [], "no JSON"):
+        messages: list[Any] = [{"token": "wrong"}, {"token": ""}, {}, {"token": [key]}, [], "no JSON"]
+        for message in messages:
             with connect(f"{address}/{terminal}") as websocket, pytest.raises(ConnectionClosed) as closed:
                 websocket.send(message if isinstance(message, str) else json.dumps(message))
                 websocket.send(b"touch entered\n")
