@@ -18,7 +18,7 @@ from aisandbox.instance import access
 from aisandbox.instance.notices import warnings
 from aisandbox.instance.options import Choice
 from aisandbox.instance.rendering import fill
-from aisandbox.manifest import REPOSITORY
+from aisandbox.manifest import REPOSITORY, Manifest
 from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
 from tests.support import environments
@@ -30,16 +30,16 @@ START_S = 400
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
 
 
-def environment(gateway: Gateway, choice: Choice = OPEN, **secret: str) -> dict[str, str]:
+def environment(manifest: Manifest, choice: Choice = OPEN, **secret: str) -> dict[str, str]:
     """The rendered environment file, read as systemd reads it."""
     guards = access.of(choice)
     context = {
-        "manifest": gateway.manifest,
+        "manifest": manifest,
         "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False, access=guards),
         "choice": choice,
         "chat_password": access.chat_password(choice, secret),
         "secrets": secret,
-        "warnings": warnings(gateway.manifest, guards),
+        "warnings": warnings(manifest, guards),
     }
     text = fill((TEMPLATES / "open-webui.env.j2").read_text(), context)
     pairs = (line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
@@ -56,6 +56,8 @@ class OpenWebUI:
     secret_key: str = field(default_factory=secrets.token_hex)
     sandbox_key: str = field(default_factory=secrets.token_hex)
     choice: Choice = OPEN
+    watched: bool = True
+    """Whether its connections go on record, which costs time."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -66,7 +68,7 @@ class OpenWebUI:
     @property
     def settings(self) -> dict[str, str]:
         secret = {"admin_password": self.admin_password, "sandbox_key": self.sandbox_key}
-        return environment(self.gateway, self.choice, webui_secret_key=self.secret_key, **secret)
+        return environment(self.gateway.manifest, self.choice, webui_secret_key=self.secret_key, **secret)
 
     def routes(self) -> list[tuple[str, str, bool]]:
         """Every route of it: method, path, and whether it is the administrator's."""
@@ -112,7 +114,7 @@ class OpenWebUI:
         prepare = [str(self.program.with_name("python")), "-m", "aisandbox.instance.chat_account"]
         subprocess.run(prepare, cwd=home, env=everything, stdout=log, stderr=subprocess.STDOUT, check=True)
         self.process = subprocess.Popen(
-            [*watch, str(self.program), "serve", "--host", "127.0.0.1", "--port", str(port)],
+            [*(watch if self.watched else []), str(self.program), "serve", "--host", "127.0.0.1", "--port", str(port)],
             cwd=home,
             env=everything,
             stdout=log,
@@ -122,8 +124,11 @@ class OpenWebUI:
 
     def stop(self) -> None:
         if self.process:
-            # The traced program, for strace itself ends with it.
-            subprocess.run(["pkill", "-TERM", "-P", str(self.process.pid)], check=True)
+            if self.watched:
+                # The traced program, for strace itself ends with it.
+                subprocess.run(["pkill", "-TERM", "-P", str(self.process.pid)], check=True)
+            else:
+                self.process.terminate()
             self.process.wait(20)
             self.process = None
 

@@ -32,7 +32,7 @@ def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI
     with (
         running_gateway(tmp_path_factory.mktemp("login")) as gateway,
         Upstream(gateway.port("api_upstream")) as vllm,
-        OpenWebUI(gateway, vllm, choice=OPEN) as open_webui,
+        OpenWebUI(gateway, vllm, choice=OPEN, watched=False) as open_webui,
     ):
         (gateway.www / "ready").touch()
         yield open_webui
@@ -111,7 +111,7 @@ def test_a_new_instance_with_a_login(tmp_path_factory: pytest.TempPathFactory) -
         Upstream(gateway.port("api_upstream")) as vllm,
     ):
         gateway.choose(CHANGED)
-        with OpenWebUI(gateway, vllm, choice=CHANGED) as open_webui:
+        with OpenWebUI(gateway, vllm, choice=CHANGED, watched=False) as open_webui:
             default = str(load().options_by_key["chat_email"].default)
             person = session(sign_in(gateway, default, NEW_PASSWORD))
             assert person["role"] == "user"
