@@ -19,7 +19,7 @@ def publish(places: Places, manifest: Manifest) -> None:
     seen: dict[str, float] = (files.read_json(places.status("publish")) or {}).get("timeline", {})
     template = (places.templates / "motd.txt.j2").read_text(encoding="utf-8")
     while True:
-        overview = compose(places, manifest, tail.lines if tail else ())
+        overview = compose(places, manifest, tail.lines if tail else (), public=True)
         _note_times(places, manifest, overview, seen)
         if overview.ready:
             files.write(places.published_ready, "ready\n")

@@ -110,8 +110,17 @@ class Overview(Part):
         return min(waited, key=lambda phase: ranks[phase.state], default=None)
 
 
-def compose(places: Places, manifest: Manifest, log: tuple[Line, ...] = (), with_timeline: bool = False) -> Overview:
-    """The state now. Fast and without side effects; what cannot be found out is left out."""
+def compose(
+    places: Places,
+    manifest: Manifest,
+    log: tuple[Line, ...] = (),
+    with_timeline: bool = False,
+    public: bool = False,
+) -> Overview:
+    """The state now. Fast and without side effects; what cannot be found out is left out.
+
+    `public` leaves out what services said last before they crashed: that may quote what somebody wrote.
+    """
     plan = files.read_json(places.plan) or {}
     reports = {name: files.read_json(places.status(name)) for name in (*PHASES, CERTIFICATE)}
     phases = tuple(_phase(report, name) for name, report in reports.items() if report or name in PHASES)
@@ -122,6 +131,8 @@ def compose(places: Places, manifest: Manifest, log: tuple[Line, ...] = (), with
     ssh = f"ssh {manifest.os.default_user}@{host}"
     endpoints = _endpoints(manifest, access, host, ssh, certified)
     loops = {unit.name: loop for unit in units if (loop := systemd.crash_loop(unit))}
+    if public:
+        loops = {name: f"{name} keeps crashing" for name in loops}
     broken = {unit.name for unit in units if unit.active == "failed"} | set(loops)
     ready = all(endpoint.ready for endpoint in endpoints if endpoint.name != "sandbox")
     failed = any((reports[name] or {}).get("state") == "failed" for name in ("model", "engine"))

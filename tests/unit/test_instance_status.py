@@ -309,6 +309,19 @@ def test_a_crash_loop_is_told_apart_from_a_start(places: Places, monkeypatch: py
     assert (overview.state, len(overview.problems)) == ("starting", 1)
 
 
+def test_what_a_service_said_before_it_crashed_is_not_published(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unit = systemd.Unit(name=systemd.OPEN_WEBUI, active="activating", sub="x", result="exit-code", restarts=9)
+    monkeypatch.setattr(systemd, "units", lambda names=(): (unit,))
+    monkeypatch.setattr(systemd, "crash_loop", lambda unit: "crashed 9 times; last error: what somebody wrote")
+    here = live(places)
+    assert "what somebody wrote" in str(status.compose(here, on_ports({})).problems)
+    published = status.compose(here, on_ports({}), public=True)
+    assert "what somebody wrote" not in published.model_dump_json()
+    assert (published.state, str(published.problems[0])) == ("failed", "open-webui.service keeps crashing")
+
+
 def live(places: Places) -> Places:
     """The same folders, as those of the machine itself."""
     return replace(places, root=Path("/"))
