@@ -12,7 +12,7 @@ from aisandbox import manifest as manifests
 from aisandbox.instance.options.arguments import ALLOWED
 from aisandbox.manifest import REPOSITORY, Manifest, Option
 
-DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "docs" / "options.md")
+DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "docs" / "options.md", REPOSITORY / "docs" / "models.md")
 BLOCK = re.compile(r"(<!-- table (?P<name>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -69,11 +69,26 @@ def _arguments(_manifest: Manifest) -> str:
     return _table(("argument", "value"), rows)
 
 
+def _models(manifest: Manifest) -> str:
+    rows = (
+        (
+            _code(model.id),
+            f"{model.gpu_memory_gib} GiB" if model.gpu_memory_gib else "no GPU",
+            ".".join(map(str, model.capability)) if model.gpu_memory_gib else "",
+            model.license,
+            _code(model.revision and model.revision[:12]),
+        )
+        for model in manifest.models
+    )
+    return _table(("model", "memory", "capability", "licence", "commit"), rows)
+
+
 TABLES: dict[str, Callable[[Manifest], str]] = {
     "short": _short,
     "options": _full,
     "names": _names,
     "arguments": _arguments,
+    "models": _models,
 }
 
 

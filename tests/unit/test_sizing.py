@@ -302,6 +302,11 @@ def test_a_gpu_without_bfloat16_computes_in_half() -> None:
     assert "--dtype" not in size("Qwen2.5-7B-Instruct-AWQ", fleet("T4")).args, "it is published in float16"
 
 
+def test_weights_that_the_gpu_must_unpack_are_no_faster() -> None:
+    assert "no time" in row(size("Qwen3.8-27B-FP8", fleet("A100-80")), "Speed")
+    assert "Speed" not in dict(size("Qwen3.8-27B-FP8", fleet("L40S")).rows)
+
+
 def test_models_that_half_breaks_take_twice_the_memory_there() -> None:
     sized = size("gemma-3-27b-it", fleet("16xT4"), vllm_args="--language-model-only")
     assert value(sized, "--dtype") == "float32"

@@ -40,7 +40,10 @@ RETRY_CONVERSATIONS = 16
 
 @dataclass(frozen=True)
 class Retry:
-    """A second try with less memory, for when the first fails at start because memory does not suffice."""
+    """The last resort, for when memory does not suffice at start: less context, fewer conversations, no CUDA graphs.
+
+    Before it, the engine tries once with what vLLM's own error tells.
+    """
 
     args: tuple[str, ...]
     """All of vLLM's arguments."""

@@ -8,6 +8,7 @@ from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.plan import Asked
 from aisandbox.instance.sizing.facts import Facts
 from aisandbox.instance.sizing.fit import Fit, Numerics
+from aisandbox.instance.sizing.quantization import NATIVE_CAPABILITY
 from aisandbox.manifest import Manifest, Model
 
 CONFIGURE = "sudo aisandbox configure"
@@ -89,6 +90,9 @@ def rows(
         yield "Idle", f"{idle} GPUs, since the model fits without them; all of them may be faster: {more}"
     if numbers.dtype:
         yield "Computes in", f"{numbers.dtype}: this GPU has no bfloat16"
+    native = NATIVE_CAPABILITY.get(facts.quantization.method) if facts.quantization else None
+    if native and hardware.capability and hardware.capability < native:
+        yield "Speed", "this GPU unpacks such weights on the fly, which saves memory and no time"
     if facts.quantization and asked.quantization:
         yield (
             "Compression",

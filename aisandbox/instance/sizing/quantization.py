@@ -35,7 +35,7 @@ LEAST_CAPABILITY = {
 }
 """Methods of published weights that vLLM 0.32 knows, with the oldest compute capability that it serves each on."""
 
-NATIVE_CAPABILITY = {"fp8": (8, 9), "modelopt_fp4": (10, 0), "nvfp4": (10, 0), "mxfp4": (10, 0)}
+NATIVE_CAPABILITY = {"fp8": (8, 9), "modelopt": (8, 9), "modelopt_fp4": (10, 0), "mxfp4": (10, 0)}
 """From here on the GPU computes in the format itself; before, weights are unpacked on the fly (Marlin), which saves
 memory but no time."""
 
