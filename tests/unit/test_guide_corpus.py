@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from aisandbox import manifest as product
 from aisandbox.guide.corpus import CORPUS, CorpusError, Entry, load_corpus, normalise
+from aisandbox.instance import cli
 
 MANIFEST = {
     "product": {"name": "Test Box"},
@@ -109,6 +111,16 @@ def test_every_option_that_is_named_is_an_option(entries: list[Entry]) -> None:
     named = {*re.findall(r"[a-z]+(?:_[a-z]+)+", answers), *re.findall(r"--set ([a-z]+)=", answers)}
     assert len(named) > 5
     assert named <= keys
+
+
+def test_every_command_that_is_named_is_one_of_the_instance(entries: list[Entry]) -> None:
+    group = typer.main.get_group(cli.app)
+    answers = " ".join(entry.answer for entry in entries)
+    named = re.findall(r"\baisandbox ([a-z]+)((?: --[a-z-]+| -)*)", answers)
+    flags = {flag for _, found in named for flag in re.findall(r"--[a-z-]+", found)}
+    assert {name for name, _ in named} <= set(group.commands)
+    assert flags <= {flag for each in group.commands.values() for option in each.params for flag in option.opts}
+    assert {"status", "configure", "doctor", "models"} <= {name for name, _ in named}
 
 
 def test_a_command_is_run_for_the_time(entries: list[Entry]) -> None:
