@@ -561,7 +561,7 @@ def test_the_login_message_is_published_and_taken_at_once(
 
 
 def test_what_is_published_is_never_2_seconds_old(places: Places) -> None:
-    """From a service's report to the published file; the page asks for that every 750 ms (test_progress_page)."""
+    """From a service's report to the published file; the page asks for that every 500 ms (test_progress_page)."""
     run = subprocess.Popen([sys.executable, "-m", "aisandbox.instance", "--root", str(places.root), "status-publish"])
     try:
         wait_until(places.published_status.exists, 20)
