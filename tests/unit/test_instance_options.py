@@ -293,6 +293,7 @@ def test_user_data_may_be_nothing_but_the_options(places: Places, text: str) -> 
         "#!/bin/sh\nmodel: x\n",
         "just text",
         "a: 1\nb: 2\n",
+        "domain: ai.example.com\nhosts: [a]\nroutes: {}\n",
         "## template: jinja\n#cloud-config\nmodel: {{ x }}\n",
         "MIME-Version: 1.0\nmodel: x\n",
     ],
@@ -515,3 +516,10 @@ def test_a_deleted_file_is_forgotten(places: Places) -> None:
     options.keep(places)
     assert not places.last_good_options.exists()
     assert options.read(places, MANIFEST) == (Choice(), ())
+
+
+def test_a_byte_that_is_no_text_does_no_harm(places: Places) -> None:
+    places.etc.mkdir(parents=True)
+    places.options.write_bytes(b"# caf\xe9\nmodel: Org/Name\n")
+    options.keep(places)
+    assert options.read(places, MANIFEST) == (Choice(model="Org/Name"), ())

@@ -53,7 +53,8 @@ def raw_user_data(places: Places) -> bytes:
 def bare(raw: bytes, name: str, keys: Collection[str]) -> Iterator[Source]:
     """Options in user-data that is bare YAML or JSON, which cloud-init takes no notice of.
 
-    Other programs' user-data, scripts and whatever cloud-init handles are none of ours.
+    Other programs' user-data, scripts and whatever cloud-init handles are none of ours: at least half of the keys
+    must be options.
     """
     try:
         text = raw.decode()
@@ -66,7 +67,7 @@ def bare(raw: bytes, name: str, keys: Collection[str]) -> Iterator[Source]:
     value, fault = parse(text, name)
     if isinstance(value, dict) and SECTION in value:
         yield mapping(value[SECTION], name, text)
-    elif fault or isinstance(value, dict):
+    elif fault or (isinstance(value, dict) and 2 * len(value.keys() & set(keys)) >= len(value)):
         yield read_text(text, name)
 
 

@@ -39,7 +39,7 @@ def read(places: Places) -> Iterator[Source]:
 def keep(places: Places) -> None:
     """Keep the file as it is as the last good one."""
     try:
-        text = places.options.read_text(encoding="utf-8")
+        text = places.options.read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         places.last_good_options.unlink(missing_ok=True)
     else:
