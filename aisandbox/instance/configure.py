@@ -73,9 +73,10 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
 
 
 def services_to_restart(places: Places, outcome: Outcome) -> tuple[str, ...]:
-    """Services that must start anew on what has changed; the model's also when it failed: its cause may be gone."""
+    """Services that must start anew on what has changed; the model's also after a failure: its cause may be gone."""
     services = [unit for entry in outcome.rendered if entry.action == "restart" for unit in entry.units]
-    failed = (files.read_json(places.status("model")) or {}).get("state") == "failed"
+    reports = (files.read_json(places.status(service)) or {} for service in ("model", "engine"))
+    failed = any(report.get("state") == "failed" for report in reports)
     if failed or {places.plan.name, places.hf_token.name} & set(outcome.changed):
         services.insert(0, systemd.MODEL)
     return tuple(dict.fromkeys(services))

@@ -203,26 +203,33 @@ class Engine:
     def _tell(self, phase: Phase, attempt: Attempt, config: EngineConfig) -> None:
         """Publish what this attempt is at."""
         candidate, record = attempt.candidate, attempt.record
-        doing = f"{'Serving' if phase == 'serve' else 'Loading'} {candidate.label}"
+        failure = self._asked_failed(config)
+        as_asked = not failure and not record.retry
+        doing = "Serving" if phase == "serve" else "Loading"
+        doing += f" {candidate.label if as_asked else engine_causes.name(candidate)}"
         if attempt.mode == "plain":
             reason = os.environ.get(REASON) or (
                 f"the fast start failed: {record.fast}" if record.fast else "asked for by AISANDBOX_ENGINE=plain"
             )
             doing += f", started the plain way ({reason})"
-        failure = self._asked_failed(config)
-        if failure and candidate.model != config.asked.model:
-            fix = self.memory.record(config.asked).fix
-            serving = engine_causes.name(candidate) if phase == "serve" else None
-            self.status.publish(phase, "failed", f"{failure} {doing} instead.", fix, serving=serving)
+        if as_asked:
+            self.status.publish(phase, "done" if phase == "serve" else "running", doing)
             return
-        fix = ""
-        if failure or record.retry:  # the model that was asked for, with less than was asked for
-            asked = self.memory.record(config.asked)
-            context = engine_causes.context(replace(candidate, args=attempt.args))
-            smaller = failure or "--max-model-len" in record.retry
-            less = " ".join(record.retry) if not smaller else f"{context} tokens of context" if context else "less"
-            doing, fix = f"{doing} with {less} instead: {asked.failed or record.why}.", asked.fix or record.fix
-        self.status.publish(phase, "done" if phase == "serve" else "running", doing, fix)
+        asked = self.memory.record(config.asked)
+        if candidate.model != config.asked.model:
+            message = f"{failure} {doing} instead."
+        else:
+            message = f"{doing} with {_less(attempt, bool(failure))} instead: {asked.failed or record.why}."
+        serving = engine_causes.name(candidate) if phase == "serve" else None
+        self.status.publish(phase, "failed", message, asked.fix or record.fix, serving=serving)
+
+
+def _less(attempt: Attempt, other_arguments: bool) -> str:
+    """What the model is started with instead of what was asked for."""
+    if not other_arguments and "--max-model-len" not in attempt.record.retry:
+        return " ".join(attempt.record.retry)
+    context = engine_causes.context(replace(attempt.candidate, args=attempt.args))
+    return f"{context} tokens of context" if context else "less context"
 
 
 def main(arguments: list[str]) -> int:

@@ -88,15 +88,19 @@ def test_too_little_memory_is_tried_once_with_less(engine: Engine) -> None:
     model = engine.model("long", fits=1792)
     engine.ask(model=model, args=["--max-model-len", "8192"], fallbacks=[{"model": engine.model("ok")}])
     process = engine.start(AISANDBOX_ENGINE="plain")
-    status = engine.wait("serve", "done")
+    status = engine.wait("serve", "failed")
     assert engine.served() == model
-    assert "1792 tokens of context" in status["message"]
-    assert "8192 tokens (max_model_len) needs 4.0 GiB" in status["message"]
+    assert status["serving"] == "example/long"
+    assert status["message"].split(", started")[0] == "Serving example/long"
+    assert status["message"].endswith(
+        " with 1792 tokens of context instead: a context of 8192 tokens (max_model_len) needs 4.0 GiB of memory, and "
+        "1.0 GiB are left beside the weights."
+    )
     assert "aisandbox configure --set max_model_len=1792" in status["fix"]
     output = engine.stop(process)
     assert "'--max-model-len', '8192', '--max-model-len', '1792'" in output
     again = engine.start(AISANDBOX_ENGINE="plain")
-    engine.wait("serve", "done")
+    engine.wait("serve", "failed")
     assert engine.stop(again).count("'--model', ") == 1, "what fits is remembered"
 
 
@@ -111,14 +115,15 @@ def test_too_little_memory_for_less_is_explained_with_figures(engine: Engine) ->
     assert engine.stop(process).count("'--model', ") == 3, "asked, once with less, the fallback"
 
 
-def test_the_same_model_with_less_counts_as_served(engine: Engine) -> None:
+def test_the_same_model_with_less_is_served_instead(engine: Engine) -> None:
     model = engine.model("large", **{"fails-for": "8192"})
     less = {"model": model, "served_names": ["m"], "args": ["--max-model-len", "4096"], "name": "example/large"}
     engine.ask(model=model, served_names=["m"], args=["--max-model-len", "8192"], fallbacks=[less])
     engine.start(AISANDBOX_ENGINE="plain")
-    status = engine.wait("serve", "done")
+    status = engine.wait("serve", "failed")
     assert engine.served() == model
     assert "with 4096 tokens of context instead: it was killed" in status["message"]
+    assert status["serving"] == "example/large"
     assert "max_model_len" in status["fix"]
 
 

@@ -92,9 +92,10 @@ def test_the_services_to_restart_are_those_that_run_on_what_changed(places: Plac
     assert set(configure.services_to_restart(places, outcome)) == {systemd.MODEL, systemd.OPEN_WEBUI}
 
 
-def test_applying_again_retries_a_model_that_failed(places: Places) -> None:
+@pytest.mark.parametrize("service", ["model", "engine"])
+def test_applying_again_retries_a_model_that_failed(places: Places, service: str) -> None:
     configure.apply(places, MANIFEST)
-    files.write_json(places.status("model"), {"state": "failed"})
+    files.write_json(places.status(service), {"state": "failed"})
     assert configure.services_to_restart(places, configure.apply(places, MANIFEST)) == (systemd.MODEL,)
 
 
@@ -116,9 +117,7 @@ def test_an_edit_that_changes_nothing_is_empty(places: Places) -> None:
 
 def test_another_token_is_a_change_that_shows_no_token(places: Places) -> None:
     appliance.options(places, f"hf_token: {TOKEN}\n")
-    assert (
-        editing.edit(places, MANIFEST, {"hf_token": TOKEN + "9"}).diff == "-hf_token: ********\n+hf_token: ********"
-    )
+    assert editing.edit(places, MANIFEST, {"hf_token": TOKEN + "9"}).diff == "-hf_token: ********\n+hf_token: ********"
 
 
 def test_unset_removes_the_option(places: Places) -> None:
