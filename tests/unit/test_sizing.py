@@ -89,6 +89,7 @@ FITS = [
     ("Qwen3.8-27B", "4xL4", 4, (200_000, 262_144)),
     ("Qwen3.8-27B-FP8", "A100-40", 1, (60_000, 130_000)),
     ("Qwen3.8-27B-FP8", "L40S", 1, (120_000, 262_144)),
+    ("Qwen3.6-35B-A3B-FP8", "L40S", 1, (100_000, 262_144)),
     ("Qwen3.8-27B-FP8", "2xL4", 2, (70_000, 200_000)),
     ("Qwen3.8-27B-FP8", "H100", 1, (262_144, 262_144)),
     # Sliding windows
@@ -160,7 +161,16 @@ def test_the_nearest_listed_model_is_the_largest_that_fits() -> None:
         assert f"sudo aisandbox configure --model {nearest}" in refusal.value.fix
 
 
-@pytest.mark.parametrize("name", ["Qwen3.8-27B-FP8", "gpt-oss-20b", "gpt-oss-120b", "gemma-4-12B-it-qat-w4a16-ct"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "Qwen3.8-27B-FP8",
+        "Qwen3.6-35B-A3B-FP8",
+        "gpt-oss-20b",
+        "gpt-oss-120b",
+        "gemma-4-12B-it-qat-w4a16-ct",
+    ],
+)
 def test_the_manifest_says_how_much_a_listed_model_needs(name: str) -> None:
     """It fits on one GPU of that memory, with a useful context on a little more, and not on three quarters of it."""
     listed = MANIFEST.model(facts(name)["model"])
@@ -217,6 +227,11 @@ def test_blocks_of_quantized_weights_are_not_cut() -> None:
     assert of(16)
     with pytest.raises(UnobtainableError):
         of(32)
+    # Here experts are 512 wide.
+    assert size("Qwen3.6-35B-A3B-FP8", fleet("8xL40S"), vllm_args="--tensor-parallel-size 4")
+    with pytest.raises(UnobtainableError):
+        size("Qwen3.6-35B-A3B-FP8", fleet("8xL40S"), vllm_args="--tensor-parallel-size 8")
+    assert size("Qwen3.6-35B-A3B-FP8", fleet("8xL40S"), vllm_args="--tensor-parallel-size 8 --enable-expert-parallel")
 
 
 def test_more_gpus_than_there_are_cannot_be_asked_for() -> None:
