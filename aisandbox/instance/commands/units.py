@@ -24,7 +24,9 @@ def mount_volume(context: typer.Context) -> None:
         print(f"{problem}. {problem.fix}")
     if moved and places.live:
         systemd.lay_out()
-        systemd.refresh(systemd.CONFIGURE, systemd.MODEL, systemd.VLLM, systemd.OPEN_WEBUI, *systemd.SANDBOX)
+        systemd.refresh(
+            systemd.CONFIGURE, systemd.MODEL, systemd.VLLM, systemd.OPEN_WEBUI, systemd.CERTIFICATE, *systemd.SANDBOX
+        )
 
 
 def engine_sync(context: typer.Context) -> None:
