@@ -7,12 +7,15 @@ import json
 import os
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from aisandbox.instance import options
 from aisandbox.instance.options import Choice, clouds, deployment
@@ -395,3 +398,64 @@ def test_a_source_that_cannot_be_read_leaves_the_others(places: Places) -> None:
     assert choice.model == "Org/Name"
     assert problem.source == "user-data"
     assert "could not be read (IsADirectoryError" in problem.reason
+
+
+ANYTHING = st.one_of(
+    st.binary(max_size=200),
+    st.text(max_size=200).map(str.encode),
+    st.lists(
+        st.sampled_from(
+            [
+                "model:",
+                " Org/Name",
+                "\n",
+                "aisandbox:",
+                "api_key",
+                "=",
+                '"',
+                "'",
+                "{",
+                "}",
+                "[",
+                "- ",
+                "#",
+                "&a ",
+                "*a",
+                "!!x ",
+            ]
+            + [
+                "aisandbox.model=",
+                "export ",
+                "$(id)",
+                "\\",
+                "\t",
+                "Content-Type: text/plain\n\n",
+                "#cloud-config\n",
+                "2026-99-99",
+            ]
+        ),
+        max_size=25,
+    ).map(lambda words: "".join(words).encode()),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(ANYTHING, st.integers(0, 6))
+def test_whatever_a_file_holds_it_is_read_or_explained(raw: bytes, which: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        places = Places.of(MANIFEST, Path(folder))
+        file = (
+            places.options,
+            places.udf,
+            places.kernel_command_line,
+            places.cloud_instance / "cloud-config.txt",
+            places.cloud_instance / "user-data.txt",
+            places.cloud_instance / "user-data.txt.i",
+            places.cloud_run / "combined-cloud-config.json",
+        )[which]
+        file.parent.mkdir(parents=True)
+        file.write_bytes(raw)
+        _, problems = options.read(places, MANIFEST)
+        assert all(str(problem).isprintable() and problem.fix for problem in problems)
+        assert not any("could not be read" in problem.reason for problem in problems), problems
+        options.keep(places)

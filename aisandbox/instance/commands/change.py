@@ -53,12 +53,8 @@ def command(manifest: Manifest) -> Callable[..., None]:
         values = _values(manifest, assignments or [], flags)
         if edit and (values or unset):
             _refuse("--edit takes no other changes.")
-        try:
-            edited = _edited(places, manifest) if edit else None
-            _carry_out(places, manifest, lambda at: edited or _change(at, manifest, values, unset or []), dry_run)
-        except KeyboardInterrupt:
-            print(file=sys.stderr)
-            _refuse("Interrupted.")
+        edited = _edited(places, manifest) if edit else None
+        _carry_out(places, manifest, lambda at: edited or _change(at, manifest, values, unset or []), dry_run)
 
     signature = inspect.signature(configure, eval_str=True)
     parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
