@@ -77,7 +77,7 @@ test-e2e: dev ## Chat in Chromium and the API with official clients, on a booted
 	@$(PYTEST) tests/e2e
 test-image: dev ## Baking, its failures, and the disk image under QEMU
 	@$(PYTEST) tests/image
-BENCHMARKS ?= first_boot engine_start sandbox_exec sandbox_code sandbox_cdp sandbox_file
+BENCHMARKS ?= first_boot engine_start sandbox_exec sandbox_code sandbox_cdp sandbox_file download
 bench: dev ## Benchmarks; results go to build/bench/ (BENCHMARKS=sandbox_exec for one)
 	@for name in $(BENCHMARKS); do $(SUDO) $(PYTHON) -m tests.bench.bench_$$name || exit; done
 

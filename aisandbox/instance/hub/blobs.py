@@ -8,12 +8,13 @@ bytes pass.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import RawIOBase
 from pathlib import Path
 from typing import Any
 
+import httpcore2
 import httpx2
 from huggingface_hub import get_hf_file_metadata, hf_hub_url
 from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status  # type: ignore[attr-defined]
@@ -25,7 +26,7 @@ from aisandbox.instance.hub.request import Request
 FREE_BYTES_KEPT = 512 * 1024**2
 """Disk space that a download must leave for everything else; it stops at half of that, should others fill the disk."""
 SPACE_CHECK_BYTES = 64 * 1024**2
-WRITE_BYTES = 1024**2
+READ_BYTES = 1024**2
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ class Transfer:
         partial.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("r+b" if partial.exists() else "w+b", buffering=0) as file:
             checksum = cache.hasher(blob.size, blob.digest)
-            buffer = memoryview(bytearray(WRITE_BYTES))
+            buffer = memoryview(bytearray(READ_BYTES))
             while count := file.readinto(buffer):
                 checksum.update(buffer[:count])
                 self._alive(count)
@@ -134,7 +135,7 @@ class Transfer:
                 file.truncate()
                 checksum = cache.hasher(blob.size, blob.digest)
                 self.advance(-start)
-            for chunk in response.iter_raw():
+            for chunk in _body(response, self.timeout_s):
                 _write(file, chunk)
                 checksum.update(chunk)
                 self.advance(len(chunk))
@@ -147,6 +148,37 @@ class Transfer:
                 if file.tell() > blob.size:
                     break
         return checksum
+
+
+def _body(response: httpx2.Response, timeout_s: float) -> Iterator[bytes]:
+    """The response's body, as it comes from the network.
+
+    What follows the first piece is read from the connection itself: a parser of HTTP has nothing to say about it, and
+    would copy each byte several times.
+
+    Raises:
+        httpx2.TransportError: the connection broke off.
+    """
+    pieces = response.iter_raw()
+    stream = response.extensions.get("network_stream")
+    length = response.headers.get("Content-Length", "")
+    if stream is None or not length.isdigit():
+        yield from pieces
+        return
+    first = next(pieces, b"")
+    yield first
+    left = int(length) - len(first)
+    while left > 0:
+        try:
+            piece = stream.read(min(left, READ_BYTES), timeout_s)
+        except httpcore2.TimeoutException as error:
+            raise httpx2.ReadTimeout(str(error)) from error
+        except httpcore2.NetworkError as error:
+            raise httpx2.ReadError(str(error)) from error
+        if not piece:
+            raise httpx2.RemoteProtocolError(f"it ended {left} bytes too early")
+        left -= len(piece)
+        yield piece
 
 
 def _write(file: RawIOBase, data: bytes) -> None:
