@@ -67,7 +67,7 @@ def command(manifest: Manifest) -> Callable[..., None]:
 
 def _flag(option: Option) -> inspect.Parameter:
     """The option as a flag. Its value is checked by the option's own rules, so the flag takes any text."""
-    notes = f" {ASK} asks for it." if option.type == "secret" else ""
+    notes = f" Give {ASK} to be asked for it." if option.type == "secret" else ""
     choices = f" One of {', '.join(option.choices)}." if option.choices else ""
     flag = typer.Option(
         f"--{option.key.replace('_', '-')}",
