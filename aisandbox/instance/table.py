@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from aisandbox.instance.status import Overview, Phase
+from aisandbox.instance.status import Endpoint, Overview, Phase
 from aisandbox.instance.timeline import Span
 
 COLOURS = {"ready": "green", "done": "green", "starting": "yellow", "running": "yellow", "failed": "red"}
@@ -42,9 +41,10 @@ def _parts(overview: Overview) -> Iterator[RenderableType]:
         yield Text(f"Model: {overview.model}" + (f" (serving {overview.serving})" if other else ""))
     if overview.sizing:
         yield Text(overview.sizing.sentence)
-        yield _grid(overview.sizing.rows)
+        if overview.sizing.rows:
+            yield _grid(overview.sizing.rows)
     yield _grid(
-        (endpoint.label, endpoint.url, _coloured("ready" if endpoint.ready else "starting"), endpoint.tunnel)
+        (endpoint.label, _coloured("ready" if endpoint.ready else "starting"), _way(endpoint))
         for endpoint in overview.endpoints
     )
     yield _grid((phase.phase, _coloured(phase.state), _message(phase)) for phase in overview.phases)
@@ -59,6 +59,10 @@ def _parts(overview: Overview) -> Iterator[RenderableType]:
         yield Text(f"! {warning.text}\n  {warning.fix}", style="yellow")
 
 
+def _way(endpoint: Endpoint) -> str:
+    return f"{endpoint.url} after {endpoint.tunnel}" if endpoint.tunnel else endpoint.url
+
+
 def _spans(timeline: tuple[Span, ...]) -> Iterator[tuple[str, str, str]]:
     """What happened when, and how long it took, in seconds since power-on."""
     for span in timeline:
@@ -69,12 +73,17 @@ def _spans(timeline: tuple[Span, ...]) -> Iterator[tuple[str, str, str]]:
         yield f"{span.began_s:9.2f} s", span.name, took
 
 
-def _grid(rows: Iterable[tuple[str | Text, ...]]) -> Table:
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    for row in rows:
-        # What services report is text, never markup.
-        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in row))
-    return table
+def _grid(rows: Iterable[tuple[str | Text, ...]]) -> Text:
+    """The rows in columns. Nothing is cut off to fit the window: addresses and commands are there to be copied."""
+    # What services report is text, never markup.
+    cells = [[Text(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*cells, strict=True)]
+    lines = []
+    for row in cells:
+        for cell, width in zip(row[:-1], widths, strict=False):
+            cell.pad_right(width - len(cell) + 2)
+        lines.append(Text().join(row))
+    return Text("\n").join(lines)
 
 
 def _coloured(state: str) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 import subprocess
 import sys
 import time
@@ -324,7 +325,7 @@ def test_it_is_never_2_seconds_behind(page: Page, gateway: Gateway, tmp_path: Pa
     places = appliance.make(tmp_path)
     command = [sys.executable, "-m", "aisandbox.instance", "--root", str(tmp_path), "status-publish"]
     for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o055)
     publisher = subprocess.Popen(command)
     kept = gateway.www.with_name("kept")
     gateway.www.rename(kept)

@@ -7,10 +7,13 @@ import email.utils
 import json
 import os
 import re
+import shutil
 import ssl
 import stat
 import subprocess
+import sys
 import tarfile
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +31,7 @@ from aisandbox.instance import cli, doctor, files, rendering, scrub, systemd
 from aisandbox.instance.doctor import Finding, Instance, bundle, machine, model, network, services
 from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
+from aisandbox.manifest import REPOSITORY
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
 
@@ -613,6 +617,25 @@ def test_the_archive_holds_what_helps(archive: tuple[Result, Path]) -> None:
     assert not [name for name in held if "code-server" in name or "jupyter" in name or "metadata" in name]
     assert json.loads(held["doctor.json"])["results"]
     assert str(path) in result.stderr
+
+
+def test_without_root_there_is_an_archive_all_the_same(places: Places, tmp_path: Path) -> None:
+    """As another user, in a process of its own: this one is root, who may read everything."""
+    appliance.options(places, f"hf_token: {TOKEN}\n")
+    places.options.chmod(0o600)
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o055)
+    target = Path(tempfile.mkdtemp(prefix="bundle-")) / "support.tar.gz"
+    target.parent.chmod(0o777)
+    arguments = ["--root", str(places.root), "doctor", "--bundle", str(target)]
+    code = f"import os, sys; sys.path[:] = {sys.path!r}; os.setgid(65534); os.setuid(65534)\n"
+    code += f"from aisandbox.instance.cli import app; app({arguments!r})"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert "Some checks need root" in said.stderr, said.stderr
+    held = contents(target)
+    shutil.rmtree(target.parent)
+    assert held["etc/options.yaml"] == "(cannot be read: Permission denied)\n"
+    assert TOKEN not in str(held)
 
 
 def test_the_archive_overwrites_nothing_and_follows_no_link(places: Places, tmp_path: Path) -> None:

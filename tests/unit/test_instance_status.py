@@ -664,6 +664,15 @@ def test_status_for_people_and_for_programs(places: Places) -> None:
     assert json.loads(command(places.root, "status", "--json").stdout)["model"] == GUIDE
 
 
+def test_addresses_and_commands_are_never_cut_off(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    plan(places)
+    overview = status.compose(places, MANIFEST)
+    people = command(places.root, "status").stdout.splitlines()
+    for endpoint in overview.endpoints:
+        assert [line for line in people if endpoint.url in line and endpoint.tunnel in line]
+
+
 def test_status_wait_fails_when_not_ready_in_time(places: Places) -> None:
     assert command(places.root, "status", "--json", "--wait", "0").exit_code == 1
 

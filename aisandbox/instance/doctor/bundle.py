@@ -76,7 +76,8 @@ def secrets(instance: Instance) -> set[str]:
     found = set()
     keys = {option.key for option in manifest.options if option.type == "secret"} | set(PERSONAL)
     # As it was given, so that an invalid one is hidden as well.
-    for source in options.sources(places, manifest):
+    # Who may not read them cannot put them into the archive, either.
+    for source in options.sources(places, manifest) if instance.root else ():
         found |= {str(value).strip() for key, value in source.values.items() if key in keys and value is not None}
     for folder in (places.secrets, places.hf_token.parent):
         found |= {text.strip() for _, text in _files(folder)}
