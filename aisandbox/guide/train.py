@@ -32,9 +32,12 @@ BATCH_TOKENS = 1024
 LEARNING_RATE = 2e-3
 WARM_UP = 20
 REPAIR_ROUNDS = 6
+THOROUGH_ROUNDS = 3
 REPAIR_STEPS = 120
 REPAIR_RATE = 1e-4
 PROGRESS = 50
+HARD_LOSS = 0.1
+"""A question stays hard while a token of its answer is less likely than exp(-0.1): right, but not for sure."""
 ATTEMPTS = 3
 
 # Which answer to give is decided within its first tokens; the rest is soon known by heart. Once it is, most single
@@ -67,20 +70,21 @@ class Trainer:
                 group["lr"] = rate * min(step / warm_up, 1.02 - step / steps)
             batch = next(stream)
             scores, right, rows = predict(self.model, batch)
-            loss = F.cross_entropy(scores, right)
+            losses = F.cross_entropy(scores, right, reduction="none")
+            loss = losses.mean()
             self._optimizer.zero_grad()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self._optimizer.step()
             self.loss = loss.item()
-            self._learn_what_is_hard(batch, set(rows[scores.argmax(1) != right].tolist()))
+            self._learn_what_is_hard(batch, set(rows[losses > HARD_LOSS].tolist()))
             if step % PROGRESS == 0 or step == steps:
                 self.say(f"{label} {step}/{steps}, loss {self.loss:.4f}")
 
-    def _learn_what_is_hard(self, batch: Sequence[Example], wrong_rows: set[int]) -> None:
+    def _learn_what_is_hard(self, batch: Sequence[Example], hard_rows: set[int]) -> None:
         for row, example in enumerate(batch):
             if example.asked:
-                self.sampler.feedback(example.asked, row not in wrong_rows)
+                self.sampler.feedback(example.asked, row not in hard_rows)
 
     def say(self, message: str) -> None:
         """Print a line of progress with the time that has passed."""
@@ -116,9 +120,9 @@ def train(manifest: Path, out: Path, seed: int) -> bool:
     trainer.run(STEPS, LEARNING_RATE, WARM_UP, SHORTENED_FROM, "step")
     failed = _failed(trainer, checked)
     for number in range(1, REPAIR_ROUNDS + 1):
-        # The shares that are demanded leave room for questions that cannot be told apart; while there is a round left,
-        # no known one is taken for such.
-        if good_enough(checked, failed) and all(probe.demand == REST_SHARE for probe in failed):
+        # The first rounds are for every known question, the others for the shares that are demanded.
+        known_missed = any(probe.demand > REST_SHARE for probe in failed)
+        if good_enough(checked, failed) and not (known_missed and number <= THOROUGH_ROUNDS):
             break
         # Only trained questions are trained on again: for one that is held out, those that share its answer.
         for probe in failed:
