@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-import io
 import json
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from aisandbox.instance.engine_watch import describe, die_with_parent, is_healthy
 
@@ -107,7 +106,7 @@ class ErrorLog:
 
     def attach(self) -> None:
         """Begin."""
-        sys.stderr = _Kept(sys.stderr, self)
+        sys.stderr = cast(TextIO, _Kept(sys.stderr, self))
 
     @property
     def full(self) -> bool:
@@ -118,7 +117,7 @@ class ErrorLog:
         return os.pread(self.file, 2 * self.LONGEST, 0).decode(errors="replace").splitlines()
 
 
-class _Kept(io.TextIOBase):
+class _Kept:
     """A text stream that also goes to an error log."""
 
     def __init__(self, stream: TextIO, log: ErrorLog) -> None:
@@ -129,14 +128,8 @@ class _Kept(io.TextIOBase):
             os.write(self._log.file, text.encode(errors="replace"))
         return self._stream.write(text)
 
-    def flush(self) -> None:
-        self._stream.flush()
-
-    def fileno(self) -> int:
-        return self._stream.fileno()
-
-    def isatty(self) -> bool:
-        return self._stream.isatty()
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def serve(argv: list[str], timeout: float, on_healthy: Callable[[], None], errors: ErrorLog) -> None:

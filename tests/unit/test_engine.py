@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -218,6 +220,55 @@ def test_an_unreadable_baked_cache_leaves_no_half_copy(tmp_path: Path) -> None:
     (baked / "modelinfos" / "dangling.json").symlink_to("nowhere")
     engine_start.seed_cache(baked, root)
     assert not (root / "modelinfos").exists()
+
+
+FORKED = """
+import multiprocessing, sys
+from aisandbox.instance.engine_start import ErrorLog
+log = ErrorLog()
+log.attach()
+def child():
+    print(sys.stderr.encoding, file=sys.stderr)
+    raise ValueError("the cause")
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join()
+print(log.lines[0], log.lines[-1], log.full, flush=True)
+print("x" * log.LONGEST, file=sys.stderr)
+print("more", file=sys.stderr)
+print("more" in log.lines, log.full)
+"""
+
+
+def test_what_a_forked_process_says_before_it_ends_is_kept() -> None:
+    """Only its standard error names the cause of a fast start that failed."""
+    result = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == ["utf-8 ValueError: the cause False", "False True"]
+    assert "ValueError: the cause" in result.stderr
+
+
+def test_baking_names_the_architectures(tmp_path: Path) -> None:
+    """Before anything is downloaded, the model step asks this file whether vLLM knows a model's architecture."""
+    registry = tmp_path / "vllm" / "model_executor" / "models" / "registry.py"
+    auto = tmp_path / "transformers" / "models" / "auto" / "modeling_auto.py"
+    for file in (registry, auto):
+        file.parent.mkdir(parents=True)
+    registry.write_text(
+        "class Model:\n inspect_model_cls = lambda self: 0\n"
+        "class ModelRegistry:\n models = dict(LlamaForCausalLM=Model(), BForCausalLM=Model())\n"
+    )
+    auto.write_text(
+        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = {'a': 'AForCausalLM'}\nMODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES = {}\n"
+    )
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    bake = [sys.executable, "-m", "aisandbox.instance.engine", "bake", str(folder)]
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{engines.REPOSITORY}"}
+    subprocess.run(bake, env=environment, check=True, capture_output=True)
+    found = json.loads((folder / "architectures.json").read_text())
+    assert found == sorted(found)
+    assert {"LlamaForCausalLM", "BForCausalLM"} <= set(found)
+    assert (folder / "architectures.json").stat().st_mode & 0o777 == 0o644
 
 
 def test_the_cause_is_found_in_the_output() -> None:
