@@ -77,7 +77,7 @@ def engine(places: Places) -> dict[str, Any]:
 
 
 class Waits:
-    """Stands in for sleeping: `seconds` has every wait; `then` is called at the beginning of the wait of that number."""
+    """Stands in for sleeping: `seconds` has every wait; `then` is called as the wait of that number begins."""
 
     def __init__(self, places: Places, then: dict[int, Callable[[], None]] | None = None) -> None:
         self.seconds: list[int] = []
