@@ -46,7 +46,7 @@ def warnings(manifest: Manifest, access: Access) -> tuple[SecurityWarning, ...]:
 
 def _warnings(manifest: Manifest, access: Access) -> Iterator[SecurityWarning]:
     chat, api, sandbox = (manifest.ports[name] for name in ("chat", "api", "sandbox"))
-    only_yours = f"Or let only your own addresses in: {SET} allowed_cidrs=ADDRESS"
+    only_yours = f"(or let only your own addresses in: {SET} allowed_cidrs=ADDRESS)"
     if not (access.chat_login or access.allowed_cidrs):
         yield SecurityWarning(
             text=f"{chat.label}: open to everyone who can reach port {chat.port}, without a login.",
