@@ -61,13 +61,21 @@ class Watch:
         return self._detail
 
     def ready(self) -> bool:
-        """True once the chat page is up and the API lists a model."""
+        """True once the chat page is up and the API has a model to answer with; asks for nothing that wants a key."""
         status = _get(f"{self._instance['chat_url']}/aisandbox/status.json")
         if status:
             self._detail = str(status.get("message") or status.get("phase") or "starting")
-        models = _get(f"{self._instance['api_url']}/models")
-        chat = _get(f"{self._instance['chat_url']}/health")
-        return bool(models and models.get("data") and chat)
+        return _answers(f"{self._instance['api_url'].removesuffix('/v1')}/ready") and _answers(
+            f"{self._instance['chat_url']}/health"
+        )
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2):
+            return True
+    except OSError:
+        return False
 
 
 def _get(url: str) -> dict[str, Any] | None:

@@ -119,6 +119,8 @@ def told(machine: Machine, *texts: str) -> dict[str, Any]:
 
 def still_chats(machine: Machine) -> None:
     wait_for("an answer", lambda: bool(names(machine)), 60)
+    # It starts anew with another default model.
+    wait_for("the chat page", lambda: httpx.get(url(machine, "chat", "/health")).status_code == 200, 60)
     assert Visitor(machine).ask(names(machine)[0], "Who are you?")
 
 
