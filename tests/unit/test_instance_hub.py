@@ -269,7 +269,7 @@ def test_a_worker_that_hangs_is_ended(server: Hub, store: Path, monkeypatch: pyt
 
 
 def test_two_at_once_do_not_mix(server: Hub, store: Path) -> None:
-    server.faults.bytes_per_second = 100_000
+    server.faults.bytes_per_second = 10_000
     with Download(ask(server), store) as first, Download(ask(server), store) as second:
         first.look_up()
         next(first.fetch())
