@@ -106,8 +106,7 @@ class Machine:
         no_routers = self.directory / network.NO_ROUTERS.name
         no_routers.write_text(network.NO_ROUTERS_SETTINGS)
         config = {
-            # It names the interface on the host too, which two machines cannot share.
-            "name": f"ais-{address.rsplit('.', 1)[-1]}",
+            "name": network.machine_name(address),
             "lower": Store().lower_directories(image),
             "bridge": network.BRIDGE,
             "binds": {str(data): str(product.paths.data), **(binds or {})},

@@ -123,9 +123,20 @@ def lease() -> str:
     network = up()
     with _leases():
         taken = _held()
-        address = next(address for index in range(200) if (address := network.address(index)) not in taken)
+        addresses = (network.address(index) for index in range(200))
+        address = next(address for address in addresses if address not in taken and not _lingers(address))
         hold(address, os.getpid())
     return address
+
+
+def machine_name(address: str) -> str:
+    """Name of the machine with that address. It names the interface on the host too, which two machines cannot share."""
+    return f"ais-{address.rsplit('.', 1)[-1]}"
+
+
+def _lingers(address: str) -> bool:
+    """Whether the interface of the machine before is still there: the kernel removes it a while after a power cut."""
+    return Path(f"/sys/class/net/vb-{machine_name(address)}").exists()
 
 
 def hold(address: str, pid: int) -> None:
