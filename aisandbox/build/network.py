@@ -23,6 +23,7 @@ systemd-networkd would hold up the boot for 14 seconds waiting for them."""
 NO_ROUTERS_SETTINGS = "[Network]\nIPv6AcceptRA=no\n"
 CANDIDATES = tuple(ipaddress.IPv4Network(f"10.213.{third}.0/24") for third in (77, 78, 79, 80))
 LEASES = Path("/run/aisandbox-build/leases")
+INTERFACES = Path("/sys/class/net")
 COMMENT = ["-m", "comment", "--comment", "aisandbox"]
 
 
@@ -130,13 +131,13 @@ def lease() -> str:
 
 
 def machine_name(address: str) -> str:
-    """Name of the machine with that address. It names the interface on the host too, which two machines cannot share."""
+    """Name of the machine with that address; it names the interface on the host too."""
     return f"ais-{address.rsplit('.', 1)[-1]}"
 
 
 def _lingers(address: str) -> bool:
     """Whether the interface of the machine before is still there: the kernel removes it a while after a power cut."""
-    return Path(f"/sys/class/net/vb-{machine_name(address)}").exists()
+    return (INTERFACES / f"vb-{machine_name(address)}").exists()
 
 
 def hold(address: str, pid: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from aisandbox.build.network import Network
 def no_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of the test's own, and no bridge: that one is the boot tests' business."""
     monkeypatch.setattr(network, "LEASES", tmp_path / "leases")
+    monkeypatch.setattr(network, "INTERFACES", tmp_path / "interfaces")
     monkeypatch.setattr(network, "up", lambda: Network(ipaddress.IPv4Network("10.213.77.0/24")))
     monkeypatch.setattr(network, "down", lambda: None)
 
@@ -39,4 +41,14 @@ def test_only_the_holder_gives_an_address_back() -> None:
     network.release(address, 2)
     assert network.lease() != address
     network.release(address, 1)
+    assert network.lease() == address
+
+
+def test_an_address_is_not_free_while_its_interface_lingers(tmp_path: Path) -> None:
+    address = network.lease()
+    network.release(address, os.getpid())
+    lingering = tmp_path / "interfaces" / f"vb-{network.machine_name(address)}"
+    lingering.mkdir(parents=True)
+    assert network.lease() != address
+    lingering.rmdir()
     assert network.lease() == address
