@@ -75,8 +75,9 @@ def recovered(machine: Machine, models: hub.Hub) -> Iterator[None]:
     """Every case starts from the embedded guide, served."""
     yield
     models.faults.unavailable = 0
-    unset = " ".join(f"--unset {key}" for key in ("model", "hf_token", "max_model_len", "hub_endpoint"))
-    machine.run(f"sudo aisandbox configure {unset}", check=False)
+    unset = " ".join(f"--unset {key}" for key in ("model", "hf_token", "max_model_len"))
+    machine.run(f"sudo aisandbox configure {unset} --set hub_endpoint={models.endpoint}", check=False)
+    machines.settle(machine)
     wait_for("the guide", lambda: names(machine)[:1] == [GUIDE])
 
 

@@ -13,7 +13,7 @@ import pytest
 from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from tests.support import machines
-from tests.support.machines import MANIFEST, Visitor, output, reboot, status, url, wait_for, wait_until_ready
+from tests.support.machines import MANIFEST, Visitor, output, reboot, settle, status, url, wait_for
 
 KEY = "key-of-a-test-0123456789"
 PASSWORD = "correct-horse-battery"
@@ -97,7 +97,7 @@ def test_guards_outlast_a_reboot(guarded: Machine) -> None:
 
 def test_opening_again_keeps_the_history(guarded: Machine) -> None:
     output(guarded, "sudo aisandbox configure --unset chat_password --unset chat_email --unset api_key")
-    wait_until_ready(guarded)
+    settle(guarded)
     wait_for("the open API", lambda: httpx.get(url(guarded, "api", "/v1/models")).status_code == 200)
     Visitor(guarded).keep("kept while open")
     assert "kept while open" in Visitor(guarded).history()
@@ -107,6 +107,7 @@ def test_only_chosen_networks_get_in(guarded: Machine) -> None:
     output(guarded, "sudo aisandbox configure --set allowed_cidrs=203.0.113.0/24,2001:db8::/32")
     wait_for("the closed chat", lambda: not connects(guarded, "chat"), 20)
     assert not connects(guarded, "api") and not connects(guarded, "sandbox") and connects(guarded, "ssh")
+    settle(guarded)
     assert status(guarded)["state"] == "ready", "the instance itself is well"
     own = guarded.address.rsplit(".", 1)[0] + ".0/24"
     output(guarded, f"sudo aisandbox configure --set allowed_cidrs={own}")
@@ -121,7 +122,7 @@ def test_no_sandbox_at_all(guarded: Machine) -> None:
     output(guarded, "sudo aisandbox configure --set sandbox=off")
     wait_for("the end of the sandbox", lambda: active() == {"inactive"}, 60)
     assert not connects(guarded, "sandbox")
-    wait_until_ready(guarded)
+    settle(guarded)
     output(guarded, "sudo aisandbox configure --set sandbox=local")
     wait_for("the sandbox", lambda: active() == {"active"}, 60)
     assert not connects(guarded, "sandbox"), "reached by SSH tunnel only"

@@ -58,6 +58,12 @@ def wait_until_ready(machine: Machine) -> None:
     wait_for("chat and API", watch.ready)
 
 
+def settle(machine: Machine) -> None:
+    """Wait until what `aisandbox configure` has asked systemd for is done, and chat and API answer."""
+    wait_for("systemd's jobs", lambda: "No jobs" in machine.run("systemctl list-jobs", check=False).stdout)
+    wait_for("the instance", lambda: bool(status(machine)["state"] == "ready"))
+
+
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
