@@ -95,15 +95,16 @@ def _tail(machine: Machine) -> str:
 def summary(machine: Machine) -> str:
     """Addresses for a person."""
     instance = machine.instance()
+    # An API that asks for its key does not tell strangers what it serves.
     models = _get(f"{instance['api_url']}/models") or {}
-    served = ", ".join(model["id"] for model in models.get("data", [])) or "(starting)"
+    served = ", ".join(model["id"] for model in models.get("data", []))
     ssh = " ".join(machine.ssh_command())
     sandbox = manifest.load().ports["sandbox"].port
     return "\n".join(
         (
             "",
             f"  Chat    {instance['chat_url']}",
-            f"  API     {instance['api_url']}   (model: {served})",
+            f"  API     {instance['api_url']}" + (f"   (model: {served})" if served else ""),
             f"  SSH     make ssh   ({ssh})",
             f"  Sandbox http://localhost:{sandbox}   while `make tunnel` runs",
             "",

@@ -167,8 +167,8 @@ def _diff(before: Mapping[str, Any], after: Mapping[str, Any], manifest: Manifes
         old, new = (_dump({key: values[key]}) if key in values else "" for values in (before, after))
         if old != new:
             lines += [
-                f"{sign}{text.rstrip()}" if key in plain else f"{sign}{key}: {options.MASK}"
-                for sign, text in (("-", old), ("+", new))
+                f"{sign}{text.rstrip()}" if key in plain or values[key] is None else f"{sign}{key}: {options.MASK}"
+                for sign, text, values in (("-", old, before), ("+", new, after))
                 if text
             ]
     return "\n".join(lines)

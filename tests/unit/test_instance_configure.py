@@ -129,8 +129,10 @@ def test_unset_removes_the_option(places: Places) -> None:
 
 
 def test_unset_also_hides_what_the_user_data_chose(places: Places) -> None:
-    appliance.cloud_config(places, "#cloud-config\naisandbox: {model: User/Model}\n")
-    editing.save(places, editing.edit(places, MANIFEST, {}, ("model",)))
+    appliance.cloud_config(places, f"#cloud-config\naisandbox: {{model: User/Model, hf_token: {TOKEN}}}\n")
+    change = editing.edit(places, MANIFEST, {}, ("model", "hf_token"))
+    assert change.diff == "+model: null\n+hf_token: null"
+    editing.save(places, change)
     assert options.read(places, MANIFEST) == (options.Choice(), ())
 
 
