@@ -44,8 +44,8 @@ class Boot:
     first_token: float
     pressure: float
     """Share of the time in which something waited for a processor."""
-    timeline: dict[str, float]
-    """Seconds from power-on, by systemd unit, until it was active."""
+    timeline: dict[str, list[float | None]]
+    """What `aisandbox status --timeline` says: when each phase began and ended, in seconds from power-on."""
 
 
 def baked_model(image: Layer) -> Path:
@@ -71,7 +71,7 @@ def first_boot(image: Layer) -> Boot:
             _look(urls, seen, start)
             time.sleep(0.05)
         pressure = (plain_start._stalled_microseconds() - stalled) / 1e6 / seen["first_token"]
-        return Boot(**seen, pressure=round(min(1.0, pressure), 2), timeline=_units(machine))
+        return Boot(**seen, pressure=round(min(1.0, pressure), 2), timeline=_timeline(machine))
     finally:
         machine.remove()
 
@@ -113,14 +113,9 @@ def _chat_token(client: httpx.Client, chat: str) -> bool:
     return False
 
 
-def _units(machine: Machine) -> dict[str, float]:
-    """When units became active, in seconds since the machine's init started."""
-    names = ["cloud-init-local", "cloud-init", "cloud-config", "aisandbox-configure", "aisandbox-model", "nginx",
-             "open-webui", "vllm"]  # fmt: skip
-    query = "systemctl show -P UserspaceTimestampMonotonic; for unit in {}; do systemctl show -P {} $unit; done"
-    lines = machine.run(query.format(" ".join(names), "ActiveEnterTimestampMonotonic")).stdout.split()
-    origin = int(lines[0])
-    return {name: round((int(value) - origin) / 1e6, 2) for name, value in zip(names, lines[1:], strict=True)}
+def _timeline(machine: Machine) -> dict[str, list[float | None]]:
+    overview = json.loads(machine.run("sudo aisandbox status --json").stdout)
+    return {span["name"]: [span["began_s"], span["ended_s"]] for span in overview["timeline"]}
 
 
 def main() -> None:
