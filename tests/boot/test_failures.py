@@ -42,8 +42,8 @@ def models(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
         config.write_text(json.dumps(json.loads(config.read_text()) | changes))
         return folder / name
 
-    model("tiny")
-    model("gated")
+    for name in ("tiny", "later", "gated"):
+        model(name)
     model("long", max_position_embeddings=4_000_000)
     model("strange", architectures=["StrangeForCausalLM"])
     garbage = model("broken") / "model.safetensors"
@@ -185,11 +185,11 @@ def test_a_model_that_fails_leaves_the_one_before_and_the_history(machine: Machi
 
 def test_a_hub_that_is_down_and_comes_back(machine: Machine, models: hub.Hub) -> None:
     models.faults.status, models.faults.unavailable = 503, 10**6
-    configure(machine, "--model example/tiny")
+    configure(machine, "--model example/later")
     wait_for("the wait", lambda: "Trying again" in str(status(machine)["phases"]), 60)
     still_chats(machine)
     models.faults.unavailable = 0
-    becomes(machine, "example/tiny")
+    becomes(machine, "example/later")
 
 
 def test_no_network_at_all(machine: Machine) -> None:
