@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ class Machine:
             pid = int(self.facts["pid"])
             os.kill(pid, signal.SIGTERM)
             if not _wait(lambda: not self.running, STOP_SECONDS):
-                os.killpg(pid, signal.SIGKILL)
+                _kill(pid)
                 _wait(lambda: not self.running, 5)
         if self.facts:
             network.release(self.address, int(self.facts["pid"]))
@@ -149,7 +150,7 @@ class Machine:
         """End it at once, as a power cut would. Does nothing when it is not running."""
         if self.running:
             pid = int(self.facts["pid"])
-            os.killpg(pid, signal.SIGKILL)
+            _kill(pid)
             _wait(lambda: not self.running, 5)
             network.release(self.address, pid)
 
@@ -215,6 +216,21 @@ def make_key(directory: Path) -> Path:
 def machines() -> list[Machine]:
     """All machines of this checkout, running or not."""
     return [Machine(path.parent.name) for path in sorted(MACHINES.glob("*/machine.json"))]
+
+
+def _kill(pid: int) -> None:
+    """Kill nspawn with the machine's first process, which takes all others of the machine with it."""
+    nspawn = _children(pid)
+    for process in (*(inner for outer in nspawn for inner in _children(outer)), *nspawn, pid):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def _wait(condition: Callable[[], bool], seconds: float) -> bool:

@@ -42,7 +42,7 @@ def models(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
         config.write_text(json.dumps(json.loads(config.read_text()) | changes))
         return folder / name
 
-    for name in ("tiny", "later", "gated"):
+    for name in ("tiny", "later", "gated", "slow"):
         model(name)
     model("long", max_position_embeddings=4_000_000)
     model("strange", architectures=["StrangeForCausalLM"])
@@ -50,9 +50,6 @@ def models(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
     garbage.write_bytes(os.urandom(garbage.stat().st_size))
     huge = model("huge")
     os.truncate(huge / "model.safetensors", LARGE)
-    slow = model("slow") / "model.safetensors"
-    with slow.open("ab") as file:  # what the header does not name is not read
-        file.write(bytes(16 * 2**20))
     with hub.running(folder.parent, bind=network.up().gateway) as running:
         # Nobody downloads it, so nobody needs to read 64 GB of zeros.
         running.assume_digest(huge / "model.safetensors", "0" * 64)
@@ -274,21 +271,21 @@ def test_a_service_that_crashes_again_and_again(machine: Machine) -> None:
 
 
 def test_a_power_cut_during_the_download(machine: Machine, image: Layer, models: hub.Hub) -> None:
-    models.faults.bytes_per_second = 2_000_000
+    models.faults.bytes_per_second = 300_000
     configure(machine, "--model example/slow")
 
     def fetched() -> int:
         model = next(phase for phase in status(machine)["phases"] if phase["phase"] == "model")
         return int(model.get("bytes_done") or 0)
 
-    wait_for("some of it", lambda: fetched() > 4_000_000, 60)
+    wait_for("some of it", lambda: fetched() > 1_000_000, 60)
     cut = models.sent
     machine.cut_power()
     models.faults.bytes_per_second = None
     machines.start(machine, image, user_data(models))
     becomes(machine, "example/slow")
     whole = (models.folder / "example" / "slow" / "model.safetensors").stat().st_size
-    assert models.sent - cut < whole - 2_000_000, "it went on where it was"
+    assert models.sent - cut < whole - 500_000, "it went on where it was"
 
 
 def test_a_power_cut_during_configure(machine: Machine, image: Layer, models: hub.Hub) -> None:
