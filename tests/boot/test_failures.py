@@ -19,7 +19,7 @@ from aisandbox.build import network
 from aisandbox.build.layers import Layer, Store
 from aisandbox.build.machine import Machine
 from aisandbox.manifest import REPOSITORY
-from tests.support import hub, machines
+from tests.support import https, hub, machines
 from tests.support.machines import MANIFEST, Visitor, output, status, url, wait_for
 
 GUIDE = MANIFEST.embedded_model.id
@@ -198,6 +198,14 @@ def test_no_network_at_all(machine: Machine) -> None:
         still_chats(machine)
     finally:
         output(machine, "sudo ip route del unreachable 192.0.2.0/24")
+
+
+def test_a_wrong_clock(machine: Machine, tmp_path: Path) -> None:
+    """The machine's clock is this host's; to it, a certificate of another decade looks as to one with a wrong clock."""
+    with https.running(tmp_path, 2080, 2090, bind=network.up().gateway) as (endpoint, _):
+        configure(machine, f"--model example/other --set hub_endpoint={endpoint}")
+        wait_for("the wait", lambda: "The clock of this instance says" in str(status(machine)["phases"]), 60)
+        still_chats(machine)
 
 
 def test_a_full_disk(machine: Machine) -> None:

@@ -6,33 +6,26 @@ import datetime
 import email.utils
 import hashlib
 import http.server
-import ipaddress
 import json
 import os
 import shutil
 import signal
-import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
 
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
 from aisandbox.instance.hub import cache, download, failures
 from aisandbox.instance.hub.download import Download, Progress
 from aisandbox.instance.hub.request import Listing, Request, wanted
+from tests.support import https
 from tests.support.hub import Hub, running
 
 MODEL = "acme/tiny"
@@ -445,30 +438,6 @@ def test_a_name_that_dns_does_not_know(store: Path) -> None:
     assert "the name no-such-host.invalid is not found by DNS" in str(error)
 
 
-@contextmanager
-def certified(folder: Path, first: datetime.datetime, last: datetime.datetime) -> Iterator[tuple[str, Path]]:
-    """An HTTPS server whose certificate is valid between two days; its address and its certificate."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
-    builder = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
-    builder = builder.serial_number(1).add_extension(address, critical=False)
-    builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-    signed = builder.not_valid_before(first).not_valid_after(last).sign(key, hashes.SHA256())
-    certificate = folder / "certificate.pem"
-    certificate.write_bytes(signed.public_bytes(Encoding.PEM))
-    both = folder / "both.pem"
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    both.write_bytes(private + certificate.read_bytes())
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(both)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler) as server:
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"https://127.0.0.1:{server.server_address[1]}", certificate
-        server.shutdown()
-
-
 @pytest.mark.parametrize(
     ("first", "last", "why"),
     [
@@ -479,8 +448,7 @@ def certified(folder: Path, first: datetime.datetime, last: datetime.datetime) -
 def test_a_wrong_clock(
     tmp_path: Path, store: Path, monkeypatch: pytest.MonkeyPatch, first: int, last: int, why: str
 ) -> None:
-    valid = (datetime.datetime(year, 1, 1) for year in (first, last))
-    with certified(tmp_path, *valid) as (endpoint, certificate):
+    with https.running(tmp_path, first, last) as (endpoint, certificate):
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         error = trouble(Request(MODEL, endpoint=endpoint), store)
     assert why in str(error)
