@@ -56,7 +56,7 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@mypy --no-error-summary
 	@ansible-lint -q
 	@yamllint .
-	@shellcheck scripts/*.sh ansible/enter-container templates/motd.sh.j2
+	@shellcheck scripts/*.sh ansible/enter-container aisandbox/instance/*.sh templates/motd.sh.j2
 	@packer fmt -check packer
 	@$(PYTHON) -m aisandbox.build.packer_lint
 test: dev lint ## Set up, lint and run every test
