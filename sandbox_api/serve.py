@@ -67,7 +67,8 @@ def serve(settings: Settings) -> int:
         return _fail(str(error), 2)
     gc.freeze()
     gc.enable()
-    if settings.auth:
+    # Keys may be set without being asked for, so that they are known when they are.
+    if settings.auth or settings.api_keys or settings.jwt_secret:
         _hide_secrets()
     try:
         environment.prepare(settings)

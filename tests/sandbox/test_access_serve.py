@@ -128,11 +128,12 @@ def test_it_stops_soon_with_all_that_it_started(tmp_path: Path) -> None:
         assert "Traceback" not in sandbox.log.read_text()
 
 
-def test_secrets_are_out_of_reach_of_commands(tmp_path: Path) -> None:
+@pytest.mark.parametrize("auth", ["1", "0"], ids=["asked for", "only set"])
+def test_secrets_are_out_of_reach_of_commands(tmp_path: Path, auth: str) -> None:
     """Commands run as the same user; the kernel must not show them the server's environment and memory."""
     if sys.platform != "linux":
         pytest.skip("of Linux")
-    with running(tmp_path, auth="1", api_keys="a-key-that-must-not-leak") as sandbox:
+    with running(tmp_path, auth=auth, api_keys="a-key-that-must-not-leak") as sandbox:
         reader: Any = {"user": 65534} if os.getuid() == 0 else {}
         shown = subprocess.run(["cat", f"/proc/{sandbox.process.pid}/environ"], capture_output=True, **reader)
         assert b"a-key-that-must-not-leak" not in shown.stdout
