@@ -31,9 +31,11 @@ def list_(context: typer.Context, as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from aisandbox.instance.sizing.explain import gigabytes
+
     table = Table("Model", "On disk", "State", "Needs", "Licence", box=None, padding=(0, 2, 0, 0))
     for entry in found:
-        size = f"{entry.size_bytes / 1e9:.2f} GB" if entry.size_bytes else ""
+        size = gigabytes(entry.size_bytes) if entry.size_bytes else ""
         table.add_row(entry.model, size, _state(entry), _needs(entry), entry.license or "")
     # Names are there to be copied: they are not cut to fit.
     Console(highlight=False, markup=False, width=160).print(table)
