@@ -3,7 +3,8 @@
     python -m tests.bench.bench_engine_start [--python PYTHON] [--model FOLDER]
 
 The model is the baked guide, unless another is named. All cases run one after another on this machine. `busy` is the
-share of the time in which something waited for a processor: high values mean that other work slowed the run. Results go to build/bench/engine_start.json.
+share of the time in which something waited for a processor: high values mean that other work slowed the run. Results go
+to build/bench/engine_start.json.
 """
 
 from __future__ import annotations
