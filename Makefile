@@ -61,7 +61,7 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@$(PYTHON) -m aisandbox.build.packer_lint
 test: dev lint ## Set up, lint and run every test
 	@$(PYTEST) tests/unit tests/sandbox tests/gateway tests/container tests/roles tests/boot tests/e2e tests/image
-test-unit: dev ## Unit tests (a minute)
+test-unit: dev ## Unit tests (three minutes)
 	@$(PYTEST) tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
 	@$(PYTEST) tests/gateway
