@@ -124,16 +124,8 @@ class Keeper:
         tls = self._places.tls
         command = [CERTBOT, "certonly", "--non-interactive", "--agree-tos", "--keep-until-expiring"]
         command += ["--config-dir", str(tls), "--work-dir", str(tls / "work"), "--logs-dir", str(tls / "log")]
-        command += [
-            "--max-log-backups",
-            "10",
-            "--key-type",
-            "ecdsa",
-            "--cert-name",
-            wish.domain,
-            "--domain",
-            wish.domain,
-        ]
+        command += ["--max-log-backups", "10", "--key-type", "ecdsa"]
+        command += ["--cert-name", wish.domain, "--domain", wish.domain]
         command += ["--webroot", "--webroot-path", str(self._places.acme)]
         command += ["--server", wish.directory] if wish.directory else []
         command += ["--no-eff-email", "--email", wish.email] if wish.email else ["--register-unsafely-without-email"]

@@ -13,7 +13,16 @@ def since_power_on() -> float:
 
     It does not jump when the wall clock is set, as that is at every boot.
     """
-    ticks = int(Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
+    return _age("1")
+
+
+def process_age() -> float:
+    """Seconds since this process was started. Exec does not restart it."""
+    return _age("self")
+
+
+def _age(process: str) -> float:
+    ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
 
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from aisandbox.instance import files
+from aisandbox.instance import clock, files
+from aisandbox.instance.report import now
 
 POLL_SECONDS = 0.05
 
@@ -142,16 +141,6 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
         print(f"engine: cannot write {path}: {error}", flush=True)
 
 
-def process_age() -> float:
-    """Seconds since this process started. Exec does not restart it, so it spans a fallback."""
-    ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
 @dataclass
 class Status:
     """`status/engine.json`: where the engine is, for the progress page and for people."""
@@ -172,7 +161,7 @@ class Status:
         """Write the status, and a line for the journal. `facts` stand beside the rest."""
         if (phase, state) != self._published:
             self._published, self._since = (phase, state), now()
-        self._timeline.setdefault(phase, round(process_age(), 2))
+        self._timeline.setdefault(phase, round(clock.process_age(), 2))
         print(f"engine: {phase} {state}: {message}", flush=True)
         entry = {"phase": phase, "state": state, "message": message, "fix": fix}
         times = {"since": self._since, "updated": now(), "timeline": self._timeline}

@@ -93,6 +93,7 @@ def test_secrets_are_read_from_standard_input_in_the_order_of_the_options(places
     assert choice.api_key
     assert choice.chat_password
     assert (choice.api_key.get_secret_value(), choice.chat_password.get_secret_value()) == (KEY, PASSWORD)
+    assert "To see address and password: sudo aisandbox keys" in result.stderr
     assert KEY not in result.output
     assert PASSWORD not in result.output
 
