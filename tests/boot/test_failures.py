@@ -269,7 +269,7 @@ def test_a_service_that_crashes_again_and_again(machine: Machine) -> None:
     output(machine, f"sudo mkdir -p {folder}")
     put(machine, b"[Service]\nExecStartPre=/bin/false\n", f"{folder}/broken.conf")
     try:
-        output(machine, "sudo systemctl daemon-reload; sudo systemctl kill --signal=KILL open-webui")
+        output(machine, "sudo systemctl daemon-reload; sudo systemctl kill --kill-whom=main --signal=KILL open-webui")
         told(machine, "open-webui", "crash")
         assert status(machine)["state"] == "failed"
         assert names(machine) == [GUIDE], "the API works on"

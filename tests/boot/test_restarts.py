@@ -19,7 +19,8 @@ from tests.support.machines import (
     wait_until_ready,
 )
 
-KILL_UNIT = "sudo systemctl kill --signal=KILL {unit}"
+# The main process only: systemd kills what is left, and the rest may be gone by the time that a signal is sent to it.
+KILL_UNIT = "sudo systemctl kill --kill-whom=main --signal=KILL {unit}"
 KILL_CHILDREN = "sudo pkill -KILL --parent {pid}"
 
 

@@ -263,10 +263,14 @@ def test_a_worker_that_hangs_is_ended(server: Hub, store: Path, monkeypatch: pyt
 
 def test_two_at_once_do_not_mix(server: Hub, store: Path) -> None:
     server.faults.bytes_per_second = 10_000
-    with Download(ask(server), store) as first, Download(ask(server), store) as second:
+    with Download(ask(server), store) as first:
         first.look_up()
         next(first.fetch())
-        with pytest.raises(UnreachableError, match="by another process already"):
+        # Only now: a look-up takes the lock for a moment, too.
+        with (
+            Download(ask(server), store) as second,
+            pytest.raises(UnreachableError, match="by another process already"),
+        ):
             second.look_up()
 
 
