@@ -47,9 +47,24 @@ lock: builder ## Resolve every Python environment anew, with hashes
 docs: builder ## Renew the tables in README.md and docs/ that are made from marketplace.yaml
 	@$(PYTHON) -m aisandbox.build.documents
 
+##@ Release
+.PHONY: validate check audit listing publish release
+validate: builder ## Check the Packer template of every target, with fake credentials (TARGET=name for one)
+	@$(SUDO) $(BUILD) validate $(if $(TARGET),--target $(TARGET))
+check: builder ## Check an image, a folder or a host (SUBJECT=file|folder|user@host TARGET=name)
+	@$(SUDO) $(BUILD) check '$(SUBJECT)' $(if $(TARGET),--target $(TARGET))
+audit: builder ## Look for known vulnerabilities in what the image is made of; asks PyPI and Debian
+	@$(SUDO) $(BUILD) audit --flavour $(FLAVOUR)
+listing: builder ## Write every marketplace's files to build/listing/ (TARGET=name for one)
+	@$(BUILD) listing $(if $(TARGET),--target $(TARGET))
+publish: builder ## Show what would be sent to a marketplace; CONFIRM=yes sends it (TARGET=name IMAGE=id)
+	@$(BUILD) publish '$(TARGET)' $(if $(IMAGE),--image '$(IMAGE)') $(if $(CONFIRM),--confirm)
+release: builder ## Make the signed bundle for `aisandbox upgrade` in build/release/ (KEY=minisign key FLAVOUR=cpu|cuda)
+	@$(SUDO) $(BUILD) release --flavour $(FLAVOUR) --key '$(KEY)'
+
 ##@ Test
 PYTEST := $(SUDO) $(PYTHON) -m pytest
-.PHONY: lint test test-unit test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image bench
+.PHONY: lint test test-unit test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace bench
 lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@ruff check --quiet
 	@ruff format --check --quiet
@@ -60,7 +75,7 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@packer fmt -check packer
 	@$(PYTHON) -m aisandbox.build.packer_lint
 test: dev lint ## Set up, lint and run every test
-	@$(PYTEST) tests/unit tests/sandbox tests/gateway tests/container tests/roles tests/boot tests/e2e tests/image
+	@$(PYTEST) tests/unit tests/sandbox tests/gateway tests/container tests/roles tests/boot tests/e2e tests/marketplace tests/image
 test-unit: dev ## Unit tests (three minutes)
 	@$(PYTEST) tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
@@ -77,6 +92,8 @@ test-e2e: dev ## Chat in Chromium and the API with official clients, on a booted
 	@$(PYTEST) tests/e2e
 test-image: dev ## Baking, its failures, and the disk image under QEMU
 	@$(PYTEST) tests/image
+test-marketplace: dev ## Bakes and deployments on clouds that are pretended, on machines that are not
+	@$(PYTEST) tests/marketplace
 BENCHMARKS ?= first_boot engine_start sandbox_exec sandbox_code sandbox_cdp sandbox_file download
 bench: dev ## Benchmarks; results go to build/bench/ (BENCHMARKS=sandbox_exec for one)
 	@for name in $(BENCHMARKS); do $(SUDO) $(PYTHON) -m tests.bench.bench_$$name || exit; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
@@ -132,6 +133,71 @@ class Parser(Part):
     reasoning: str | None = None
 
 
+class Listing(Part):
+    """What marketplaces print about the product; `aisandbox.build.listing` checks it against each one's limits."""
+
+    vendor: str
+    description: str
+    highlights: tuple[str, ...]
+    categories: tuple[str, ...]
+    keywords: tuple[str, ...]
+    support_email: str
+    documentation_url: str
+
+
+class Release(Part):
+    """What is new in a version, and whose signature an upgrade must carry."""
+
+    notes: dict[str, tuple[str, ...]]
+    """Lines by version, the newest first."""
+    public_key: str | None = None
+    """minisign's public key of whoever releases; it is baked into images."""
+
+
+class Plan(Part):
+    """A plan of a platform that the product is meant for. Prices are for orientation, without tax."""
+
+    name: str
+    gpu: str
+    gpus: int = Field(default=1, ge=0)
+    gpu_memory_gib: int = Field(ge=0)
+    """Of one GPU."""
+    usd_per_hour: float | None = None
+    source: str | None = None
+    """Where and when the price was read."""
+
+
+class Target(Part):
+    """A platform that images are baked for."""
+
+    title: str
+    kind: Literal["cloud", "disk", "container"]
+    """`cloud`: Packer bakes on a machine of the platform; `disk`: a file of the local bake; `container`: an image."""
+    builder: str | None = None
+    """Packer's source type, for clouds."""
+    packer: str = "1.6"
+    """Oldest Packer whose plugin set has the builder."""
+    credentials: tuple[str, ...] = ()
+    """Environment variables that baking there needs."""
+    publish_credentials: tuple[str, ...] = ()
+    """Environment variables that publishing there needs."""
+    settings: dict[str, str | int | bool] = {}
+    """Variables of its Packer template."""
+    plans: tuple[Plan, ...] = ()
+    proof: str
+    """How far it is proved without an account of the platform, in words for its page."""
+
+
+class Waiver(Part):
+    """A finding of `aisandbox check` that is accepted for a while."""
+
+    check: str
+    target: str | None = None
+    """Only for images of this target; None for all."""
+    reason: str = Field(min_length=10)
+    until: date
+
+
 class Manifest(Part):
     schema_: Literal[1] = Field(alias="schema")
     product: Product
@@ -141,6 +207,10 @@ class Manifest(Part):
     options: tuple[Option, ...]
     models: tuple[Model, ...]
     parsers: tuple[Parser, ...]
+    listing: Listing
+    release: Release
+    targets: dict[str, Target]
+    waivers: tuple[Waiver, ...] = ()
 
     @cached_property
     def options_by_key(self) -> dict[str, Option]:

@@ -7,13 +7,13 @@ set -eu
 profile=${1:-builder}
 cd "$(dirname "$0")/.."
 
-packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 openssh-client ca-certificates zstd mtools dosfstools fdisk e2fsprogs qemu-utils"
+packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 openssh-client ca-certificates zstd mtools dosfstools fdisk e2fsprogs qemu-utils minisign"
 locks="locks/builder.txt"
 if [ "$profile" != builder ]; then
     packages="$packages podman runc containernetworking-plugins"
 fi
 if [ "$profile" = dev ]; then
-    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light certbot strace gnupg gcc libc6-dev"
+    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light certbot strace gnupg gcc libc6-dev dnsmasq-base"
     packages="$packages tigervnc-standalone-server openbox novnc xdotool xclip scrot ffmpeg ripgrep"
     locks="$locks locks/dev.txt"
 fi

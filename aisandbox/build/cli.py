@@ -16,6 +16,7 @@ from rich.console import Console
 from aisandbox import manifest
 from aisandbox.build import archive, qemu_builder, sandbox, seed, up, virtual
 from aisandbox.build.bake import bake as bake_layers
+from aisandbox.build.commands import check, listing, publish, release, supply, targets
 from aisandbox.build.errors import BuildError
 from aisandbox.build.image import IMAGES, write_image
 from aisandbox.build.machine import Machine, machines
@@ -248,6 +249,10 @@ def sandbox_image(
         image = archive.bake_image(phases)
         archive.write(image, output.absolute(), phases)
     print(f"{output}   {output.stat().st_size / 2**20:.0f} MiB   {image.reference}")
+
+
+for module in (targets, check, supply, listing, publish, release):
+    module.register(app)
 
 
 def _running(name: str) -> Machine:

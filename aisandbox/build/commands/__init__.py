@@ -1,0 +1,1 @@
+"""The builder's further commands, by what they are for."""

@@ -1,0 +1,9 @@
+"""Write what marketplaces print."""
+
+from __future__ import annotations
+
+import typer
+
+
+def register(_app: typer.Typer) -> None:
+    """Add the commands."""
