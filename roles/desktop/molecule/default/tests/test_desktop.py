@@ -8,8 +8,10 @@ from testinfra.host import Host
 
 from aisandbox.manifest import REPOSITORY
 
-DEFAULTS = yaml.safe_load((REPOSITORY / "roles" / "desktop" / "defaults" / "main.yml").read_text())
-PACKAGES = {package for packages in DEFAULTS.values() for package in packages}
+ROLE = REPOSITORY / "roles" / "desktop"
+DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+BROWSER = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["desktop_of"]["bookworm"]["browser"]
+PACKAGES = {*BROWSER, *DEFAULTS["desktop_packages"], *DEFAULTS["desktop_fonts"], *DEFAULTS["desktop_tools"]}
 
 
 def test_packages_are_installed(host: Host) -> None:

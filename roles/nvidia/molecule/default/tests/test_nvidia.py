@@ -8,10 +8,12 @@ from testinfra.host import Host
 
 from aisandbox.manifest import REPOSITORY
 
-DEFAULTS = yaml.safe_load((REPOSITORY / "roles" / "nvidia" / "defaults" / "main.yml").read_text())
+ROLE = REPOSITORY / "roles" / "nvidia"
+DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
+DEBIAN = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["nvidia_of"]["bookworm"]
 
 
-@pytest.mark.parametrize("name", DEFAULTS["nvidia_packages"])
+@pytest.mark.parametrize("name", DEBIAN["packages"])
 def test_the_driver_is_installed_and_new_enough(host: Host, name: str) -> None:
     package = host.package(name)
     assert package.is_installed
