@@ -90,7 +90,9 @@ def load(flavour: str) -> dict[str, Layer]:
     for name, definition in definitions.items():
         roles = [f"roles/{entry['role']}" for entry in play["roles"] if name in entry["tags"]]
         files = [file.format(flavour=flavour) for file in definition.get("files", [])]
+        others = tuple(f"{folder}/" for folder in definition.get("except", []))
         inputs = [line for path in (*roles, *files) for line in _digest_tree(REPOSITORY / path)]
+        inputs = [line for line in inputs if not line.startswith(others)]
         inputs += [json.dumps(manifest[section], sort_keys=True) for section in definition.get("manifest", [])]
         layers[name] = Layer(
             name=name,

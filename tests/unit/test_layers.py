@@ -85,6 +85,12 @@ def test_late_role_leaves_early_layers_alone(tmp_path: Path, monkeypatch: pytest
     assert {name for name in before if before[name].key != after[name].key} == {"appliance"}
 
 
+def test_marketplaces_texts_are_no_input_of_the_image() -> None:
+    inputs = layers.load("cpu")["appliance"].inputs
+    assert any(line.startswith("templates/nginx/") for line in inputs)
+    assert not any(line.startswith("templates/listing/") for line in inputs)
+
+
 def test_molecule_scenarios_are_no_input() -> None:
     assert not any("molecule" in line for x in layers.load("cpu").values() for line in x.inputs)
 

@@ -26,7 +26,7 @@ def stackscript(places: Places, manifest: Manifest) -> Iterator[Source]:
     except OSError:
         return
     values: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):  # as shells do; other separators belong to a value
         match = _LINE.fullmatch(line.strip())
         if not match:
             continue

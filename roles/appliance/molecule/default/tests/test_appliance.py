@@ -74,7 +74,9 @@ def test_vllms_table_of_models_is_baked_and_readable(host: Host) -> None:
 
 def test_what_first_boot_renders_is_there(host: Host) -> None:
     installed = host.check_output(f"cd {OPT}/templates && find . -type f").splitlines()
-    assert {f"./{entry.template}" for entry in RENDERED} <= set(installed)
+    needed = {*(entry.template for entry in RENDERED), "motd.txt.j2", "nginx/https/http.conf.j2"}
+    assert {f"./{template}" for template in needed} <= set(installed)
+    assert not any(name.startswith(("./listing/", "./systemd/")) for name in installed)
 
 
 def test_everything_belongs_to_root(host: Host) -> None:
