@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,6 +27,8 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     """By name in small letters."""
+    client: str = "127.0.0.1"
+    """Address of the one who asks."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,9 @@ class Answer:
 
 
 Cloud = Callable[[Request], Answer]
+Tree = Mapping[str, bytes]
+"""What an instance of AWS is told, by path below the version, such as `meta-data/instance-id`. A path with a slash at
+its end is a folder's listing, where that is more than the names of what is in it."""
 MISSING = Answer(404, b"<html>404 - Not Found</html>", {"Content-Type": "text/html"})
 
 
@@ -60,8 +67,16 @@ class Faults:
 class Double(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, cloud: Cloud) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+    def __init__(self, cloud: Cloud, bind: str = "127.0.0.1", port: int = 0, device: str | None = None) -> None:
+        super().__init__((bind, port), Handler, bind_and_activate=False)
+        if device:
+            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
+        try:
+            self.server_bind()
+            self.server_activate()
+        except OSError:
+            self.server_close()
+            raise
         self.cloud = cloud
         self.faults = Faults()
         self.requests: list[Request] = []
@@ -84,7 +99,7 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, unquote(parts.path), query, headers)
+        request = Request(self.command, unquote(parts.path), query, headers, self.client_address[0])
         self.server.requests.append(request)
         faults = self.server.faults
         if faults.garbage is not None:
@@ -133,9 +148,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(cloud: Cloud) -> Iterator[Double]:
-    """The cloud's service on loopback."""
-    double = Double(cloud)
+def serving(cloud: Cloud, bind: str = "127.0.0.1", port: int = 0, device: str | None = None) -> Iterator[Double]:
+    """The cloud's service, on loopback unless told otherwise.
+
+    Args:
+        device: network interface that requests must come in by.
+    """
+    double = Double(cloud, bind, port, device)
     thread = threading.Thread(target=double.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -148,12 +167,32 @@ def serving(cloud: Cloud) -> Iterator[Double]:
 
 
 def aws(user_data: bytes | str | None = None, tags: Mapping[str, str] | None = None, disabled: bool = False) -> Cloud:
-    """EC2 with IMDSv2 required. Tags are there only when the instance allows them in its metadata."""
-    tokens: dict[str, float] = {}
+    """EC2, for an instance that was given these. Tags are there only when the instance allows them in its metadata."""
     data = user_data.encode() if isinstance(user_data, str) else user_data
+    tree = {**({} if data is None else {"user-data": data}), **({} if tags is None else instance_tags(tags))}
+    return imds(lambda _client: None if disabled else tree, otherwise=403)
+
+
+def instance_tags(tags: Mapping[str, str]) -> dict[str, bytes]:
+    """The part of an instance's tree that holds its tags."""
+    folder = "meta-data/tags/instance/"
+    return {folder: "\n".join(tags).encode(), **{folder + name: value.encode() for name, value in tags.items()}}
+
+
+def imds(tree_of: Callable[[str], Tree | None], otherwise: int = 404) -> Cloud:
+    """EC2's service with tokens required (IMDSv2).
+
+    Args:
+        tree_of: what the instance with that address is told; None for a stranger.
+        otherwise: status that strangers are answered.
+    """
+    tokens: dict[str, tuple[str, float]] = {}
 
     def answer(request: Request) -> Answer:
-        if disabled or "x-forwarded-for" in request.headers:
+        tree = tree_of(request.client)
+        if tree is None:
+            return Answer(otherwise)
+        if "x-forwarded-for" in request.headers:
             return Answer(403)
         if request.path == "/latest/api/token":
             if request.method != "PUT":
@@ -162,19 +201,28 @@ def aws(user_data: bytes | str | None = None, tags: Mapping[str, str] | None = N
             if not ttl.isdigit() or not 1 <= int(ttl) <= 21600:
                 return Answer(400)
             token = secrets.token_urlsafe(40)
-            tokens[token] = time.monotonic() + int(ttl)
+            tokens[token] = (request.client, time.monotonic() + int(ttl))
             return Answer(200, token.encode(), {"X-aws-ec2-metadata-token-ttl-seconds": ttl})
-        if tokens.get(request.headers.get("x-aws-ec2-metadata-token", ""), 0) < time.monotonic():
+        owner, until = tokens.get(request.headers.get("x-aws-ec2-metadata-token", ""), ("", 0.0))
+        if owner != request.client or until < time.monotonic():
             return Answer(401)
-        if request.path == "/latest/user-data":
-            return MISSING if data is None else Answer(200, data, {"Content-Type": "application/octet-stream"})
-        folder = "/latest/meta-data/tags/instance"
-        if tags is not None and request.path.rstrip("/") == folder:
-            return Answer(200, "\n".join(tags).encode(), {"Content-Type": "text/plain"})
-        name = request.path.removeprefix(f"{folder}/")
-        return Answer(200, tags[name].encode()) if tags and name in tags else MISSING
+        found = re.fullmatch(r"/(latest|20\d\d-\d\d-\d\d)/(.+)", request.path)
+        body = _find(tree, found[2]) if found else None
+        kind = "application/octet-stream" if found and found[2] == "user-data" else "text/plain"
+        return MISSING if body is None else Answer(200, body, {"Content-Type": kind})
 
     return answer
+
+
+def _find(tree: Tree, path: str) -> bytes | None:
+    if path in tree and not path.endswith("/"):
+        return tree[path]
+    folder = f"{path.rstrip('/')}/"
+    if folder in tree:
+        return tree[folder]
+    # What is a folder itself is listed with a slash at its end.
+    inside = (name.removeprefix(folder).partition("/") for name in tree if name.startswith(folder))
+    return "\n".join(dict.fromkeys(name + slash for name, slash, _ in inside)).encode() or None
 
 
 def gcp(attributes: Mapping[str, object] | None = None) -> Cloud:
