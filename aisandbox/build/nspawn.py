@@ -1,23 +1,94 @@
-"""Runs one machine in systemd-nspawn. Started in a mount namespace of its own, so its overlay goes when it goes.
+"""Runs machines in systemd-nspawn: each with its own systemd, its own address, and everything about it in a directory.
 
-Run as: `unshare --mount --propagation private python -m aisandbox.build.nspawn MACHINE_DIRECTORY`.
+`launch` runs this file as a program in a mount namespace of its own, so the machine's overlay goes when it goes.
 """
 
 from __future__ import annotations
 
 import ctypes
 import json
+import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
+from aisandbox.build import network
 from aisandbox.build.container import OVERLAY_OPTIONS
+from aisandbox.build.waiting import wait_until
+from aisandbox.manifest import REPOSITORY
 
 REBOOT = 133
 """systemd-nspawn's exit status when the machine asked for a reboot."""
 PR_SET_PDEATHSIG = 1
+STOP_SECONDS = 40.0
+CONSOLE = "console.log"
+
+
+def launch(directory: Path, address: str, lower: str, *, binds: Mapping[str, str], read_only: Mapping[str, str]) -> int:
+    """Boot a machine over the overlay layers `lower`; what it changes is kept in `directory`/upper.
+
+    Args:
+        address: leased from the network; it is the machine's as long as it runs.
+        binds: host path to machine path, writable.
+        read_only: host path to machine path.
+
+    Returns:
+        The number of the process that is the machine.
+    """
+    config = {
+        "name": network.machine_name(address),
+        "lower": lower,
+        "bridge": network.BRIDGE,
+        "binds": dict(binds),
+        "read_only": dict(read_only),
+    }
+    (directory / "nspawn.json").write_text(json.dumps(config, indent=2))
+    command = [
+        "unshare", "--mount", "--propagation", "private",
+        sys.executable, "-m", "aisandbox.build.nspawn", str(directory),
+    ]  # fmt: skip
+    with (directory / CONSOLE).open("wb") as console:
+        process = subprocess.Popen(
+            command, cwd=REPOSITORY, stdin=subprocess.DEVNULL, stdout=console, stderr=console, start_new_session=True
+        )
+    network.hold(address, process.pid)
+    return process.pid
+
+
+def runs(directory: Path, pid: int) -> bool:
+    """Whether the machine of that directory runs as that process."""
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return str(directory).encode() in command
+
+
+def power_off(directory: Path, pid: int) -> None:
+    """Power off in order; by force after 40 seconds."""
+    os.kill(pid, signal.SIGTERM)
+    if not wait_until(lambda: not runs(directory, pid), STOP_SECONDS):
+        cut_power(directory, pid)
+
+
+def cut_power(directory: Path, pid: int) -> None:
+    """End it at once: nspawn with the machine's first process, which takes all others of the machine with it."""
+    nspawn = _children(pid)
+    for process in (*(inner for outer in nspawn for inner in _children(outer)), *nspawn, pid):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    wait_until(lambda: not runs(directory, pid), 5)
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except FileNotFoundError:
+        return []
 
 
 def _die_with_parent() -> None:

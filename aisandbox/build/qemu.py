@@ -10,14 +10,14 @@ import signal
 import socket
 import subprocess
 import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from aisandbox.build import tools
 from aisandbox.build.errors import BuildError
+from aisandbox.build.waiting import wait_until
 
 Accelerator = Literal["kvm", "tcg"]
 
@@ -140,12 +140,12 @@ class QemuMachine:
             return True
         try:
             self.command("system_powerdown")
-            orderly = _wait(lambda: not self.is_running(), seconds)
+            orderly = wait_until(lambda: not self.is_running(), seconds)
         except OSError:  # QEMU does not answer, or has just gone
             orderly = not self.is_running()
         if not orderly and self.pid == pid:
             os.kill(pid, signal.SIGKILL)
-            _wait(lambda: not self.is_running(), 10.0)
+            wait_until(lambda: not self.is_running(), 10.0)
         return orderly
 
     def command(self, name: str, **arguments: Any) -> Any:
@@ -298,12 +298,3 @@ def _exchange(stream: TextIO, request: dict[str, Any]) -> Any:
         if "error" in answer:
             raise OSError(f"QEMU refuses {request['execute']}: {answer['error'].get('desc')}")
     raise ConnectionError("QEMU closed the connection")
-
-
-def _wait(condition: Callable[[], bool], seconds: float) -> bool:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.2)
-    return True
