@@ -122,12 +122,12 @@ def open_rootfs(job: Job) -> Iterator[Path]:
         os.environ["AISANDBOX_CONTAINER_PID"] = str(pid)
         yield inventory
     for path in job.read_only:
-        _remove_mountpoint(merged, Path(path))
+        remove_mountpoint(merged, Path(path))
     subprocess.run(["umount", str(merged)], check=True)
     inventory.unlink()
 
 
-def _remove_mountpoint(root: Path, path: Path) -> None:
+def remove_mountpoint(root: Path, path: Path) -> None:
     """Remove what systemd-nspawn made to mount `path` on: an empty file or empty directories of the builder."""
     point = root / path.relative_to("/")
     if point.is_file() and point.stat().st_size == 0:
