@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,11 +62,15 @@ def launch(directory: Path, address: str, lower: str, *, binds: Mapping[str, str
 
 def runs(directory: Path, pid: int) -> bool:
     """Whether the machine of that directory runs as that process."""
+    process = Path(f"/proc/{pid}")
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        # A process has no command line for a moment while it executes another program, and once it has ended.
+        while not (command := (process / "cmdline").read_bytes()):
+            if re.search(r"^State:\s*[ZX]", (process / "status").read_text(), re.MULTILINE):
+                return False
     except OSError:
         return False
-    return str(directory).encode() in command
+    return str(directory).encode() in command.split(b"\0")
 
 
 def power_off(directory: Path, pid: int) -> None:

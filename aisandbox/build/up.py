@@ -12,6 +12,7 @@ from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.build.progress import Phases
+from aisandbox.build.remote import Remote
 
 INSTANCE = manifest.REPOSITORY / "build" / "instance.json"
 READY_SECONDS = 30
@@ -53,7 +54,7 @@ def publish(machine: Machine) -> None:
 class Watch:
     """Follows a booting machine from outside, the way its user does."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Remote) -> None:
         self._instance = machine.instance()
         self._detail = "power on"
 

@@ -16,6 +16,7 @@ from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.build.progress import Phases
+from aisandbox.build.remote import Remote
 
 MANIFEST = manifest.load()
 PATIENCE = 300.0
@@ -44,7 +45,7 @@ def start(machine: Machine, image: Layer, user_data: str | None = None) -> None:
         raise
 
 
-def reboot(machine: Machine) -> None:
+def reboot(machine: Remote) -> None:
     """Reboot it from inside and wait until chat and API answer again."""
     before = boot_id(machine)
     machine.run("sudo systemctl reboot", check=False)
@@ -52,13 +53,13 @@ def reboot(machine: Machine) -> None:
     wait_until_ready(machine)
 
 
-def wait_until_ready(machine: Machine) -> None:
+def wait_until_ready(machine: Remote) -> None:
     """Wait until chat and API answer."""
     watch = up.Watch(machine)
     wait_for("chat and API", watch.ready)
 
 
-def settle(machine: Machine) -> None:
+def settle(machine: Remote) -> None:
     """Wait until what `aisandbox configure` has asked systemd for is done, and chat and API answer."""
     wait_for("systemd's jobs", lambda: "No jobs" in machine.run("systemctl list-jobs", check=False).stdout)
     wait_for("the instance", lambda: bool(status(machine)["state"] == "ready"))
@@ -72,40 +73,40 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = PATIENCE
         time.sleep(0.2)
 
 
-def boot_id(machine: Machine) -> str:
+def boot_id(machine: Remote) -> str:
     """Names the machine's current boot; empty while it cannot be reached."""
     return machine.run("cat /proc/sys/kernel/random/boot_id", check=False).stdout.strip()
 
 
-def output(machine: Machine, command: str) -> str:
+def output(machine: Remote, command: str) -> str:
     """What a command prints on the machine; the test fails with its messages when it fails."""
     result = machine.run(command, check=False)
     assert result.returncode == 0, f"{command}: exit {result.returncode}\n{result.stdout}{result.stderr}"
     return result.stdout.strip()
 
 
-def status(machine: Machine) -> dict[str, Any]:
+def status(machine: Remote) -> dict[str, Any]:
     """What `aisandbox status --json` tells."""
     overview: dict[str, Any] = json.loads(output(machine, "sudo aisandbox status --json"))
     return overview
 
 
-def properties(machine: Machine, unit: str, *names: str) -> dict[str, str]:
+def properties(machine: Remote, unit: str, *names: str) -> dict[str, str]:
     """Properties of a systemd unit."""
     shown = output(machine, f"systemctl show --property={','.join(names)} {unit}")
     return dict(line.split("=", 1) for line in shown.splitlines())
 
 
-def main_pid(machine: Machine, unit: str) -> int:
+def main_pid(machine: Remote, unit: str) -> int:
     return int(properties(machine, unit, "MainPID")["MainPID"])
 
 
-def url(machine: Machine, port: str, path: str = "") -> str:
+def url(machine: Remote, port: str, path: str = "") -> str:
     """Address of one of the manifest's ports, from outside."""
     return f"http://{machine.address}:{MANIFEST.ports[port].port}{path}"
 
 
-def journal(machine: Machine, lines: int = 200) -> str:
+def journal(machine: Remote, lines: int = 200) -> str:
     """The end of the machine's journal, or of its console while it cannot be reached."""
     if machine.running:
         result = machine.run(f"sudo journalctl --boot --no-pager --lines={lines}", check=False)
@@ -119,7 +120,7 @@ def journal(machine: Machine, lines: int = 200) -> str:
 class Visitor:
     """Somebody at the chat page, by Open WebUI's own API."""
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Remote) -> None:
         self._client = httpx.Client(base_url=url(machine, "chat"), timeout=60)
         session = self._post("/api/v1/auths/signin", {"email": "", "password": ""})
         self._client.headers["Authorization"] = f"Bearer {session['token']}"
