@@ -179,6 +179,8 @@ class Target(Part):
     """Oldest Packer whose plugin set has the builder."""
     credentials: tuple[str, ...] = ()
     """Environment variables that baking there needs."""
+    credentials_url: str | None = None
+    """Where a customer of the platform gets them."""
     publish_credentials: tuple[str, ...] = ()
     """Environment variables that publishing there needs."""
     settings: dict[str, str | int | bool] = {}
