@@ -10,7 +10,6 @@ import base64
 import json
 import re
 import secrets
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,8 +26,6 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     """By name in small letters."""
-    client: str = "127.0.0.1"
-    """Address of the one who asks."""
 
 
 @dataclass(frozen=True)
@@ -67,16 +64,8 @@ class Faults:
 class Double(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, cloud: Cloud, bind: str = "127.0.0.1", port: int = 0, device: str | None = None) -> None:
-        super().__init__((bind, port), Handler, bind_and_activate=False)
-        if device:
-            self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
-        try:
-            self.server_bind()
-            self.server_activate()
-        except OSError:
-            self.server_close()
-            raise
+    def __init__(self, cloud: Cloud, bind: str = "127.0.0.1") -> None:
+        super().__init__((bind, 0), Handler)
         self.cloud = cloud
         self.faults = Faults()
         self.requests: list[Request] = []
@@ -99,7 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         parts = urlsplit(self.path)
         query = {key: values[0] for key, values in parse_qs(parts.query, keep_blank_values=True).items()}
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, unquote(parts.path), query, headers, self.client_address[0])
+        request = Request(self.command, unquote(parts.path), query, headers)
         self.server.requests.append(request)
         faults = self.server.faults
         if faults.garbage is not None:
@@ -148,13 +137,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(cloud: Cloud, bind: str = "127.0.0.1", port: int = 0, device: str | None = None) -> Iterator[Double]:
-    """The cloud's service, on loopback unless told otherwise.
-
-    Args:
-        device: network interface that requests must come in by.
-    """
-    double = Double(cloud, bind, port, device)
+def serving(cloud: Cloud, bind: str = "127.0.0.1") -> Iterator[Double]:
+    """The cloud's service, on loopback unless told otherwise."""
+    double = Double(cloud, bind)
     thread = threading.Thread(target=double.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:
@@ -168,9 +153,11 @@ def serving(cloud: Cloud, bind: str = "127.0.0.1", port: int = 0, device: str | 
 
 def aws(user_data: bytes | str | None = None, tags: Mapping[str, str] | None = None, disabled: bool = False) -> Cloud:
     """EC2, for an instance that was given these. Tags are there only when the instance allows them in its metadata."""
+    if disabled:
+        return lambda _request: Answer(403)
     data = user_data.encode() if isinstance(user_data, str) else user_data
     tree = {**({} if data is None else {"user-data": data}), **({} if tags is None else instance_tags(tags))}
-    return imds(lambda _client: None if disabled else tree, otherwise=403)
+    return imds(lambda: tree)
 
 
 def instance_tags(tags: Mapping[str, str]) -> dict[str, bytes]:
@@ -179,19 +166,11 @@ def instance_tags(tags: Mapping[str, str]) -> dict[str, bytes]:
     return {folder: "\n".join(tags).encode(), **{folder + name: value.encode() for name, value in tags.items()}}
 
 
-def imds(tree_of: Callable[[str], Tree | None], otherwise: int = 404) -> Cloud:
-    """EC2's service with tokens required (IMDSv2).
-
-    Args:
-        tree_of: what the instance with that address is told; None for a stranger.
-        otherwise: status that strangers are answered.
-    """
-    tokens: dict[str, tuple[str, float]] = {}
+def imds(tree: Callable[[], Tree]) -> Cloud:
+    """EC2's service with tokens required (IMDSv2), which tells what `tree` says at the time."""
+    tokens: dict[str, float] = {}
 
     def answer(request: Request) -> Answer:
-        tree = tree_of(request.client)
-        if tree is None:
-            return Answer(otherwise)
         if "x-forwarded-for" in request.headers:
             return Answer(403)
         if request.path == "/latest/api/token":
@@ -201,13 +180,12 @@ def imds(tree_of: Callable[[str], Tree | None], otherwise: int = 404) -> Cloud:
             if not ttl.isdigit() or not 1 <= int(ttl) <= 21600:
                 return Answer(400)
             token = secrets.token_urlsafe(40)
-            tokens[token] = (request.client, time.monotonic() + int(ttl))
+            tokens[token] = time.monotonic() + int(ttl)
             return Answer(200, token.encode(), {"X-aws-ec2-metadata-token-ttl-seconds": ttl})
-        owner, until = tokens.get(request.headers.get("x-aws-ec2-metadata-token", ""), ("", 0.0))
-        if owner != request.client or until < time.monotonic():
+        if tokens.get(request.headers.get("x-aws-ec2-metadata-token", ""), 0) < time.monotonic():
             return Answer(401)
         found = re.fullmatch(r"/(latest|20\d\d-\d\d-\d\d)/(.+)", request.path)
-        body = _find(tree, found[2]) if found else None
+        body = _find(tree(), found[2]) if found else None
         kind = "application/octet-stream" if found and found[2] == "user-data" else "text/plain"
         return MISSING if body is None else Answer(200, body, {"Content-Type": kind})
 
