@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from aisandbox.instance import files, rendering, systemd
+from aisandbox.instance import files, rendering, services
 from aisandbox.instance.places import Places
 from aisandbox.instance.report import Reporter
 from aisandbox.manifest import Manifest
@@ -71,7 +71,7 @@ class Keeper:
         self,
         places: Places,
         manifest: Manifest,
-        reload: Callable[[], None] = lambda: systemd.reload_now(systemd.NGINX),
+        reload: Callable[[], None] = lambda: services.reload_now(services.NGINX),
     ) -> None:
         self._places = places
         self._manifest = manifest
@@ -101,7 +101,7 @@ class Keeper:
         except CertificateError as error:
             return self._failed(wish, error)
         except (OSError, subprocess.SubprocessError) as error:
-            fix = f"See the journal: sudo journalctl -u {systemd.CERTIFICATE} -u {systemd.NGINX}"
+            fix = f"See the journal: sudo journalctl -u {services.CERTIFICATE} -u {services.NGINX}"
             return self._failed(wish, CertificateError(f"HTTPS could not be set up: {error}", fix))
         self._failures = 0
         self._done(wish)
@@ -136,7 +136,7 @@ class Keeper:
             port = self._manifest.ports["http"].port
             fix = (
                 f"Let {wish.domain} point at this instance alone, and let port {port} through the provider's firewall. "
-                f"To try again at once: sudo systemctl restart {systemd.CERTIFICATE}"
+                f"To try again at once: sudo systemctl restart {services.CERTIFICATE}"
             )
             raise CertificateError(reason, fix)
 

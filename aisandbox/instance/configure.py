@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from aisandbox.instance import access, files, hardware, options, plan, rendering, systemd, volume
+from aisandbox.instance import access, files, hardware, options, plan, rendering, services, volume
 from aisandbox.instance.notices import Problem, warnings
 from aisandbox.instance.options import Choice
 from aisandbox.instance.places import Places
@@ -64,7 +64,7 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
     except Exception as error:
         problem = Problem(
             reason=f"the choice could not be applied ({type(error).__name__}: {error}); the default is used",
-            fix=f"See the journal: sudo journalctl -u {systemd.CONFIGURE}",
+            fix=f"See the journal: sudo journalctl -u {services.CONFIGURE}",
         )
         decided = plan.decide(Choice(), (problem,), manifest, hardware.find(places))
         files.write_json(places.plan, decided.model_dump(mode="json"))
@@ -74,12 +74,12 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
 
 def services_to_restart(places: Places, outcome: Outcome) -> tuple[str, ...]:
     """Services that must start anew on what has changed; the model's also after a failure: its cause may be gone."""
-    services = [unit for entry in outcome.rendered if entry.action == "restart" for unit in entry.units]
+    units = [unit for entry in outcome.rendered if entry.action == "restart" for unit in entry.units]
     reports = (files.read_json(places.status(service)) or {} for service in ("model", "engine"))
     failed = any(report.get("state") == "failed" for report in reports)
     if failed or {places.plan.name, places.hf_token.name} & set(outcome.changed):
-        services.insert(0, systemd.MODEL)
-    return tuple(dict.fromkeys(services))
+        units.insert(0, services.MODEL)
+    return tuple(dict.fromkeys(units))
 
 
 def services_to_reload(outcome: Outcome) -> tuple[str, ...]:
@@ -102,7 +102,7 @@ def bring_up(places: Places, outcome: Outcome, *, boot: bool = False) -> dict[st
     """
     done = {"Reloading": services_to_reload(outcome), "Restarting": services_to_restart(places, outcome)}
     if places.live:
-        tell = (systemd.refresh, systemd.refresh) if boot else (systemd.reload, systemd.restart)
+        tell = (services.refresh, services.refresh) if boot else (services.reload, services.restart)
         try:
             for units, act in zip(done.values(), tell, strict=True):
                 if units:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from aisandbox.instance import files, systemd
+from aisandbox.instance import files, services
 from aisandbox.instance.engine_files import ConfigError, read_config
 from aisandbox.instance.places import Places
 
 
-def needed(places: Places, units: tuple[systemd.Unit, ...]) -> bool:
+def needed(places: Places, units: tuple[services.Unit, ...]) -> bool:
     """Whether the engine must be restarted to serve what `engine.json` says.
 
     An engine that still waits for its first configuration takes it by itself. One that could not serve what it was
@@ -23,16 +23,16 @@ def needed(places: Places, units: tuple[systemd.Unit, ...]) -> bool:
     if wanted is None:
         return False
     by_name = {unit.name: unit for unit in units}
-    if systemd.VLLM in by_name and by_name[systemd.VLLM].active == "failed":
+    if services.VLLM in by_name and by_name[services.VLLM].active == "failed":
         return True
     report = files.read_json(places.status("engine")) or {}
     taken = report.get("config")
     if not taken:
         return False
-    return taken != wanted.digest or (report.get("state") == "failed" and _before(report, by_name.get(systemd.MODEL)))
+    return taken != wanted.digest or (report.get("state") == "failed" and _before(report, by_name.get(services.MODEL)))
 
 
-def _before(report: dict[str, Any], model_step: systemd.Unit | None) -> bool:
+def _before(report: dict[str, Any], model_step: services.Unit | None) -> bool:
     """Whether what is reported happened before the model step last began."""
     try:
         age = (datetime.now(UTC) - datetime.fromisoformat(report["since"])).total_seconds()
@@ -43,7 +43,7 @@ def _before(report: dict[str, Any], model_step: systemd.Unit | None) -> bool:
 
 def sync(places: Places) -> bool:
     """Restart the engine if needed. Returns whether it was."""
-    restart = needed(places, systemd.units((systemd.VLLM, systemd.MODEL)))
+    restart = needed(places, services.units((services.VLLM, services.MODEL)))
     if restart:
-        systemd.restart(systemd.VLLM)
+        services.restart(services.VLLM)
     return restart

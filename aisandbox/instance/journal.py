@@ -16,7 +16,7 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
-from aisandbox.instance import scrub, systemd
+from aisandbox.instance import scrub, services
 from aisandbox.manifest import Part
 
 LINES = 12
@@ -56,11 +56,11 @@ class Line(Part):
 def published(entry: dict[str, Any]) -> Line | None:
     """What of an entry of the journal (as `journalctl --output=json` gives it) may be seen by everyone."""
     message, unit = _text(entry.get("MESSAGE")), str(entry.get("_SYSTEMD_UNIT"))
-    if unit == systemd.VLLM:
+    if unit == services.VLLM:
         found = ENGINE_LINES.search(message)
         shown = found[0] if found else ""
     else:
-        shown = message if unit in (systemd.CONFIGURE, systemd.MODEL) and entry.get("PRIORITY") == NOTICE else ""
+        shown = message if unit in (services.CONFIGURE, services.MODEL) and entry.get("PRIORITY") == NOTICE else ""
     if not shown:
         return None
     at = datetime.fromtimestamp(int(entry["__REALTIME_TIMESTAMP"]) / 1e6, UTC).isoformat(timespec="seconds")
@@ -93,7 +93,7 @@ class Tail:
             time.sleep(RETRY_S)
 
     def _follow(self) -> None:
-        units = (f"--unit={unit}" for unit in (systemd.CONFIGURE, systemd.MODEL, systemd.VLLM))
+        units = (f"--unit={unit}" for unit in (services.CONFIGURE, services.MODEL, services.VLLM))
         fields = "--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT"
         command = ["journalctl", "--boot", "--follow", "--lines=500", "--output=json", fields, *units]
         try:

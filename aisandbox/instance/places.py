@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisandbox.manifest import Manifest
+from aisandbox.manifest import REPOSITORY, Manifest
 
 MODEL_PREFIX = "models--"
 METADATA = "http://169.254.169.254"
 """Where every cloud has its metadata service."""
+PROGRAMS = REPOSITORY.parent / "container" / "programs.json"
+"""What supervisord runs in the container of the whole appliance; machines have no such file."""
 
 
 def cache_name(model: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from aisandbox.instance import files, systemd
+from aisandbox.instance import files, services
 from aisandbox.instance.places import Places
 
 
@@ -27,13 +27,13 @@ class Rendered:
 
 
 RENDERED = (
-    Rendered("open-webui.env.j2", "open-webui.env", (systemd.OPEN_WEBUI,)),
-    Rendered("nginx/chat-login.conf.j2", "nginx/chat-login.conf", (systemd.NGINX,), "reload"),
-    Rendered("nginx/api-lock.conf.j2", "nginx/api-lock.conf", (systemd.NGINX,), "reload"),
-    Rendered("certificate.env.j2", "certificate.env", (systemd.CERTIFICATE,)),
-    Rendered("nftables/access.conf.j2", "nftables/access.conf", (systemd.FIREWALL,), "reload"),
-    Rendered("sandbox-api.env.j2", "sandbox-api.env", (systemd.SANDBOX_API,)),
-    Rendered("sandbox.off.j2", "sandbox.off", systemd.SANDBOX, mode=0o644),
+    Rendered("open-webui.env.j2", "open-webui.env", (services.OPEN_WEBUI,)),
+    Rendered("nginx/chat-login.conf.j2", "nginx/chat-login.conf", (services.NGINX,), "reload"),
+    Rendered("nginx/api-lock.conf.j2", "nginx/api-lock.conf", (services.NGINX,), "reload"),
+    Rendered("certificate.env.j2", "certificate.env", (services.CERTIFICATE,)),
+    Rendered("nftables/access.conf.j2", "nftables/access.conf", (services.FIREWALL,), "reload"),
+    Rendered("sandbox-api.env.j2", "sandbox-api.env", (services.SANDBOX_API,)),
+    Rendered("sandbox.off.j2", "sandbox.off", services.SANDBOX, mode=0o644),
     # Read at the next start only, long before the choice is known.
     Rendered("data-volume.j2", "data-volume", (), mode=0o644),
 )

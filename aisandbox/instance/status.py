@@ -11,12 +11,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aisandbox.instance import clock, files, systemd, timeline
+from aisandbox.instance import clock, files, services, timeline
 from aisandbox.instance.access import Access
 from aisandbox.instance.journal import Line
 from aisandbox.instance.notices import Problem, SecurityWarning, warnings
 from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.report import State, now
+from aisandbox.instance.services import Unit
 from aisandbox.instance.timeline import Span
 from aisandbox.manifest import Manifest, Part
 
@@ -24,7 +25,7 @@ PHASES = ("configure", "model", "engine")
 """Services that report, in the order in which they work towards the first answer."""
 CERTIFICATE = "certificate"
 """Reports only when there is a domain."""
-ESSENTIAL = (systemd.CONFIGURE, systemd.MODEL, systemd.VLLM, systemd.OPEN_WEBUI, systemd.NGINX)
+ESSENTIAL = (services.CONFIGURE, services.MODEL, services.VLLM, services.OPEN_WEBUI, services.NGINX)
 """Without one of these there is no first answer."""
 HEALTH_TIMEOUT_S = 0.5
 POLL_S = 0.5
@@ -83,7 +84,7 @@ class Overview(Part):
     access: Access
     phases: tuple[Phase, ...]
     endpoints: tuple[Endpoint, ...]
-    services: tuple[systemd.Unit, ...]
+    services: tuple[Unit, ...]
     problems: tuple[Problem, ...]
     """Everything that is not as the user asked for, with its fix."""
     warnings: tuple[SecurityWarning, ...]
@@ -124,13 +125,13 @@ def compose(
     plan = files.read_json(places.plan) or {}
     reports = {name: files.read_json(places.status(name)) for name in (*PHASES, CERTIFICATE)}
     phases = tuple(_phase(report, name) for name, report in reports.items() if report or name in PHASES)
-    units = systemd.units() if places.live else ()
+    units = services.units() if places.live else ()
     access = Access.model_validate(plan.get("access") or {})
     certified = any(phase.phase == CERTIFICATE and phase.state == "done" for phase in phases)
     host = address(places)
     ssh = f"ssh {manifest.os.default_user}@{host}"
     endpoints = _endpoints(manifest, access, host, ssh, certified)
-    loops = {unit.name: loop for unit in units if (loop := systemd.crash_loop(unit))}
+    loops = {unit.name: loop for unit in units if (loop := services.crash_loop(unit))}
     if public:
         loops = {name: f"{name} keeps crashing" for name in loops}
     broken = {unit.name for unit in units if unit.active == "failed"} | set(loops)
@@ -212,7 +213,7 @@ def _sizing(report: object) -> Sizing | None:
 
 
 def _problems(
-    plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[systemd.Unit, ...], loops: dict[str, str]
+    plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[Unit, ...], loops: dict[str, str]
 ) -> tuple[Problem, ...]:
     found = [Problem.model_validate(entry) for entry in plan.get("problems", ())]
     # The plan's problems are what `configure` failed on.

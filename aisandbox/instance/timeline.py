@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from aisandbox.instance import clock, files, systemd
+from aisandbox.instance import clock, files, services
 from aisandbox.instance.places import Places
 from aisandbox.manifest import Part
 
@@ -75,7 +75,7 @@ def systemd_times(show: Callable[[], str] | None = None) -> dict[str, float]:
     except (OSError, subprocess.SubprocessError):
         return {}
     stages = [blocks[name] for name in CLOUD_INIT_LAST if blocks.get(name, {}).get("ActiveEnter")]
-    first, configure, engine = (blocks.get(name, {}) for name in (CLOUD_INIT_FIRST, systemd.CONFIGURE, systemd.VLLM))
+    first, configure, engine = (blocks.get(name, {}) for name in (CLOUD_INIT_FIRST, services.CONFIGURE, services.VLLM))
     times = {
         "cloud-init began": first.get("InactiveExit"),
         "cloud-init ended": stages[0]["ActiveEnter"] if stages else None,
@@ -86,7 +86,7 @@ def systemd_times(show: Callable[[], str] | None = None) -> dict[str, float]:
 
 
 def _show() -> str:
-    names = (CLOUD_INIT_FIRST, *CLOUD_INIT_LAST, systemd.CONFIGURE, systemd.VLLM)
+    names = (CLOUD_INIT_FIRST, *CLOUD_INIT_LAST, services.CONFIGURE, services.VLLM)
     properties = ",".join(f"{event}TimestampMonotonic" for event in ("InactiveExit", "ActiveEnter", "ExecMainStart"))
     command = ["systemctl", "show", f"--property=Id,{properties}", *names]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout

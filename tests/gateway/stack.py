@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import jinja2
 
 from aisandbox import manifest
-from aisandbox.instance import access, rendering, systemd
+from aisandbox.instance import access, rendering, services
 from aisandbox.instance.options import Choice
 from aisandbox.manifest import Manifest
 
@@ -77,7 +77,7 @@ class Gateway:
             "api_key": access.api_key(choice, secrets),
         }
         for entry in rendering.RENDERED:
-            if systemd.NGINX in entry.units:
+            if services.NGINX in entry.units:
                 text = rendering.fill((TEMPLATES / entry.template).read_text(), context)
                 file = self.manifest.paths.etc / entry.file
                 file.parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import systemd
-from aisandbox.instance.systemd import Crashes, Unit
+from aisandbox.instance import services
+from aisandbox.instance.services import Crashes, Unit
 
-BACKOFF = Path(systemd.__file__).with_name("backoff.sh")
+BACKOFF = Path(services.__file__).with_name("backoff.sh")
 
 
 def unit(restarts: int = 5, active: str = "activating", up_s: float | None = None) -> Unit:
@@ -23,7 +23,7 @@ def unit(restarts: int = 5, active: str = "activating", up_s: float | None = Non
 
 def test_a_crash_loop_is_told_with_number_error_and_pace() -> None:
     crashes = Crashes((10.0, 40.0, 70.0, 100.0, 130.0), "ValueError: it is broken")
-    assert systemd.describe_loop(unit(), crashes, 132.0) == (
+    assert services.describe_loop(unit(), crashes, 132.0) == (
         "x.service has crashed 5 times in 2 minutes; last error: ValueError: it is broken; it is tried again every 30 s"
     )
 
@@ -42,7 +42,7 @@ def test_a_crash_loop_is_told_with_number_error_and_pace() -> None:
     ],
 )
 def test_a_run_that_is_long_enough_ends_the_loop(times: tuple[float, ...], now: float, looping: bool) -> None:
-    assert bool(systemd.describe_loop(unit(active="active", up_s=1), Crashes(times), now)) is looping
+    assert bool(services.describe_loop(unit(active="active", up_s=1), Crashes(times), now)) is looping
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_run_that_is_long_enough_ends_the_loop(times: tuple[float, ...], now: 
     [("activating", None, True), ("failed", None, True), ("active", 5.0, True), ("active", 61.0, False)],
 )
 def test_without_the_journal_systemds_count_must_do(active: str, up_s: float | None, looping: bool) -> None:
-    told = systemd.describe_loop(unit(active=active, up_s=up_s), Crashes(), 1000.0)
+    told = services.describe_loop(unit(active=active, up_s=up_s), Crashes(), 1000.0)
     assert told == ("x.service has crashed 5 times; it is tried again by itself" if looping else None)
 
 
@@ -66,10 +66,10 @@ def test_without_the_journal_systemds_count_must_do(active: str, up_s: float | N
     ],
 )
 def test_the_last_words_name_the_error_and_no_secret(lines: list[str], error: str) -> None:
-    found = systemd.last_words(lines)
+    found = services.last_words(lines)
     assert error in found
     assert bool(found) == bool(error)
-    assert len(found) <= systemd.LONGEST_ERROR
+    assert len(found) <= services.LONGEST_ERROR
 
 
 def command(folder: Path, name: str, script: str) -> None:
@@ -90,11 +90,11 @@ def test_a_loop_is_read_from_systemd_and_the_journal(tmp_path: Path, monkeypatch
         tmp_path, "journalctl", f'case "$*" in *MESSAGE_ID=*) cat {tmp_path}/failures;; *) cat {tmp_path}/said;; esac'
     )
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    (found,) = systemd.units(("loop.service",))
+    (found,) = services.units(("loop.service",))
     assert found.up_s is None
     assert found.entered_s
     assert "entered_s" not in found.model_dump()
-    told = systemd.crash_loop(found)
+    told = services.crash_loop(found)
     assert told
     assert told.startswith("loop.service has crashed 3 times in 2")
     assert told.endswith("last error: RuntimeError: no luck; it is tried again every 10 s")
@@ -106,7 +106,7 @@ def test_most_units_cost_no_look_into_the_journal(
 ) -> None:
     command(tmp_path, "journalctl", f"touch {tmp_path}/asked")
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    assert systemd.crash_loop(unit(restarts=restarts, active="active", up_s=up_s)) is None
+    assert services.crash_loop(unit(restarts=restarts, active="active", up_s=up_s)) is None
     assert not (tmp_path / "asked").exists()
 
 

@@ -27,10 +27,11 @@ from urllib.parse import quote
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import cli, doctor, files, rendering, scrub, systemd
+from aisandbox.instance import cli, doctor, files, rendering, scrub
 from aisandbox.instance.doctor import Finding, Instance, bundle, machine, model, network, services
 from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
+from aisandbox.instance.services import SANDBOX
 from aisandbox.manifest import REPOSITORY
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
@@ -693,4 +694,4 @@ def test_nothing_short_is_masked_everywhere() -> None:
 
 
 def test_units_of_the_archive_are_those_of_the_instance() -> None:
-    assert set(bundle.JOURNALS).isdisjoint(systemd.SANDBOX)
+    assert set(bundle.JOURNALS).isdisjoint(SANDBOX)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aisandbox import manifest
-from aisandbox.instance import engine_sync, files, systemd
+from aisandbox.instance import engine_sync, files, services
 from aisandbox.instance.engine_files import parse_config
 from aisandbox.instance.places import Places
 
@@ -18,11 +18,11 @@ def places(tmp_path: Path) -> Places:
     return Places.of(manifest.load(), tmp_path)
 
 
-def units(model_step_s: float | None = None) -> tuple[systemd.Unit, ...]:
-    def unit(name: str, active: str, entered_s: float | None) -> systemd.Unit:
-        return systemd.Unit(name=name, active=active, sub="", result="", restarts=0, entered_s=entered_s)
+def units(model_step_s: float | None = None) -> tuple[services.Unit, ...]:
+    def unit(name: str, active: str, entered_s: float | None) -> services.Unit:
+        return services.Unit(name=name, active=active, sub="", result="", restarts=0, entered_s=entered_s)
 
-    return (unit(systemd.VLLM, "active", 99.0), unit(systemd.MODEL, "inactive", model_step_s))
+    return (unit(services.VLLM, "active", 99.0), unit(services.MODEL, "inactive", model_step_s))
 
 
 def report(places: Places, state: str, seconds_ago: float, digest: str | None = None) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from aisandbox.instance import access, configure, rendering, systemd
+from aisandbox.instance import access, configure, rendering, services
 from aisandbox.instance.access import Access
 from aisandbox.instance.notices import warnings
 from aisandbox.instance.options import Choice
@@ -145,8 +145,8 @@ def test_the_key_is_asked_for_by_the_gateway(places: Places) -> None:
     assert 'default "";' in rendered(places, "nginx/api-lock.conf")
     appliance.options(places, f"api_key: {KEY}\n")
     outcome = configure.apply(places, MANIFEST)
-    assert systemd.NGINX in configure.services_to_reload(outcome)
-    assert systemd.NGINX not in configure.services_to_restart(places, outcome)
+    assert services.NGINX in configure.services_to_reload(outcome)
+    assert services.NGINX not in configure.services_to_restart(places, outcome)
     assert "default 401;" in rendered(places, "nginx/api-lock.conf") and KEY in rendered(places, "nginx/api-lock.conf")
 
 
@@ -154,8 +154,8 @@ def test_networks_reload_the_firewall_and_nothing_else(places: Places) -> None:
     configure.apply(places, MANIFEST)
     appliance.options(places, "allowed_cidrs: 192.0.2.7\n")
     outcome = configure.apply(places, MANIFEST)
-    assert configure.services_to_reload(outcome) == (systemd.FIREWALL,)
-    assert systemd.SANDBOX_API not in configure.services_to_restart(places, outcome)
+    assert configure.services_to_reload(outcome) == (services.FIREWALL,)
+    assert services.SANDBOX_API not in configure.services_to_restart(places, outcome)
 
 
 def test_the_sandbox_goes_off_and_comes_back(places: Places) -> None:
@@ -166,7 +166,7 @@ def test_the_sandbox_goes_off_and_comes_back(places: Places) -> None:
         appliance.options(places, f"sandbox: '{chosen}'\n")
         outcome = configure.apply(places, MANIFEST)
         assert switch.exists() == (chosen == "off")
-        assert set(systemd.SANDBOX) <= set(configure.services_to_restart(places, outcome))
+        assert set(services.SANDBOX) <= set(configure.services_to_restart(places, outcome))
 
 
 def test_a_public_sandbox_asks_for_its_key(places: Places) -> None:
@@ -177,8 +177,8 @@ def test_a_public_sandbox_asks_for_its_key(places: Places) -> None:
     appliance.options(places, "sandbox: public\n")
     outcome = configure.apply(places, MANIFEST)
     assert {key, "SANDBOX_AUTH=1", "SANDBOX_HOST=0.0.0.0"} <= set(rendered(places, "sandbox-api.env").splitlines())
-    assert systemd.SANDBOX_API in configure.services_to_restart(places, outcome)
-    assert systemd.FIREWALL in configure.services_to_reload(outcome)
+    assert services.SANDBOX_API in configure.services_to_restart(places, outcome)
+    assert services.FIREWALL in configure.services_to_reload(outcome)
 
 
 def test_every_template_is_there() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import configure, editing, files, options, plan, rendering, systemd
+from aisandbox.instance import configure, editing, files, options, plan, rendering, services
 from aisandbox.instance.options import InvalidOptionError
 from aisandbox.instance.places import Places
 from tests.support import appliance
@@ -86,17 +86,17 @@ def test_the_services_to_restart_are_those_that_run_on_what_changed(places: Plac
     configure.apply(places, MANIFEST)
     appliance.options(places, f"hf_token: {TOKEN}\n")
     outcome = configure.apply(places, MANIFEST)
-    assert configure.services_to_restart(places, outcome) == (systemd.MODEL,)
+    assert configure.services_to_restart(places, outcome) == (services.MODEL,)
     appliance.options(places, "served_name: mine\n")
     outcome = configure.apply(places, MANIFEST)
-    assert set(configure.services_to_restart(places, outcome)) == {systemd.MODEL, systemd.OPEN_WEBUI}
+    assert set(configure.services_to_restart(places, outcome)) == {services.MODEL, services.OPEN_WEBUI}
 
 
 @pytest.mark.parametrize("service", ["model", "engine"])
 def test_applying_again_retries_a_model_that_failed(places: Places, service: str) -> None:
     configure.apply(places, MANIFEST)
     files.write_json(places.status(service), {"state": "failed"})
-    assert configure.services_to_restart(places, configure.apply(places, MANIFEST)) == (systemd.MODEL,)
+    assert configure.services_to_restart(places, configure.apply(places, MANIFEST)) == (services.MODEL,)
 
 
 def test_an_edit_keeps_the_other_options_and_shows_what_changes(places: Places) -> None:

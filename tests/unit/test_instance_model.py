@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import configure, engine_sync, files, model, sizing, systemd
+from aisandbox.instance import configure, engine_sync, files, model, services, sizing
 from aisandbox.instance.engine_files import parse_config
 from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.places import Places
@@ -372,8 +372,8 @@ def test_without_a_gpu_on_a_cuda_image_nothing_is_fetched(tmp_path: Path, monkey
     assert not places.engine.exists()
 
 
-def unit(active: str) -> tuple[systemd.Unit, ...]:
-    return (systemd.Unit(name=systemd.VLLM, active=active, sub="", result="", restarts=0),)
+def unit(active: str) -> tuple[services.Unit, ...]:
+    return (services.Unit(name=services.VLLM, active=active, sub="", result="", restarts=0),)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from aisandbox import manifest as manifests
-from aisandbox.instance import cli, clock, configure, files, journal, notices, publisher, status, systemd, timeline
+from aisandbox.instance import cli, clock, configure, files, journal, notices, publisher, services, status, timeline
 from aisandbox.instance.access import Access
 from aisandbox.instance.places import Places
 from aisandbox.instance.report import Reporter
@@ -296,14 +296,14 @@ def test_the_engine_names_what_it_serves_instead(places: Places, all_healthy: Ma
 
 def test_a_crash_loop_is_told_apart_from_a_start(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     def state(name: str) -> status.Overview:
-        unit = systemd.Unit(name=name, active="activating", sub="auto-restart", result="exit-code", restarts=9)
-        monkeypatch.setattr(systemd, "units", lambda names=(): (unit,))
+        unit = services.Unit(name=name, active="activating", sub="auto-restart", result="exit-code", restarts=9)
+        monkeypatch.setattr(services, "units", lambda names=(): (unit,))
         return status.compose(live(places), on_ports({}))
 
-    overview = state(systemd.VLLM)
+    overview = state(services.VLLM)
     assert overview.state == "failed"
     assert "crash" in str(overview.problems[0])
-    assert systemd.VLLM in overview.problems[0].fix
+    assert services.VLLM in overview.problems[0].fix
     # What is not on the way to the first answer is a problem, but no failure.
     overview = state("code-server.service")
     assert (overview.state, len(overview.problems)) == ("starting", 1)
@@ -312,9 +312,9 @@ def test_a_crash_loop_is_told_apart_from_a_start(places: Places, monkeypatch: py
 def test_what_a_service_said_before_it_crashed_is_not_published(
     places: Places, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    unit = systemd.Unit(name=systemd.OPEN_WEBUI, active="activating", sub="x", result="exit-code", restarts=9)
-    monkeypatch.setattr(systemd, "units", lambda names=(): (unit,))
-    monkeypatch.setattr(systemd, "crash_loop", lambda unit: "crashed 9 times; last error: what somebody wrote")
+    unit = services.Unit(name=services.OPEN_WEBUI, active="activating", sub="x", result="exit-code", restarts=9)
+    monkeypatch.setattr(services, "units", lambda names=(): (unit,))
+    monkeypatch.setattr(services, "crash_loop", lambda unit: "crashed 9 times; last error: what somebody wrote")
     here = live(places)
     assert "what somebody wrote" in str(status.compose(here, on_ports({})).problems)
     published = status.compose(here, on_ports({}), public=True)
@@ -435,15 +435,15 @@ SHARDS = "Loading safetensors checkpoint shards:  40% Completed | 2/5"
     ("given", "shown"),
     [
         (
-            entry(systemd.MODEL, "Looking up acme/tiny at https://hub.example.", "5"),
+            entry(services.MODEL, "Looking up acme/tiny at https://hub.example.", "5"),
             "Looking up acme/tiny at https://hub.example.",
         ),
-        (entry(systemd.MODEL, "Trying with hf_abcdefgh12345678.", "5"), "Trying with ********."),
-        (entry(systemd.VLLM, f"(EngineCore pid=9) {SHARDS} [00:01<00:02,  1.2s/it]"), SHARDS),
-        (entry(systemd.VLLM, list(f"\r{SHARDS} [00:01<00:02]".encode())), SHARDS),
-        (entry(systemd.VLLM, "engine: load running: Loading acme/tiny"), "load running: Loading acme/tiny"),
+        (entry(services.MODEL, "Trying with hf_abcdefgh12345678.", "5"), "Trying with ********."),
+        (entry(services.VLLM, f"(EngineCore pid=9) {SHARDS} [00:01<00:02,  1.2s/it]"), SHARDS),
+        (entry(services.VLLM, list(f"\r{SHARDS} [00:01<00:02]".encode())), SHARDS),
+        (entry(services.VLLM, "engine: load running: Loading acme/tiny"), "load running: Loading acme/tiny"),
         (
-            entry(systemd.VLLM, "INFO 11-22 08:00:00 [kv_cache_utils.py:1087] GPU KV cache size: 123,456 tokens"),
+            entry(services.VLLM, "INFO 11-22 08:00:00 [kv_cache_utils.py:1087] GPU KV cache size: 123,456 tokens"),
             "GPU KV cache size: 123,456 tokens",
         ),
     ],
@@ -456,11 +456,11 @@ def test_log_lines_that_may_be_seen(given: dict[str, object], shown: str) -> Non
 @pytest.mark.parametrize(
     "given",
     [
-        entry(systemd.MODEL, "Traceback (most recent call last):"),
-        entry(systemd.MODEL, "httpx2.ConnectError: token hf_abcdefgh12345678"),
-        entry(systemd.VLLM, "Received request cmpl-1: prompt: 'engine: load running: my secret'"),
-        entry(systemd.VLLM, "engine: serve failed: ValueError: what the user wrote", "5"),
-        entry(systemd.OPEN_WEBUI, "Looking up", "5"),
+        entry(services.MODEL, "Traceback (most recent call last):"),
+        entry(services.MODEL, "httpx2.ConnectError: token hf_abcdefgh12345678"),
+        entry(services.VLLM, "Received request cmpl-1: prompt: 'engine: load running: my secret'"),
+        entry(services.VLLM, "engine: serve failed: ValueError: what the user wrote", "5"),
+        entry(services.OPEN_WEBUI, "Looking up", "5"),
         entry("ssh.service", "Accepted publickey", "5"),
         {"MESSAGE": None},
         {},
@@ -471,7 +471,7 @@ def test_log_lines_that_may_not(given: dict[str, object]) -> None:
 
 
 def test_the_journal_is_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [json.dumps(entry(systemd.MODEL, f"Line {number}.", "5")) for number in range(20)]
+    lines = [json.dumps(entry(services.MODEL, f"Line {number}.", "5")) for number in range(20)]
     fake(tmp_path, monkeypatch, "journalctl", f"cat <<'E'\nnot json\n[]\n{chr(10).join(lines)}\nE\nsleep 1")
     tail = journal.Tail()
     deadline = time.monotonic() + 10
@@ -518,7 +518,7 @@ def test_logs_can_be_narrowed(places: Places, journalctl: Path) -> None:
     assert journalctl.read_text().splitlines() == ["--output=short-iso", "--since=-10min", "--unit=vllm.service"]
     assert command(places.root, "logs", "sandbox", "-n", "5").exit_code == 0
     words = journalctl.read_text().splitlines()
-    assert "--lines=5" in words and words[2:] == [f"--unit={unit}" for unit in systemd.SANDBOX]
+    assert "--lines=5" in words and words[2:] == [f"--unit={unit}" for unit in services.SANDBOX]
     assert command(places.root, "logs").exit_code == 0
     assert {"--lines=100", "--unit=nginx.service"} <= set(journalctl.read_text().splitlines())
 
@@ -593,12 +593,12 @@ def fake_systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_units_are_those_that_exist(fake_systemctl: Path) -> None:
-    (unit,) = systemd.units()
-    assert unit == systemd.Unit(name="vllm.service", active="failed", sub="failed", result="exit-code", restarts=4)
+    (unit,) = services.units()
+    assert unit == services.Unit(name="vllm.service", active="failed", sub="failed", result="exit-code", restarts=4)
 
 
 def test_restarting_also_forgets_earlier_failures(fake_systemctl: Path) -> None:
-    systemd.restart(systemd.VLLM)
+    services.restart(services.VLLM)
     assert fake_systemctl.read_text().splitlines() == [
         "reset-failed vllm.service",
         "restart --no-block vllm.service",
@@ -607,7 +607,7 @@ def test_restarting_also_forgets_earlier_failures(fake_systemctl: Path) -> None:
 
 def test_without_systemd_no_units_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert systemd.units() == ()
+    assert services.units() == ()
 
 
 def command(root: Path, *arguments: str) -> Result:
@@ -708,4 +708,4 @@ def test_help_advertises_only_what_users_need(places: Places) -> None:
 def test_status_shows_every_service_of_the_catalogue() -> None:
     catalogue = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())["services"]
     ours = {f"{name}.service" for name, service in catalogue.items() if "appliance" in service["targets"]}
-    assert ours <= set(systemd.SERVICES)
+    assert ours <= set(services.SERVICES)

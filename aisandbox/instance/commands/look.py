@@ -60,15 +60,15 @@ def logs(
     ] = None,
 ) -> None:
     """Show the services' journal."""
-    from aisandbox.instance import systemd
+    from aisandbox.instance import services
 
     if not _reads_journal():
         say(
             "Only root and members of the groups adm and systemd-journal may read the journal: use sudo aisandbox logs."
         )
         raise typer.Exit(1)
-    units = (*systemd.SERVICES, systemd.STATUS, systemd.CERTIFICATE)
-    names: dict[str, tuple[str, ...]] = {"sandbox": systemd.SANDBOX}
+    units = (*services.SERVICES, services.STATUS, services.CERTIFICATE)
+    names: dict[str, tuple[str, ...]] = {"sandbox": services.SANDBOX}
     names |= {unit.removesuffix(".service").removeprefix("aisandbox-"): (unit,) for unit in units}
     if service and service not in names:
         say(f"There is no service {service}. The services are {', '.join(names)}.")
@@ -78,7 +78,7 @@ def logs(
     command = ["journalctl", "--output=short-iso"]
     command += [f"--lines={count}"] if count else ["--lines=all"] if follow else []
     command += [f"--since={since}"] if since else []
-    command += [f"--unit={unit}" for unit in (names[service] if service else systemd.SERVICES)]
+    command += [f"--unit={unit}" for unit in (names[service] if service else services.SERVICES)]
     raise typer.Exit(subprocess.call(command + (["--follow"] if follow else [])))
 
 

@@ -66,7 +66,7 @@ def pull(
     """Get a model, or what is new of it. The one that is served is served anew once it has changed."""
     from pathlib import Path
 
-    from aisandbox.instance import files, models, systemd
+    from aisandbox.instance import files, models, services
     from aisandbox.instance.errors import UnobtainableError, UnreachableError
 
     places, manifest = context.obj.places, context.obj.manifest
@@ -102,7 +102,7 @@ def pull(
         print(f"{model} is on disk, at commit {folder.name}.")
     chosen = any(entry.chosen and entry.model == model for entry in models.entries(places, manifest))
     if chosen and places.live and (files.read_json(places.engine) or {}).get("model") != str(folder):
-        systemd.restart(systemd.MODEL)
+        services.restart(services.MODEL)
 
 
 @app.command()

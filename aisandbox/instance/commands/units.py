@@ -14,7 +14,7 @@ def model_fetch(context: typer.Context) -> None:
 
 def mount_volume(context: typer.Context) -> None:
     """Mount the data volume that the user chose (aisandbox-volume.service)."""
-    from aisandbox.instance import options, systemd, volume
+    from aisandbox.instance import options, services, volume
 
     places = context.obj.places
     choice, _ = options.read(places, context.obj.manifest)
@@ -23,9 +23,14 @@ def mount_volume(context: typer.Context) -> None:
     if problem:
         print(f"{problem}. {problem.fix}")
     if moved and places.live:
-        systemd.lay_out()
-        systemd.refresh(
-            systemd.CONFIGURE, systemd.MODEL, systemd.VLLM, systemd.OPEN_WEBUI, systemd.CERTIFICATE, *systemd.SANDBOX
+        services.lay_out()
+        services.refresh(
+            services.CONFIGURE,
+            services.MODEL,
+            services.VLLM,
+            services.OPEN_WEBUI,
+            services.CERTIFICATE,
+            *services.SANDBOX,
         )
 
 

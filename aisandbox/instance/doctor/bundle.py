@@ -17,22 +17,22 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aisandbox.instance import options, scrub, status, systemd
+from aisandbox.instance import options, scrub, services, status
 from aisandbox.instance.doctor import Diagnosis, Instance
 
 FOLDER = "aisandbox-support"
 LONGEST_FILE = 256 * 1024
 JOURNAL_LINES = 3000
 JOURNALS = (
-    systemd.CONFIGURE,
-    systemd.MODEL,
-    systemd.VLLM,
-    systemd.OPEN_WEBUI,
-    systemd.NGINX,
-    systemd.STATUS,
-    systemd.ENGINE_SYNC,
-    systemd.FIREWALL,
-    systemd.CERTIFICATE,
+    services.CONFIGURE,
+    services.MODEL,
+    services.VLLM,
+    services.OPEN_WEBUI,
+    services.NGINX,
+    services.STATUS,
+    services.ENGINE_SYNC,
+    services.FIREWALL,
+    services.CERTIFICATE,
 )
 PERSONAL = ("chat_email", "tls_email")
 QUOTES_A_REQUEST = re.compile(
@@ -115,7 +115,7 @@ COMMANDS = {
     "block-devices": ["lsblk", "--fs"],
     "addresses": ["ip", "-brief", "address"],
     "nvidia": ["nvidia-smi"],
-    "units": ["systemctl", "--no-pager", "list-units", "--all", *systemd.SERVICES, systemd.STATUS, systemd.FIREWALL],
+    "units": ["systemctl", "--no-pager", "list-units", "--all", *services.SERVICES, services.STATUS, services.FIREWALL],
     "failed-units": ["systemctl", "--no-pager", "--failed"],
     "clock": ["timedatectl", "show"],
 }

@@ -10,10 +10,10 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from aisandbox.instance import systemd
+from aisandbox.instance import services
 from aisandbox.instance.doctor.finding import Finding, Instance, failed, ok, skipped, warning
 
-UNITS = (*systemd.SERVICES, systemd.STATUS, systemd.FIREWALL, systemd.CERTIFICATE)
+UNITS = (*services.SERVICES, services.STATUS, services.FIREWALL, services.CERTIFICATE)
 LISTENS = "0A"
 """State of a listening socket in the kernel's table."""
 NAME_SERVICES = {53, 5355}
@@ -34,12 +34,12 @@ def configuration(instance: Instance) -> Iterator[Finding]:
 
 
 def units(_: Instance) -> Iterator[Finding]:
-    found = systemd.units(UNITS)
+    found = services.units(UNITS)
     if not found:
         yield skipped("systemd does not answer.")
         return
     for unit in found:
-        loop = systemd.crash_loop(unit)
+        loop = services.crash_loop(unit)
         logs = f"sudo journalctl --boot --unit {unit.name}"
         if loop:
             yield failed(loop, f"Why: {logs}")
@@ -134,7 +134,7 @@ def firewall(instance: Instance) -> Iterator[Finding]:
         yield ok("loaded")
     else:
         cause = said.stderr.strip().partition("\n")[0]
-        yield failed("Our firewall is not loaded.", f"sudo systemctl restart {systemd.FIREWALL}", cause)
+        yield failed("Our firewall is not loaded.", f"sudo systemctl restart {services.FIREWALL}", cause)
 
 
 def secrets(instance: Instance) -> Iterator[Finding]:

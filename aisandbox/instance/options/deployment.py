@@ -12,7 +12,7 @@ from aisandbox.manifest import Manifest
 
 MAX_BYTES = 256 * 1024
 _LINE = re.compile(r"(?:export |declare -x )?([A-Za-z_]\w{0,99})=(.*)", re.ASCII)
-_FORM_SUFFIX = "_password"
+FORM_SUFFIX = "_password"
 
 
 def stackscript(places: Places, manifest: Manifest) -> Iterator[Source]:
@@ -32,7 +32,7 @@ def stackscript(places: Places, manifest: Manifest) -> Iterator[Source]:
             continue
         key, value = match[1].lower().removeprefix(f"{SECTION}_"), unquoted(match[2])
         if key not in manifest.options_by_key:
-            key = key.removesuffix(_FORM_SUFFIX)
+            key = key.removesuffix(FORM_SUFFIX)
         if key in manifest.options_by_key and value.strip():
             values[key] = value
     yield Source("StackScript", values)
