@@ -54,6 +54,9 @@ class Faults:
 class Region(EC2Backend):
     """moto's books of one region, with a machine behind every instance."""
 
+    # moto looks for the API's routes beside this module.
+    __module__ = EC2Backend.__module__
+
     def __init__(self, hypervisor: Hypervisor, leases: dhcp.Dhcp) -> None:
         super().__init__(REGION, DEFAULT_ACCOUNT_ID)
         self.hypervisor = hypervisor
@@ -61,6 +64,9 @@ class Region(EC2Backend):
         self.faults = Faults()
         self.disks: dict[str, Sequence[Path]] = {}
         self.machines: dict[str, Machine] = {}
+
+    def _load_amis(self) -> None:
+        """Offer none of the images that moto knows: there are no disks of them."""
 
     def offer(self, image: str, disk: Sequence[Path]) -> None:
         """Publish an image, as Debian does."""
@@ -119,6 +125,7 @@ class Region(EC2Backend):
         interface.private_ip_address = interface.public_ip = place.address
         interface.private_ip_addresses = [{"Primary": True, "PrivateIpAddress": place.address}]
         interface.mac_address = place.mac
+        interface.delete_on_termination = True
         self.leases.expect(place.mac, place.address)
         folder = self.hypervisor.folder / instance.id
         uuid, datasource = folder / "hypervisor-uuid", folder / "ds-identify.cfg"
