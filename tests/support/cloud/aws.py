@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +57,11 @@ class Region(EC2Backend):
     # moto looks for the API's routes beside this module.
     __module__ = EC2Backend.__module__
 
-    def __init__(self, hypervisor: Hypervisor, leases: dhcp.Dhcp) -> None:
+    def __init__(self, hypervisor: Hypervisor, leases: dhcp.Dhcp, sources: Mapping[Path, str]) -> None:
         super().__init__(REGION, DEFAULT_ACCOUNT_ID)
         self.hypervisor = hypervisor
         self.leases = leases
+        self.sources = sources
         self.faults = Faults()
         self.disks: dict[str, Sequence[Path]] = {}
         self.machines: dict[str, Machine] = {}
@@ -131,7 +132,9 @@ class Region(EC2Backend):
         uuid, datasource = folder / "hypervisor-uuid", folder / "ds-identify.cfg"
         uuid.write_text(f"ec2{instance.id.removeprefix('i-')[:5]}-0000-4000-8000-{instance.id[-12:]}\n")
         datasource.write_text("datasource: Ec2\n")
-        return Seed({uuid: str(HYPERVISOR), datasource: str(DATASOURCE)}, metadata.imds(lambda: _tree(instance, key)))
+        files = {uuid: str(HYPERVISOR), datasource: str(DATASOURCE)}
+        files |= self.sources if instance.image_id == STOCK_IMAGE else {}
+        return Seed(files, metadata.imds(lambda: _tree(instance, key)))
 
 
 def _tree(instance: Instance, key: tuple[str, str] | None) -> metadata.Tree:
@@ -204,15 +207,16 @@ class Cloud:
 
 
 @contextmanager
-def running(folder: Path, stock: Sequence[Path]) -> Iterator[Cloud]:
+def running(folder: Path, stock: Sequence[Path], sources: Mapping[Path, str] | None = None) -> Iterator[Cloud]:
     """The cloud, until the block ends: then its machines and their disks are gone.
 
     Args:
         folder: for the machines; must not be there.
         stock: disk of the image that Debian publishes there, uppermost directory first.
+        sources: package sources that are files of this host, and where machines of the stock image see them.
     """
     with Hypervisor(folder) as hypervisor, dhcp.serving(folder / "dhcp") as leases:
-        region = Region(hypervisor, leases)
+        region = Region(hypervisor, leases, sources or {})
         region.offer(STOCK_IMAGE, stock)
         account = ec2_backends[DEFAULT_ACCOUNT_ID]
         before = dict(account)
