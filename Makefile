@@ -38,8 +38,8 @@ sandbox-down: container ## Stop it; workspace and state stay
 
 ##@ Build
 .PHONY: image sandbox-image lock docs
-image: builder ## Bake and write root file system, disk images and manifest to build/image/ (FLAVOUR=cpu|cuda BUILDER=local|qemu)
-	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR) $(if $(BUILDER),--builder $(BUILDER)) $(if $(SOURCE),--source '$(SOURCE)')
+image: builder ## Bake and write disk images and manifest to build/image/, or bake on a platform (FLAVOUR=cpu|cuda TARGET=name SOURCE=image)
+	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR) $(if $(TARGET),--target '$(TARGET)') $(if $(SOURCE),--source '$(SOURCE)')
 sandbox-image: container ## Bake the sandbox's container and write build/image/sandbox.tar for `docker load`
 	@$(SUDO) $(BUILD) sandbox-image
 lock: builder ## Resolve every Python environment anew, with hashes
@@ -73,7 +73,7 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@yamllint .
 	@shellcheck scripts/*.sh ansible/enter-container aisandbox/instance/*.sh templates/motd.sh.j2
 	@packer fmt -check packer
-	@$(PYTHON) -m aisandbox.build.packer_lint
+	@$(BUILD) validate >/dev/null
 test: dev lint ## Set up, lint and run every test
 	@$(PYTEST) tests/unit tests/sandbox tests/gateway tests/container tests/roles tests/boot tests/e2e tests/marketplace tests/image
 test-unit: dev ## Unit tests (three minutes)

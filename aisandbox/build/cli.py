@@ -14,13 +14,14 @@ import yaml
 from rich.console import Console
 
 from aisandbox import manifest
-from aisandbox.build import archive, qemu_builder, sandbox, seed, up, virtual
+from aisandbox.build import archive, sandbox, seed, up, virtual
 from aisandbox.build.bake import bake as bake_layers
 from aisandbox.build.commands import check, listing, publish, release, supply, targets
 from aisandbox.build.errors import BuildError
-from aisandbox.build.image import IMAGES, write_image
+from aisandbox.build.image import IMAGES
 from aisandbox.build.machine import Machine, machines
 from aisandbox.build.progress import Phases
+from aisandbox.build.targets.images import make
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 console = Console(stderr=True)
@@ -37,11 +38,6 @@ class Via(StrEnum):
     nspawn = "nspawn"
     kvm = "kvm"
     tcg = "tcg"
-
-
-class Builder(StrEnum):
-    local = "local"
-    qemu = "qemu"
 
 
 FlavourOption = Annotated[Flavour, typer.Option(help="cpu for try-outs and tests, cuda for GPU instances.")]
@@ -61,21 +57,13 @@ def bake(
 @app.command()
 def image(
     flavour: FlavourOption = Flavour.cpu,
-    builder: Annotated[
-        Builder, typer.Option(help="local: on this host; qemu: in a virtual machine (KVM).")
-    ] = Builder.local,
-    source: Annotated[
-        str, typer.Option(help="qemu: the cloud image to start from, a path or URL.")
-    ] = qemu_builder.SOURCE,
+    target: Annotated[str, typer.Option(help="Platform to bake for; without it, all files of the local bake.")] = "",
+    source: Annotated[str, typer.Option(help="Image to start from, in place of the platform's Debian 12.")] = "",
 ) -> None:
-    """Bake, then write the root file system, bootable disk images and the manifest to build/image/."""
+    """Bake on this host or on a platform, and write the image's files or its record to build/image/."""
     with Phases(console) as phases:
-        if builder is Builder.qemu:
-            print(qemu_builder.bake(flavour.value, source, phases))
-            return
-        top = bake_layers(flavour.value, phases)
-        for path in write_image(top, phases):
-            print(path)
+        for result in make(target, flavour.value, source, phases):
+            print(result)
 
 
 @app.command(name="up")

@@ -48,14 +48,15 @@ variable "subnet_id" {
 }
 
 variable "ssh_username" {
-  type    = string
-  default = "admin"
+  type        = string
+  default     = "root"
+  description = "Root, by user-data, so that the source image's own user is never made."
 }
 
 variable "finish" {
   type        = string
-  default     = "userdel --force --remove admin"
-  description = "Shell command, as root, that ends the bake. cloud-init makes the default user anew."
+  default     = "true"
+  description = "Shell command, as root, that ends the bake."
 }
 
 source "amazon-ebs" "image" {

@@ -2,28 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 
-from aisandbox.build import packer_client, qemu_builder
+from aisandbox.build import packer_client
 from aisandbox.build.errors import BuildError
 from aisandbox.manifest import REPOSITORY
 
 
 def test_the_local_template_is_valid() -> None:
     packer_client.validate(REPOSITORY / "packer/local.pkr.hcl", {"layer": "base", "inventory": "x", "vars_file": "y"})
-
-
-@pytest.mark.parametrize("flavour", ["cpu", "cuda"])
-def test_the_qemu_template_is_valid_with_what_we_pass(flavour: str, tmp_path: Path) -> None:
-    work = qemu_builder.prepare(flavour)
-    try:
-        # A source of our own: Packer fetches the checksum of the real one to validate it.
-        packer_client.validate(qemu_builder.TEMPLATE, qemu_builder.variables(work, str(tmp_path / "debian.qcow2")))
-    finally:
-        shutil.rmtree(work)
 
 
 def test_a_bad_template_is_refused_in_packers_words(tmp_path: Path) -> None:

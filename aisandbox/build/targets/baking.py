@@ -7,18 +7,19 @@ import os
 import re
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from aisandbox import manifest
-from aisandbox.build import packer_client, seed
+from aisandbox.build import host, packer_client, seed
 from aisandbox.build.errors import BuildError
 from aisandbox.build.host import HostSettings
 from aisandbox.build.image import IMAGES
 from aisandbox.build.machine import make_key
 from aisandbox.build.progress import Phases
-from aisandbox.build.targets import template
+from aisandbox.build.targets import qemu, template
 from aisandbox.build.targets.catalogue import check_credentials, check_packer, find
 from aisandbox.manifest import REPOSITORY
 
@@ -53,6 +54,9 @@ def bake(
     environment = os.environ if environment is None else environment
     check_credentials(entry, environment)
     check_packer(entry)
+    if target == "qemu":
+        qemu.begin()
+        settings = without_local_files(host.read())
     record = IMAGES / target / "manifest.json"
     record.parent.mkdir(parents=True, exist_ok=True)
     record.unlink(missing_ok=True)
@@ -99,7 +103,8 @@ def prepare(
     public_key = key.with_suffix(".pub").read_text().strip()
     facts = work / "vars.json"
     facts.write_text(json.dumps(_facts(target, flavour, settings)))
-    user = chosen.get("ssh_username") or _default(hcl, "ssh_username")
+    access = user_data(public_key, chosen.get("ssh_username") or _default(hcl, "ssh_username"))
+    of_this_host = qemu.variables(work, access, chosen) if target == "qemu" else {}
     return {
         "vars_file": str(facts),
         "image_name": _image_name(flavour),
@@ -107,7 +112,8 @@ def prepare(
         "flavour": flavour,
         "ssh_private_key_file": str(key),
         "ssh_public_key": public_key,
-        "user_data": user_data(public_key, user),
+        "user_data": access,
+        **of_this_host,
         **chosen,
     }
 
@@ -132,6 +138,21 @@ def _facts(target: str, flavour: str, settings: HostSettings) -> dict[str, objec
         "bake_npm_environment": settings.npm_environment(),
         "bake_uv_environment_cpu_torch": settings.uv_environment(cpu_torch=True),
     }
+
+
+def without_local_files(settings: HostSettings) -> HostSettings:
+    """Settings that mean the same in another machine on this network, which sees none of the host's files."""
+
+    def remote(locations: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(place for place in locations if place.startswith(("http://", "https://")))
+
+    return replace(
+        settings,
+        index_url=next(iter(remote((settings.index_url or "",))), None),
+        extra_index_urls=remote(settings.extra_index_urls),
+        find_links=remote(settings.find_links),
+        ca_bundle=None,
+    )
 
 
 def _image_name(flavour: str) -> str:
