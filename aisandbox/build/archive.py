@@ -1,7 +1,7 @@
-"""The sandbox's container image, made of baked layers, in the forms that Docker and podman read.
+"""Container images, made of baked layers, in the forms that Docker and podman read.
 
-The image has two layers. The first is everything but our own source, so that a change of the source changes only the
-second, which is small.
+An image has layers of its own, its parts. What seldom changes lies in parts of its own, so that a change of the source
+changes only what is small; no part holds what another one hides.
 """
 
 from __future__ import annotations
@@ -9,33 +9,61 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
+import stat
 import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from aisandbox import manifest
 from aisandbox.build.bake import bake
-from aisandbox.build.container import OVERLAY_OPTIONS, enter_namespaces, environment
+from aisandbox.build.container import enter_namespaces, environment
 from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import Layer, Store, cache_directory, load
+from aisandbox.build.overlay import read_only
 from aisandbox.build.progress import Phases
+from aisandbox.build.supply import collect, documents, source
+from aisandbox.build.supply.document import Document
 
 FLAVOUR = "cpu"
 """The sandbox uses no GPU."""
 BASE, SOURCE = "container", "sandbox"
-NAME = f"localhost/{manifest.load().product.id}-sandbox"
+PRODUCT = manifest.load().product.id
+NAME = f"localhost/{PRODUCT}-sandbox"
 SECOND = 1_000_000_000
 EXPECTED_SECONDS = 20.0
+INVENTORY_SECONDS = 10.0
 BLOCK = 2**20
+BROUGHT = ("dev", "proc", "sys", "tmp")
+"""What is in these folders, the engine brings."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One layer of an image: files of these directories, seen through an overlay, uppermost first.
+
+    `name` names its content, and what is kept of it in the cache. Paths are relative to the root.
+    """
+
+    name: str
+    lower: str
+    only: tuple[str, ...] = ()
+    """Nothing but what lies below these paths; empty takes all."""
+    without: tuple[str, ...] = ()
+    """All but what lies below these paths."""
+    changed: tuple[str, ...] = ()
+    """Of those, directories of an overlay whose own files are taken all the same."""
 
 
 @dataclass(frozen=True)
 class Blob:
-    """A layer's tar and its SHA-256."""
+    """A part's tar and its SHA-256."""
 
     path: Path
     digest: str
@@ -43,45 +71,64 @@ class Blob:
 
 @dataclass(frozen=True)
 class Image:
-    """The baked layers that an image is made of; `reference` names the image, and changes with its content."""
+    """An image of that name, made of parts, lowest first. `reference` also changes with its content."""
 
-    base: Layer
-    source: Layer
+    name: str
+    parts: tuple[Part, ...]
+    said: Path
+    """What the role `container` says of the image."""
 
     @property
     def reference(self) -> str:
-        key = hashlib.sha256(f"{self.base.key}{self.source.key}{_own_digest()}".encode()).hexdigest()[:12]
-        return f"{NAME}:{key}"
+        key = hashlib.sha256("".join((*(part.name for part in self.parts), _own_digest())).encode()).hexdigest()[:12]
+        return f"{self.name}:{key}"
+
+    @property
+    def latest(self) -> str:
+        return f"{self.name}:latest"
 
 
 def _own_digest() -> str:
     return hashlib.sha256(Path(__file__).read_bytes()).hexdigest()
 
 
+def said_by(layer: Layer) -> Path:
+    """Where that layer says what its image is to be."""
+    return Store().rootfs(layer) / manifest.load().paths.opt.relative_to("/") / "container" / "image.json"
+
+
 def bake_image(phases: Phases) -> Image:
-    """Bake what is missing of the container's layers.
+    """Bake what is missing of the sandbox's layers.
 
     Raises:
         BuildError: a layer could not be baked.
     """
     bake(FLAVOUR, phases, BASE)
     bake(FLAVOUR, phases, SOURCE)
-    layers = load(FLAVOUR)
-    return Image(layers[BASE], layers[SOURCE])
+    layers, store = load(FLAVOUR), Store()
+    base, source = layers[BASE], layers[SOURCE]
+    # The source's files alone; that layer removes none, so there is nothing to translate.
+    parts = (Part(base.id, store.lower_directories(base)), Part(source.id, str(store.rootfs(source))))
+    return Image(NAME, parts, said_by(base))
 
 
 def write(image: Image, path: Path, phases: Phases) -> None:
-    """Write the image as a Docker archive, which `docker load` and `podman load` read.
+    """Write the image as a Docker archive, which `docker load` and `podman load` read; SBOMs and licences beside it.
 
     Raises:
-        BuildError: the layers could not be read, or the disk is full.
+        BuildError: the layers could not be read, a licence is refused, or the disk is full.
     """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with phases.phase("list what is inside", INVENTORY_SECONDS):
+        code = source.read()
+        inventory = collect.of_layers(Store().lower_directories(image.base, image.source), code.commit)
+        document = Document(inventory, image.reference.rsplit("/", 1)[-1], source.created(code), container=True)
+        documents.write(document, path.parent, f"{path.stem}.")
     config, layers = _parts(image, phases)
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
-    names = [image.reference, f"{NAME}:latest"]
+    names = [image.reference, image.latest]
     listing = [{"Config": config_name, "RepoTags": names, "Layers": [f"{layer.digest}.tar" for layer in layers]}]
     partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
     with phases.phase("write archive", EXPECTED_SECONDS), tarfile.open(partial, "w") as archive:
         for layer in layers:
             archive.add(layer.path, f"{layer.digest}.tar")
@@ -128,14 +175,9 @@ def write_folder(image: Image, folder: Path, phases: Phases) -> None:
 
 def _parts(image: Image, phases: Phases) -> tuple[bytes, list[Blob]]:
     """The image's configuration, and its layers, lowest first."""
-    store = Store()
     with phases.phase("pack container image", EXPECTED_SECONDS):
-        base = _blob(image.base.id, store.lower_directories(image.base))
-        # Its files alone; `sandbox` removes none, so there is nothing to translate.
-        source = _blob(image.source.id, str(store.rootfs(image.source)))
-    said = store.rootfs(image.base) / manifest.load().paths.opt.relative_to("/") / "container" / "image.json"
-    layers = [base, source]
-    return json.dumps(configuration(json.loads(said.read_text()), layers)).encode(), layers
+        layers = [_blob(part) for part in image.parts]
+    return json.dumps(configuration(json.loads(image.said.read_text()), layers)).encode(), layers
 
 
 def configuration(said: dict[str, Any], layers: list[Blob]) -> dict[str, Any]:
@@ -149,7 +191,7 @@ def configuration(said: dict[str, Any], layers: list[Blob]) -> dict[str, Any]:
             "Env": [f"{name}={value}" for name, value in said["environment"].items()],
             "Entrypoint": said["entrypoint"],
             "WorkingDir": said["working_directory"],
-            "ExposedPorts": {f"{said['port']}/tcp": {}},
+            "ExposedPorts": {f"{port}/tcp": {} for port in said["ports"]},
             "Volumes": {path: {} for path in said["volumes"]},
             "Labels": said["labels"],
             "StopSignal": "SIGTERM",
@@ -166,15 +208,22 @@ def configuration(said: dict[str, Any], layers: list[Blob]) -> dict[str, Any]:
     }
 
 
-def _blob(name: str, lower: str) -> Blob:
-    """The files of these directories, uppermost first, as one tar; kept in the cache under this name."""
+def _blob(part: Part) -> Blob:
+    """The part's files as one tar; kept in the cache under its name."""
     folder = cache_directory() / "container"
     folder.mkdir(parents=True, exist_ok=True)
-    path, digest = folder / f"{name}.tar", folder / f"{name}.sha256"
+    path, digest = folder / f"{part.name}.tar", folder / f"{part.name}.sha256"
     if not (path.exists() and digest.exists()):
-        for old in folder.glob(f"{name.rsplit('-', 1)[0]}-*"):
+        for old in folder.glob(f"{part.name.rsplit('-', 1)[0]}-*"):
             old.unlink()
-        command = [*enter_namespaces(), sys.executable, "-m", "aisandbox.build.archive", lower, str(path)]
+        command = [
+            *enter_namespaces(),
+            sys.executable,
+            "-m",
+            "aisandbox.build.archive",
+            json.dumps(asdict(part)),
+            str(path),
+        ]
         result = subprocess.run(
             command, cwd=manifest.REPOSITORY, env=environment(), capture_output=True, text=True, check=False
         )
@@ -185,32 +234,84 @@ def _blob(name: str, lower: str) -> Blob:
     return Blob(path, digest.read_text())
 
 
-def _pack(lower: str, path: Path) -> str:
+def _pack(part: Part, path: Path) -> str:
     """Write the tar and return its SHA-256. Runs in namespaces of its own, so that the mount goes with it."""
-    root = Path(lower)
-    if ":" in lower:
+    root = Path(part.lower)
+    if ":" in part.lower:
         root = path.with_suffix(".root")
         root.mkdir(exist_ok=True)
-        options = f"ro,lowerdir={lower},{OVERLAY_OPTIONS}"
+        options = f"ro,lowerdir={part.lower},{OVERLAY_OPTIONS}"
         subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
-    # The engine brings these.
-    command = ["tar", "--create", "--numeric-owner", "--sort=name", "--one-file-system", "--anchored"]
-    command += [f"--exclude=./{place}/*" for place in ("dev", "proc", "sys", "tmp")]
+    command = ["tar", "--create", "--numeric-owner", "--no-recursion", "--null", "--files-from=-"]
     digest, partial = hashlib.sha256(), path.with_suffix(".partial")
-    with subprocess.Popen([*command, "--directory", str(root), "."], stdout=subprocess.PIPE) as process:
-        assert process.stdout
-        with partial.open("wb") as output:
+    with (
+        tempfile.TemporaryFile() as names,
+        partial.open("wb") as output,
+    ):
+        names.write(b"\0".join(os.fsencode(name) for name in members(root, part)))
+        names.seek(0)
+        with subprocess.Popen([*command, "--directory", str(root)], stdin=names, stdout=subprocess.PIPE) as process:
+            assert process.stdout
             while block := process.stdout.read(BLOCK):
                 digest.update(block)
                 output.write(block)
     if process.returncode:
         raise BuildError(f"tar failed with status {process.returncode}", "see the message above")
     partial.rename(path)
-    if root != Path(lower):
+    if root != Path(part.lower):
         subprocess.run(["umount", str(root)], check=True)
         root.rmdir()
     return digest.hexdigest()
 
 
+def members(root: Path, part: Part) -> Iterator[str]:
+    """What a part holds, each folder before what is in it, in an order that depends on the names alone.
+
+    Raises:
+        BuildError: a layer removes what another part holds.
+    """
+    yield "."
+    for top in part.only:
+        yield from (f"./{folder}" for folder in reversed(PurePosixPath(top).parents) if folder.name)
+        yield f"./{top}"
+    own: set[str] = set()
+    for folder in part.changed:
+        for top in part.without:
+            own.update(_own(Path(folder), top))
+    for start in part.only or ("",):
+        for at, folders, files in os.walk(root / start):
+            inside = Path(at).relative_to(root)
+            folders.sort()
+            for name in sorted((*folders, *files)):
+                yield f"./{inside / name}"
+            if str(inside) == ".":
+                for name in set(folders) & set(BROUGHT):
+                    folders.remove(name)
+            for name in [
+                name for name in folders if str(inside / name) in part.without or (root / inside / name).is_symlink()
+            ]:
+                folders.remove(name)
+    yield from sorted(own)
+
+
+def _own(layer: Path, top: str) -> Iterator[str]:
+    """What a layer itself has below a path."""
+    for at, folders, files in os.walk(layer / top):
+        inside = Path(at).relative_to(layer)
+        for name in (*folders, *files):
+            found = (layer / inside / name).lstat()
+            if stat.S_ISCHR(found.st_mode):
+                raise BuildError(
+                    f"a layer removes {inside / name}, which another part of the image holds", f"ls -l {layer / inside}"
+                )
+            yield f"./{inside / name}"
+
+
+def _told(text: str) -> Part:
+    """A part that came as JSON."""
+    told: dict[str, Any] = json.loads(text)
+    return Part(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+
+
 if __name__ == "__main__":
-    print(_pack(sys.argv[1], Path(sys.argv[2])))
+    print(_pack(_told(sys.argv[1]), Path(sys.argv[2])))

@@ -95,11 +95,11 @@ def load(image: Image, phases: Phases) -> str:
             archive.write_folder(image, folder, phases)
             with phases.phase("hand it to podman", 60):
                 identity = podman("pull", "--quiet", f"dir:{folder}").stdout.split()[-1]
-                podman("tag", identity, image.reference, f"{archive.NAME}:latest")
+                podman("tag", identity, image.reference, image.latest)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
-        for name in podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", archive.NAME).stdout.split():
-            if name not in (image.reference, f"{archive.NAME}:latest"):
+        for name in podman("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", image.name).stdout.split():
+            if name not in (image.reference, image.latest):
                 # One that a container still uses stays.
                 podman("image", "rm", name, check=False)
     else:
