@@ -1,31 +1,32 @@
-"""Writes a baked image to files: root file system, bootable disks, manifest and build log.
+"""Writes a baked image to files: root file system, bootable disks, SBOMs, licences, manifest, checksums and build log.
 
 Run as `unshare --mount … python -m aisandbox.build.image JOB.json`, so that the mount of the layers goes with it.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from email.parser import HeaderParser
 from pathlib import Path
 from typing import Any
 
 from aisandbox import manifest
 from aisandbox.build import disk
-from aisandbox.build.container import OVERLAY_OPTIONS, enter_namespaces
+from aisandbox.build.container import enter_namespaces
 from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import Layer, Store
+from aisandbox.build.overlay import read_only
 from aisandbox.build.progress import Phases
+from aisandbox.build.supply import checksums, documents, provenance, source
+from aisandbox.build.supply.inventory import Inventory
 
 IMAGES = manifest.REPOSITORY / "build" / "image"
 EXPECTED_SECONDS = 240.0
+RECORD = "manifest.json"
 
 
 def directory(image: Layer) -> Path:
@@ -36,115 +37,119 @@ def directory(image: Layer) -> Path:
 def write_image(image: Layer, phases: Phases) -> list[Path]:
     """Write all files of the image unless they are there already; returns their paths.
 
+    They are signed when `AISANDBOX_SIGNING_KEY` names a key.
+
     Raises:
-        BuildError: a tool or disk space is missing, or writing failed.
+        BuildError: a tool, the signing key or disk space is missing, a licence is refused, or writing failed.
     """
+    started = datetime.now(UTC)
     out = directory(image)
-    record = out / "manifest.json"
-    if record.exists():
-        facts = json.loads(record.read_text())
-        files = [out / file["name"] for file in facts["files"]]
-        if facts["image"] == image.id and all(path.exists() for path in files):
-            phases.note("image", f"nothing changed, {out} is up to date")
-            return [*files, record]
+    key = checksums.key()
+    known = _known(image, out)
+    if known:
+        phases.note("image", f"nothing changed, {out} is up to date")
+        return [*known, *_sign(image, out, key)]
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
-    job = out / ".job.json"
-    store = Store()
-    product = manifest.load().product
-    job.write_text(
-        json.dumps(
-            {
-                "lower": store.lower_directories(image),
-                "name": f"{product.id}-{product.version}-{image.flavour}",
-                "key": image.key,
-            }
-        )
-    )
-    command = [*enter_namespaces(), sys.executable, "-m", "aisandbox.build.image", str(job)]
+    store, code = Store(), source.read()
+    lower = store.lower_directories(image)
+    inventory = documents.of_layers(lower, name_of(image), out, code, phases)
     detail = [""]
     with phases.phase("write image", EXPECTED_SECONDS, lambda: detail[0]):
-        process = subprocess.Popen(
-            command, cwd=manifest.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        errors: list[str] = []
-        assert process.stdout and process.stderr
-        reader = threading.Thread(target=lambda stream=process.stderr: errors.extend(stream), daemon=True)
-        reader.start()
-        for line in process.stdout:
-            detail[0] = line.strip()
-        if process.wait():
-            reader.join()
-            reason = (errors or ["no reason given"])[-1].strip()
-            raise BuildError(f"the image could not be written: {reason}", "make image")
-        job.unlink()
+        _write_files(image, lower, out, detail)
         (out / "bake.log").write_bytes(b"".join((store.path(layer) / "log").read_bytes() for layer in image.stack))
-        packages = json.loads((out / ".packages.json").read_text())
-        (out / ".packages.json").unlink()
-        files = sorted(path for path in out.iterdir() if path.is_file())
-        facts = _facts(image, store, packages, [(path, _sha256(path)) for path in files])
-        record.write_text(json.dumps(facts, indent=2) + "\n")
-    return [*files, record]
+        digests = {path.name: checksums.sha256(path) for path in sorted(out.iterdir()) if path.is_file()}
+        record = out / RECORD
+        record.write_text(json.dumps(_facts(image, out, digests, inventory, code, started), indent=2) + "\n")
+        files = [out / name for name in digests]
+        checksums.write(out, [*files, record], digests)
+    return [*files, record, out / checksums.NAME, *_sign(image, out, key)]
 
 
-def _facts(image: Layer, store: Store, packages: dict[str, Any], files: list[tuple[Path, str]]) -> dict[str, Any]:
-    product = manifest.load()
-    commit = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=manifest.REPOSITORY, capture_output=True, text=True, check=False
-    ).stdout.strip()
+def name_of(image: Layer) -> str:
+    """What the image is called, such as `aisandbox-0.1.0-cpu`."""
+    product = manifest.load().product
+    return f"{product.id}-{product.version}-{image.flavour}"
+
+
+def _known(image: Layer, out: Path) -> list[Path]:
+    """The files that were written of this image, when all are there."""
+    record, sums = out / RECORD, out / checksums.NAME
+    if not (record.exists() and sums.exists()):
+        return []
+    facts = json.loads(record.read_text())
+    files = [*(out / file["name"] for file in facts["files"]), record, sums]
+    return files if facts["image"] == image.id and all(path.exists() for path in files) else []
+
+
+def _sign(image: Layer, out: Path, key: Path | None) -> list[Path]:
+    return [checksums.sign(out / checksums.NAME, key, f"{name_of(image)} {image.id}")] if key else []
+
+
+def _write_files(image: Layer, lower: str, out: Path, detail: list[str]) -> None:
+    job = out / ".job.json"
+    job.write_text(json.dumps({"lower": lower, "name": name_of(image), "key": image.key}))
+    command = [*enter_namespaces(), sys.executable, "-m", "aisandbox.build.image", str(job)]
+    process = subprocess.Popen(
+        command, cwd=manifest.REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    errors: list[str] = []
+    assert process.stdout and process.stderr
+    reader = threading.Thread(target=lambda stream=process.stderr: errors.extend(stream), daemon=True)
+    reader.start()
+    for line in process.stdout:
+        detail[0] = line.strip()
+    if process.wait():
+        reader.join()
+        reason = (errors or ["no reason given"])[-1].strip()
+        raise BuildError(f"the image could not be written: {reason}", "make image")
+    job.unlink()
+
+
+def _facts(
+    image: Layer, out: Path, digests: dict[str, str], inventory: Inventory, code: source.Source, started: datetime
+) -> dict[str, Any]:
+    product, store, finished = manifest.load(), Store(), datetime.now(UTC)
+    layers = [{**store.info(layer), "inputs": len(layer.inputs)} for layer in image.stack]
     return {
         "product": product.product.id,
         "version": product.product.version,
         "flavour": image.flavour,
         "image": image.id,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit or None,
+        "created": finished.isoformat(timespec="seconds"),
+        "commit": code.commit,
         "os": product.os.model_dump(),
-        "layers": [{**store.info(layer), "inputs": len(layer.inputs)} for layer in image.stack],
-        "locks": {path.name: _sha256(path) for path in sorted((manifest.REPOSITORY / "locks").glob("*.txt"))},
-        "packages": packages,
-        "files": [{"name": path.name, "bytes": path.stat().st_size, "sha256": digest} for path, digest in files],
+        "layers": layers,
+        "locks": provenance.locks(),
+        "packages": documents.packages(inventory),
+        "files": [
+            {"name": name, "bytes": (out / name).stat().st_size, "sha256": digest} for name, digest in digests.items()
+        ],
+        "provenance": provenance.statement(
+            subjects=digests,
+            parameters={"product": product.product.id, "version": product.product.version, "flavour": image.flavour},
+            layers=layers,
+            inventory=inventory,
+            source=code,
+            started=started,
+            finished=finished,
+        ),
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def debian_packages(rootfs: Path) -> dict[str, str]:
-    """Installed Debian packages and their versions."""
-    blocks = (rootfs / "var/lib/dpkg/status").read_text(encoding="utf-8").split("\n\n")
-    records = (HeaderParser().parsestr(block) for block in blocks if block.strip())
-    return {
-        str(record["Package"]): str(record["Version"])
-        for record in records
-        if "installed" in str(record["Status"]).split()
-    }
-
-
-def python_packages(environment: Path) -> dict[str, str]:
-    """Distributions installed in a virtual environment and their versions."""
-
-    def metadata() -> Iterator[tuple[str, str]]:
-        for path in environment.glob("lib/python3*/site-packages/*.dist-info/METADATA"):
-            record = HeaderParser().parsestr(path.read_text(encoding="utf-8", errors="replace"))
-            yield str(record["Name"]), str(record["Version"])
-
-    return dict(sorted(metadata()))
 
 
 def _write(job: dict[str, str], out: Path) -> None:
-    merged = out / ".root"
-    merged.mkdir(exist_ok=True)
-    options = f"ro,lowerdir={job['lower']},{OVERLAY_OPTIONS}"
-    subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(merged)], check=True)
-    opt = merged / manifest.load().paths.opt.relative_to("/")
-    packages = {
-        "debian": debian_packages(merged),
-        "python": {path.name: python_packages(path) for path in sorted((opt / "envs").iterdir()) if path.is_dir()},
-    }
-    (out / ".packages.json").write_text(json.dumps(packages))
+    with read_only(job["lower"], out / ".root") as merged:
+        _write_archive(job, out, merged)
+        disk.build_disk(
+            merged,
+            out,
+            name=job["name"],
+            key=job["key"],
+            progress=lambda step, done: print(f"{step} {done:.0%}", flush=True),
+        )
+
+
+def _write_archive(job: dict[str, str], out: Path, merged: Path) -> None:
     archive = out / f"{job['name']}.rootfs.tar.zst"
     print("root file system archive", flush=True)
     partial = archive.with_suffix(".partial")
@@ -154,15 +159,6 @@ def _write(job: dict[str, str], out: Path) -> None:
         check=True,
     )  # fmt: skip
     partial.rename(archive)
-    disk.build_disk(
-        merged,
-        out,
-        name=job["name"],
-        key=job["key"],
-        progress=lambda step, done: print(f"{step} {done:.0%}", flush=True),
-    )
-    subprocess.run(["umount", str(merged)], check=True)
-    merged.rmdir()
 
 
 def main() -> None:

@@ -23,7 +23,9 @@ def files(image: Layer) -> dict[str, Path]:
     """Every file, by its kind."""
     with Phases() as phases:
         paths = write_image(image, phases)
-    kinds = {"rootfs": ".tar.zst", "raw": ".raw", "qcow2": ".qcow2", "log": ".log", "manifest": ".json"}
+    kinds = {"rootfs": ".tar.zst", "raw": ".raw", "qcow2": ".qcow2", "log": ".log", "manifest": "manifest.json"}
+    kinds |= {"spdx": ".spdx.json", "cyclonedx": ".cyclonedx.json", "sums": "SHA256SUMS"}
+    kinds |= {"licences": "licences.json", "licences for people": "licences.md"}
     return {kind: next(path for path in paths if path.name.endswith(end)) for kind, end in kinds.items()}
 
 
@@ -35,9 +37,11 @@ def record(files: dict[str, Path]) -> dict[str, Any]:
 
 def test_the_manifest_vouches_for_every_file(files: dict[str, Path], record: dict[str, Any]) -> None:
     described = {entry["name"]: entry for entry in record["files"]}
-    assert described.keys() == {path.name for kind, path in files.items() if kind != "manifest"}
+    # The manifest itself is in the checksums.
+    others = {"manifest", "sums"}
+    assert described.keys() == {path.name for kind, path in files.items() if kind not in others}
     for kind, path in files.items():
-        if kind != "manifest":
+        if kind not in others:
             with path.open("rb") as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
             print(f"{path.name}: {path.stat().st_size / 2**20:.0f} MiB")

@@ -1,0 +1,78 @@
+"""The documents of an image: SBOMs and licences beside its files, and what its manifest says of packages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aisandbox.build.progress import Phases
+from aisandbox.build.supply import collect, cyclonedx_json, licence_report, source, spdx_json
+from aisandbox.build.supply.document import Document
+from aisandbox.build.supply.inventory import Inventory, Kind
+from aisandbox.build.supply.source import Source
+
+EXPECTED_SECONDS = 12.0
+
+
+def write(document: Document, folder: Path, prefix: str = "") -> list[Path]:
+    """Write both SBOMs and the licence report to a folder; returns their paths.
+
+    Args:
+        prefix: goes before every name.
+
+    Raises:
+        BuildError: a licence is in that the policy refuses; nothing is written.
+    """
+    report = licence_report.report(document.inventory, document.subject)
+    report.check()
+    contents = {
+        spdx_json.NAME: spdx_json.text(document),
+        cyclonedx_json.NAME: cyclonedx_json.text(document),
+        **dict(zip(licence_report.NAMES, (report.to_markdown(), report.to_json()), strict=True)),
+    }
+    for name, content in contents.items():
+        (folder / f"{prefix}{name}").write_text(content)
+    return [folder / f"{prefix}{name}" for name in contents]
+
+
+def of_layers(
+    lower: str, subject: str, folder: Path, code: Source, phases: Phases, prefix: str = "", *, container: bool = False
+) -> Inventory:
+    """Write the documents of stacked layers; returns their inventory.
+
+    Args:
+        lower: their directories as for an overlay, uppermost first.
+        subject: what is made of them, such as `aisandbox-0.1.0-cpu`.
+
+    Raises:
+        BuildError: they could not be read, or a licence is refused.
+    """
+    with phases.phase("list what is inside", EXPECTED_SECONDS):
+        inventory = collect.of_layers(lower, code.commit)
+        write(Document(inventory, subject, source.created(code), container), folder, prefix)
+    return inventory
+
+
+def write_for_container(lower: str, subject: str, archive: Path, phases: Phases) -> None:
+    """Write the documents of a container's image beside its archive, whose name without suffix goes before theirs.
+
+    Raises:
+        BuildError: the layers could not be read, or a licence is refused.
+    """
+    of_layers(lower, subject, archive.parent, source.read(), phases, f"{archive.stem}.", container=True)
+
+
+def packages(inventory: Inventory) -> dict[str, Any]:
+    """Names and versions as an image's manifest lists them; several versions of one name are a list."""
+    python: dict[str, dict[str, str]] = {}
+    for package in inventory.of(Kind.python):
+        for place in package.places:
+            python.setdefault(place, {})[package.name] = package.version
+    npm: dict[str, list[str]] = {}
+    for package in inventory.of(Kind.npm):
+        npm.setdefault(package.name, []).append(package.version)
+    return {
+        "debian": {package.name: package.version for package in inventory.of(Kind.debian)},
+        "python": dict(sorted(python.items())),
+        "npm": npm,
+    }
