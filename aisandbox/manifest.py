@@ -150,8 +150,14 @@ class Release(Part):
 
     notes: dict[str, tuple[str, ...]]
     """Lines by version, the newest first."""
-    public_key: str | None = None
+    public_key: str | None = Field(default=None, pattern=r"^RW[A-Za-z0-9+/]{54}$")
     """minisign's public key of whoever releases; it is baked into images."""
+    upgrade_from: str = "0.1.0"
+    """Oldest version whose instances can be upgraded to this one."""
+    packages: dict[str, str] = {}
+    """Oldest version that will do, of Debian packages for which that matters."""
+    retired: tuple[str, ...] = ()
+    """Files of earlier releases outside of /opt that this one does without, relative to /."""
 
 
 class Plan(Part):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from aisandbox.instance.upgrade.state import Upgrades
 from aisandbox.manifest import REPOSITORY, Manifest
 
 MODEL_PREFIX = "models--"
@@ -57,6 +58,11 @@ class Places:
     @property
     def templates(self) -> Path:
         return self.opt / "templates"
+
+    @property
+    def upgrades(self) -> Upgrades:
+        """What upgrades keep beside the release."""
+        return Upgrades(self.root, self.data)
 
     @property
     def baked_models(self) -> Path:

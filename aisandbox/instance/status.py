@@ -148,7 +148,7 @@ def compose(
         phases=phases,
         endpoints=endpoints,
         services=units,
-        problems=_problems(plan, phases, units, loops),
+        problems=(*_problems(plan, phases, units, loops), *_upgrade(places, public)),
         warnings=warnings(manifest, access),
         timeline=timeline.read(places) if with_timeline else (),
         log=log,
@@ -225,6 +225,20 @@ def _problems(
         if reason:
             found.append(Problem(reason=reason, fix=f"sudo journalctl -u {unit.name}"))
     return tuple(found)
+
+
+def _upgrade(places: Places, public: bool) -> tuple[Problem, ...]:
+    """An upgrade under way, or the last one if it was undone. Its last words may quote what somebody wrote."""
+    state = files.read_json(places.upgrades.state_file)
+    if state:
+        reason = f"the {state.get('operation')} to version {state.get('to_version')} is under way"
+        return (Problem(reason=reason, fix="Follow it: sudo aisandbox upgrade --status"),)
+    result = places.upgrades.result
+    if not result or result.get("outcome") == "done":
+        return ()
+    detail = "" if public else str(result.get("detail", ""))
+    reason = " ".join(filter(None, (str(result.get("message", "")), detail)))
+    return (Problem(reason=reason, fix=str(result.get("fix", ""))),)
 
 
 def _healthy(port: int) -> bool:

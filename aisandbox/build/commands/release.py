@@ -2,8 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Annotated
+
+import click
 import typer
+from rich.console import Console
+
+from aisandbox.build.bake import NEEDED_GIB
 
 
-def register(_app: typer.Typer) -> None:
+def register(app: typer.Typer) -> None:
     """Add the commands."""
+    app.command()(release)
+
+
+def release(
+    key: Annotated[Path, typer.Option(help="Secret key of minisign; AISANDBOX_SIGNING_PASSWORD holds its password.")],
+    flavour: Annotated[
+        str, typer.Option(click_type=click.Choice(list(NEEDED_GIB)), help="As that of `image`.")
+    ] = "cpu",
+    since: Annotated[
+        Path | None, typer.Option(help="Folder of an earlier release: what it has already is not packed again.")
+    ] = None,
+) -> None:
+    """Bake, then write the signed release for `aisandbox upgrade` to build/release/."""
+    from aisandbox import manifest
+    from aisandbox.build import release as releases
+    from aisandbox.build import signing
+    from aisandbox.build.bake import bake
+    from aisandbox.build.layers import Store
+    from aisandbox.build.progress import Phases
+
+    # Before minutes of baking.
+    signing.check_key(key)
+    with Phases(Console(stderr=True)) as phases:
+        top = bake(flavour, phases)
+        lower = Store().lower_directories(top)
+        print(releases.write(lower, manifest.load(), flavour, key, phases, since))

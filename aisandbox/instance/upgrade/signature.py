@@ -9,6 +9,7 @@ from pathlib import Path
 SUFFIX = ".minisig"
 KEY = re.compile(r"RW[A-Za-z0-9+/]{54}")
 LONGEST_KEY_FILE = 4096
+LONGEST_SIGNATURE = 4096
 
 
 class SignatureError(Exception):
