@@ -105,8 +105,8 @@ def build(
             except KeyboardInterrupt:
                 with suppress(ProcessLookupError):
                     os.killpg(running.process.pid, signal.SIGINT)
-                with suppress(sh.ErrorReturnCode):
-                    running.wait()
+                # sh takes a wait that was interrupted for one that is over.
+                running.process.wait()
                 raise
     except sh.ErrorReturnCode as error:
         raise BuildError(f"packer build {template.name} failed (exit {error.exit_code})", f"less {log}") from error
