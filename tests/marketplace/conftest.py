@@ -1,0 +1,45 @@
+"""What the flows of all clouds share: the image that the clouds offer to build on, package sources, and a model hub."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from aisandbox.build import bake, host, network
+from aisandbox.build.host import HostSettings
+from aisandbox.build.layers import Store, load
+from aisandbox.build.progress import Phases
+from tests.support import hub
+from tests.support.cloud.hypervisor import stock_image
+from tests.support.machines import MANIFEST
+
+MODEL = "example/tiny"
+
+
+@pytest.fixture(scope="session")
+def stock() -> tuple[Path, ...]:
+    """The stock image; only layers that are not in the cache are baked."""
+    with Phases() as phases:
+        for layer in load("cpu")["appliance"].parents:
+            bake.bake("cpu", phases, until=layer.name)
+    return stock_image("cpu")
+
+
+@pytest.fixture(scope="session")
+def package_sources() -> HostSettings:
+    """Where this host takes packages from; the pretended clouds show their machines those that are files of it."""
+    return host.read()
+
+
+@pytest.fixture(scope="module")
+def model_hub(stock: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub.Hub]:
+    """A hub on the machines' network, with a copy of the embedded model under the name `MODEL`."""
+    folder = tmp_path_factory.mktemp("hub")
+    models = Store().rootfs(load("cpu")["guide"]) / MANIFEST.paths.opt.relative_to("/") / "models"
+    (snapshot,) = models.glob("models--*/snapshots/*")
+    shutil.copytree(snapshot, folder / MODEL)
+    with hub.running(folder, bind=network.up().gateway) as running:
+        yield running
