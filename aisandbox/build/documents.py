@@ -1,24 +1,35 @@
 """The tables in the documents that are made from the manifest: `python -m aisandbox.build.documents` renews them.
 
-A table stands between `<!-- table NAME -->` and `<!-- end -->`; what is around it is written by hand.
+A table stands between `<!-- table NAME -->`, or `<!-- table NAME TARGET -->`, and `<!-- end -->`; what is around it is
+written by hand.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 
 from aisandbox import manifest as manifests
+from aisandbox.build.listing import tables
+from aisandbox.build.listing.tables import code, table
 from aisandbox.instance.options.arguments import ALLOWED
 from aisandbox.manifest import REPOSITORY, Manifest, Option
 
-DOCUMENTS = (REPOSITORY / "README.md", REPOSITORY / "docs" / "options.md", REPOSITORY / "docs" / "models.md")
-BLOCK = re.compile(r"(<!-- table (?P<name>\w+) -->\n).*?(?=<!-- end -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table (?P<name>\w+)(?: (?P<of>\w+))? -->\n).*?(?=<!-- end -->)", re.DOTALL)
+DOCUMENTS = tuple(
+    path
+    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")))
+    if BLOCK.search(path.read_text(encoding="utf-8"))
+)
 
 
 def refreshed(text: str, manifest: Manifest) -> str:
     """The document with every table as the manifest has it."""
-    return BLOCK.sub(lambda match: match[1] + TABLES[match["name"]](manifest), text)
+    return BLOCK.sub(lambda match: match[1] + _made(manifest, match["name"], match["of"]), text)
+
+
+def _made(manifest: Manifest, name: str, of: str | None) -> str:
+    return OF_TARGETS[name](manifest, of) if of else TABLES[name](manifest)
 
 
 def main() -> None:
@@ -33,86 +44,64 @@ def main() -> None:
 
 
 def _short(manifest: Manifest) -> str:
-    rows = ((_code(option.key), option.label, _code(option.example)) for option in manifest.options)
-    return _table(("option", "what", "example"), rows)
+    rows = ((code(option.key), option.label, code(option.example)) for option in manifest.options)
+    return table(("option", "what", "example"), rows)
 
 
 def _full(manifest: Manifest) -> str:
     rows = (
-        (_code(option.key), option.help, _rule(option), _code(option.default), _code(option.example))
+        (code(option.key), option.help, _rule(option), code(option.default), code(option.example))
         for option in manifest.options
     )
-    return _table(("option", "what", "rule", "default", "example"), rows)
-
-
-def _names(manifest: Manifest) -> str:
-    return _table(
-        ("option", "StackScript", "Vultr variable", "GCP attribute", "AWS tag", "kernel command line"),
-        ((_code(option.key), *map(_code, _names_of(option))) for option in manifest.options),
-    )
-
-
-def _names_of(option: Option) -> Iterator[str]:
-    masked = option.type == "secret" and "password" not in option.key
-    yield f"{option.key}_password" if masked else option.key
-    yield option.key
-    yield f"aisandbox-{option.key}"
-    yield f"aisandbox:{option.key}"
-    yield f"aisandbox.{option.key}"
+    return table(("option", "what", "rule", "default", "example"), rows)
 
 
 def _arguments(_manifest: Manifest) -> str:
     rows = (
-        (_code(argument.name) + (f", {_code(argument.negation)}" if argument.negatable else ""), argument.rule)
+        (code(argument.name) + (f", {code(argument.negation)}" if argument.negatable else ""), argument.rule)
         for argument in ALLOWED
     )
-    return _table(("argument", "value"), rows)
+    return table(("argument", "value"), rows)
 
 
 def _models(manifest: Manifest) -> str:
     rows = (
         (
-            _code(model.id),
+            code(model.id),
             f"{model.gpu_memory_gib} GiB" if model.gpu_memory_gib else "no GPU",
             ".".join(map(str, model.capability)) if model.gpu_memory_gib else "",
             model.license,
-            _code(model.revision and model.revision[:12]),
+            code(model.revision and model.revision[:12]),
         )
         for model in manifest.models
     )
-    return _table(("model", "memory", "capability", "licence", "commit"), rows)
+    return table(("model", "memory", "capability", "licence", "commit"), rows)
 
 
 TABLES: dict[str, Callable[[Manifest], str]] = {
     "short": _short,
     "options": _full,
-    "names": _names,
+    "names": tables.naming,
+    "ports": tables.doors,
+    "targets": tables.targets,
     "arguments": _arguments,
     "models": _models,
 }
+OF_TARGETS: dict[str, Callable[[Manifest, str], str]] = {"plans": tables.plans}
+"""Tables of one target."""
 
 
 def _rule(option: Option) -> str:
     match option.type:
         case "choice":
-            return "one of " + ", ".join(map(_code, option.choices))
+            return "one of " + ", ".join(map(code, option.choices))
         case "integer":
             return f"whole number from {option.minimum} to {option.maximum}"
         case "cidrs":
             return "networks and addresses, IPv4 and IPv6, separated by commas"
         case "arguments":
             return "arguments of the list below"
-    return _code(option.pattern)
-
-
-def _code(value: object) -> str:
-    return "" if value is None else f"`{value}`".replace("|", "\\|")
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    head = tuple(head)
-    lines = [head, ("---",) * len(head), *rows]
-    return "".join("|" + "".join(f" {cell} |" if cell else " |" for cell in cells) + "\n" for cells in lines)
+    return code(option.pattern)
 
 
 if __name__ == "__main__":

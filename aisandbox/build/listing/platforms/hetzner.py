@@ -1,0 +1,16 @@
+"""Hetzner Cloud: no marketplace that takes new apps, so ways to deploy one's own snapshot."""
+
+from __future__ import annotations
+
+from aisandbox.build.listing import machine
+from aisandbox.build.listing.files import Files, rendered
+from aisandbox.build.listing.platforms import terraform
+from aisandbox.manifest import Manifest
+
+
+def files(manifest: Manifest, target: str) -> Files:
+    size = machine.size(manifest, target)
+    return {
+        "deploy.sh": rendered("hetzner/deploy.sh.j2", "deploys by command line (hcloud)", manifest, target, size=size),
+        **terraform.example(manifest, target, size=size),
+    }
