@@ -17,6 +17,7 @@ from aisandbox import manifest
 from aisandbox.build import archive, sandbox, seed, up, virtual
 from aisandbox.build.bake import bake as bake_layers
 from aisandbox.build.commands import check, listing, publish, release, supply, targets
+from aisandbox.build.commands.options import Flavour, FlavourOption
 from aisandbox.build.errors import BuildError
 from aisandbox.build.image import IMAGES
 from aisandbox.build.machine import Machine, machines
@@ -29,18 +30,12 @@ INTERRUPTED = 130
 """The exit status that typer makes of Ctrl-C."""
 
 
-class Flavour(StrEnum):
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 class Via(StrEnum):
     nspawn = "nspawn"
     kvm = "kvm"
     tcg = "tcg"
 
 
-FlavourOption = Annotated[Flavour, typer.Option(help="cpu for try-outs and tests, cuda for GPU instances.")]
 NameOption = Annotated[str, typer.Option(help="Name of the machine.")]
 PortOption = Annotated[int, typer.Option(help="Port on loopback where the sandbox is to be reached.")]
 

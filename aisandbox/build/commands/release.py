@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-import click
 import typer
 from rich.console import Console
 
-from aisandbox.build.bake import NEEDED_GIB
+from aisandbox.build.commands.options import Flavour, FlavourOption
 
 
 def register(app: typer.Typer) -> None:
@@ -19,9 +18,7 @@ def register(app: typer.Typer) -> None:
 
 def release(
     key: Annotated[Path, typer.Option(help="Secret key of minisign; AISANDBOX_SIGNING_PASSWORD holds its password.")],
-    flavour: Annotated[
-        str, typer.Option(click_type=click.Choice(list(NEEDED_GIB)), help="As that of `image`.")
-    ] = "cpu",
+    flavour: FlavourOption = Flavour.cpu,
     since: Annotated[
         Path | None, typer.Option(help="Folder of an earlier release: what it has already is not packed again.")
     ] = None,
@@ -37,6 +34,6 @@ def release(
     # Before minutes of baking.
     signing.check_key(key)
     with Phases(Console(stderr=True)) as phases:
-        top = bake(flavour, phases)
+        top = bake(flavour.value, phases)
         lower = Store().lower_directories(top)
-        print(releases.write(lower, manifest.load(), flavour, key, phases, since))
+        print(releases.write(lower, manifest.load(), flavour.value, key, phases, since))
