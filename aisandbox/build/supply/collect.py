@@ -14,7 +14,7 @@ from aisandbox.build.errors import BuildError
 from aisandbox.build.overlay import read_only
 from aisandbox.build.supply import debian, distributions, licences, npm, ours
 from aisandbox.build.supply.inventory import Inventory, clean, merged, mirrors
-from aisandbox.build.supply.tree import Tree
+from aisandbox.check.tree import Tree
 
 
 def of_root(root: Path, commit: str | None = None) -> Inventory:

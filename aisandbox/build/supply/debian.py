@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from aisandbox.build.supply import licences
 from aisandbox.build.supply.inventory import Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
-from aisandbox.build.supply.tree import Tree
+from aisandbox.check.tree import Tree
 
 STATUS = "var/lib/dpkg/status"
 LARGEST_COPYRIGHT = 4 * 2**20

@@ -14,7 +14,7 @@ from aisandbox import manifest
 from aisandbox.build.supply import licences
 from aisandbox.build.supply.inventory import Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
-from aisandbox.build.supply.tree import Tree
+from aisandbox.check.tree import Tree
 
 LARGEST = 8 * 2**20
 LARGEST_TEXT = 20_000

@@ -11,7 +11,7 @@ from typing import Any
 from packageurl import PackageURL
 
 from aisandbox.build.supply.licences import NOASSERTION
-from aisandbox.build.supply.tree import Tree
+from aisandbox.check.tree import Tree
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 LONGEST = 500

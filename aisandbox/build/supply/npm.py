@@ -12,7 +12,7 @@ from aisandbox import manifest
 from aisandbox.build.supply import licences
 from aisandbox.build.supply.inventory import Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
-from aisandbox.build.supply.tree import Tree
+from aisandbox.check.tree import Tree
 
 FOLDER = "node_modules"
 LOCK = ".package-lock.json"

@@ -7,7 +7,7 @@ import hashlib
 from aisandbox import manifest
 from aisandbox.build.supply.inventory import Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
-from aisandbox.build.supply.tree import Tree
+from aisandbox.check.tree import Tree
 
 LARGEST_WEIGHTS = 64 * 2**30
 CODE = ("lib", "templates", "www")
