@@ -271,8 +271,8 @@ def pack(root: Path, paths: Sequence[str], archive: Path) -> Archive:
     listing = archive.with_suffix(".names")
     listing.write_bytes(b"\0".join(name.encode() for name in names) + b"\0")
     subprocess.run(
-        ["tar", "--create", "--format=gnu", "--no-recursion", "--numeric-owner", "--hard-dereference", "--null",
-         f"--files-from={listing}", f"--directory={root}", "--use-compress-program=zstd -T0 -3 --quiet",
+        ["tar", "--create", "--format=gnu", "--no-recursion", "--numeric-owner", "--hard-dereference",
+         f"--directory={root}", "--null", f"--files-from={listing}", "--use-compress-program=zstd -T0 -3 --quiet",
          f"--file={archive}"],
         check=True,
     )  # fmt: skip
