@@ -48,13 +48,15 @@ docs: builder ## Renew the tables in README.md and docs/ that are made from mark
 	@$(PYTHON) -m aisandbox.build.documents
 
 ##@ Release
-.PHONY: validate check audit listing publish release
+.PHONY: validate check audit compare listing publish release
 validate: builder ## Check the Packer template of every target, with fake credentials (TARGET=name for one)
 	@$(SUDO) $(BUILD) validate $(if $(TARGET),--target $(TARGET))
 check: builder ## Check an image, a folder or a host (SUBJECT=file|folder|user@host TARGET=name)
 	@$(SUDO) $(BUILD) check '$(SUBJECT)' $(if $(TARGET),--target $(TARGET))
-audit: builder ## Look for known vulnerabilities in what the image is made of; asks PyPI and Debian
-	@$(SUDO) $(BUILD) audit --flavour $(FLAVOUR)
+audit: builder ## Look for known vulnerabilities in what the image is made of; asks PyPI, Debian and npm (SBOM=file DATA=file)
+	@$(SUDO) $(BUILD) audit --flavour $(FLAVOUR) $(if $(SBOM),--sbom '$(SBOM)') $(if $(DATA),--data '$(DATA)')
+compare: builder ## Tell what changed from one image to another (BEFORE=manifest.json AFTER=manifest.json)
+	@$(BUILD) compare '$(BEFORE)' '$(AFTER)'
 listing: builder ## Write every marketplace's files to build/listing/ (TARGET=name for one)
 	@$(BUILD) listing $(if $(TARGET),--target $(TARGET))
 publish: builder ## Show what would be sent to a marketplace; CONFIRM=yes sends it (TARGET=name IMAGE=id)

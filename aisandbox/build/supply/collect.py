@@ -16,6 +16,8 @@ from aisandbox.build.supply import debian, distributions, licences, npm, ours
 from aisandbox.build.supply.inventory import Inventory, clean, merged, mirrors
 from aisandbox.check.tree import Tree
 
+EXPECTED_SECONDS = 12.0
+
 
 def of_root(root: Path, commit: str | None = None) -> Inventory:
     """The inventory of a root file system."""

@@ -11,8 +11,6 @@ from aisandbox.build.supply.document import Document
 from aisandbox.build.supply.inventory import Inventory, Kind
 from aisandbox.build.supply.source import Source
 
-EXPECTED_SECONDS = 12.0
-
 
 def write(document: Document, folder: Path, prefix: str = "") -> list[Path]:
     """Write both SBOMs and the licence report to a folder; returns their paths.
@@ -47,7 +45,7 @@ def of_layers(
     Raises:
         BuildError: they could not be read, or a licence is refused.
     """
-    with phases.phase("list what is inside", EXPECTED_SECONDS):
+    with phases.phase("list what is inside", collect.EXPECTED_SECONDS):
         inventory = collect.of_layers(lower, code.commit)
         write(Document(inventory, subject, source.created(code), container), folder, prefix)
     return inventory
