@@ -28,6 +28,12 @@ variable "region" {
   default = "nyc3"
 }
 
+variable "snapshot_timeout" {
+  type        = string
+  default     = "120m"
+  description = "A snapshot of a large disk takes long; Packer waits as long for one that has failed, too."
+}
+
 variable "ssh_username" {
   type    = string
   default = "root"
@@ -47,7 +53,7 @@ source "digitalocean" "image" {
   region               = var.region
   droplet_name         = var.image_name
   snapshot_name        = var.image_name
-  snapshot_timeout     = "120m"
+  snapshot_timeout     = var.snapshot_timeout
   state_timeout        = "15m"
   tags                 = ["aisandbox-bake"]
   user_data            = var.user_data

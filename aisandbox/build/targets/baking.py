@@ -19,7 +19,7 @@ from aisandbox.build.host import HostSettings
 from aisandbox.build.image import IMAGES
 from aisandbox.build.machine import make_key
 from aisandbox.build.progress import Phases
-from aisandbox.build.targets import qemu, template
+from aisandbox.build.targets import failure, qemu, template
 from aisandbox.build.targets.catalogue import check_credentials, check_packer, find
 from aisandbox.manifest import REPOSITORY
 
@@ -71,7 +71,10 @@ def bake(
             "record": str(record),
         }
         with phases.phase(f"bake for {target}", EXPECTED_SECONDS, lambda: _step(log)):
-            packer_client.build(template.render(target, work), variables, log, environment)
+            try:
+                packer_client.build(template.render(target, work), variables, log, environment)
+            except BuildError as error:
+                raise failure.explain(entry, log, error) from error
     facts: dict[str, Any] = json.loads(record.read_text())["builds"][-1]
     phases.note(f"bake for {target}", f"{entry.title} has the image {facts['artifact_id']}")
     return facts
