@@ -19,7 +19,7 @@ from aisandbox.build.host import HostSettings
 from aisandbox.build.image import IMAGES
 from aisandbox.build.machine import make_key
 from aisandbox.build.progress import Phases
-from aisandbox.build.targets import failure, qemu, template
+from aisandbox.build.targets import failure, leftovers, qemu, template
 from aisandbox.build.targets.catalogue import check_credentials, check_packer, find
 from aisandbox.manifest import REPOSITORY
 
@@ -73,11 +73,25 @@ def bake(
         with phases.phase(f"bake for {target}", EXPECTED_SECONDS, lambda: _step(log)):
             try:
                 packer_client.build(template.render(target, work), variables, log, environment)
-            except BuildError as error:
-                raise failure.explain(entry, log, error) from error
+            except BaseException as error:
+                _tidy(target, variables, environment, phases)
+                if isinstance(error, BuildError):
+                    raise failure.explain(entry, log, error) from error
+                raise
     facts: dict[str, Any] = json.loads(record.read_text())["builds"][-1]
     phases.note(f"bake for {target}", f"{entry.title} has the image {facts['artifact_id']}")
     return facts
+
+
+def _tidy(target: str, variables: Mapping[str, str], environment: Mapping[str, str], phases: Phases) -> None:
+    """Remove what Packer has left of a bake that failed, and say so; that it cannot be removed is no other failure."""
+    try:
+        removed = leftovers.remove(target, variables, environment)
+    except BuildError as error:
+        phases.note(f"bake for {target}", f"{error}. {error.fix}")
+        return
+    if removed:
+        phases.note(f"bake for {target}", f"removed what Packer had left: {', '.join(removed)}")
 
 
 def prepare(
@@ -106,7 +120,7 @@ def prepare(
     public_key = key.with_suffix(".pub").read_text().strip()
     facts = work / "vars.json"
     facts.write_text(json.dumps(_facts(target, flavour, settings)))
-    access = user_data(public_key, chosen.get("ssh_username") or _default(hcl, "ssh_username"))
+    access = user_data(public_key, chosen.get("ssh_username") or template.default(hcl, "ssh_username"))
     of_this_host = qemu.variables(work, access, chosen) if target == "qemu" else {}
     return {
         "vars_file": str(facts),
@@ -166,12 +180,6 @@ def _image_name(flavour: str) -> str:
 
 def _literal(value: str | int | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _default(hcl: str, name: str) -> str:
-    """Default of a variable of the template that is a plain string."""
-    found = re.search(rf'^variable "{name}" {{[^}}]*?default\s*=\s*"([^"]*)"', hcl, re.MULTILINE | re.DOTALL)
-    return found[1] if found else ""
 
 
 def _step(log: Path) -> str:

@@ -60,3 +60,9 @@ def render(target: str, folder: Path) -> Path:
 def declared(hcl: str) -> set[str]:
     """Names of the variables that a template declares."""
     return set(re.findall(r'^variable "(\w+)"', hcl, re.MULTILINE))
+
+
+def default(hcl: str, name: str) -> str:
+    """Default of a variable of the template that is a plain string."""
+    found = re.search(rf'^variable "{name}" {{[^}}]*?default\s*=\s*"([^"]*)"', hcl, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""

@@ -47,6 +47,8 @@ DATASOURCE = Path("/etc/cloud/ds-identify.cfg")
 class Faults:
     """How the cloud fails; may be changed while it runs."""
 
+    no_quota: bool = False
+    """Whether instances are refused, as for an account that may run no more of them."""
     broken_images: bool = False
     """Whether images that are created end in the state `failed`."""
 
@@ -80,6 +82,8 @@ class Region(EC2Backend):
     def run_instances(self, image_id: str, *args: Any, **kwargs: Any) -> Reservation:
         if image_id not in self.disks:
             raise InvalidAMIIdError(image_id)
+        if self.faults.no_quota:
+            self.raise_error("VcpuLimitExceeded", "You have requested more vCPU capacity than your current limit.")
         reservation = super().run_instances(image_id, *args, **kwargs)
         for instance in reservation.instances:
             # The key stays on the instance when the key pair is deleted.

@@ -1,0 +1,91 @@
+"""Removes what a failed bake has left on a platform.
+
+Packer tidies up behind itself, but not when it is killed, and 1.6 not an AMI that AWS could not make. What a bake made
+is known by the name of its image, which Packer gives to the machine, too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from aisandbox.build.errors import BuildError
+from aisandbox.build.targets import template
+
+Remove = Callable[[str, Mapping[str, str], Mapping[str, str]], list[str]]
+TEMPORARY = "packer_"
+"""How the names of Packer's temporary security groups begin."""
+
+
+def remove(target: str, variables: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+    """Remove what the bake with these variables of the template has left; returns what that was.
+
+    Args:
+        environment: where credentials are looked up.
+
+    Raises:
+        BuildError: the platform did not let it be removed.
+    """
+    own = REMOVERS.get(target)
+    return own(variables["image_name"], variables, environment) if own else []
+
+
+def _aws(name: str, variables: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+    import boto3  # takes a moment, and is seldom needed
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    region = variables.get("region") or template.default(template.text("aws"), "region")
+    ec2 = boto3.client(
+        "ec2",
+        region_name=region,
+        endpoint_url=variables.get("custom_endpoint_ec2") or None,
+        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=environment.get("AWS_SESSION_TOKEN"),
+    )
+    removed: list[str] = []
+    try:
+        _aws_machine(ec2, name, removed)
+        _aws_image(ec2, name, removed)
+    except (BotoCoreError, ClientError) as error:
+        raise BuildError(
+            f"what the bake has left on AWS could not be removed: {error}",
+            f"look for {name} among the instances and AMIs of {region}, and remove them",
+        ) from error
+    return removed
+
+
+def _aws_machine(ec2: Any, name: str, removed: list[str]) -> None:
+    found = ec2.describe_instances(
+        Filters=[
+            {"Name": "tag:Name", "Values": [name]},
+            {"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]},
+        ]
+    )
+    instances = [instance for group in found["Reservations"] for instance in group["Instances"]]
+    ids = [instance["InstanceId"] for instance in instances]
+    if not ids:
+        return
+    ec2.terminate_instances(InstanceIds=ids)
+    # A security group cannot go before the machine in it.
+    ec2.get_waiter("instance_terminated").wait(InstanceIds=ids, WaiterConfig={"Delay": 3, "MaxAttempts": 100})
+    removed += ids
+    groups = {group["GroupId"]: group["GroupName"] for one in instances for group in one["SecurityGroups"]}
+    for group, title in groups.items():
+        if title.startswith(TEMPORARY):
+            ec2.delete_security_group(GroupId=group)
+            removed.append(group)
+
+
+def _aws_image(ec2: Any, name: str, removed: list[str]) -> None:
+    found = ec2.describe_images(Owners=["self"], Filters=[{"Name": "name", "Values": [name]}])
+    for image in found["Images"]:
+        ec2.deregister_image(ImageId=image["ImageId"])
+        removed.append(image["ImageId"])
+        disks = (mapping.get("Ebs", {}).get("SnapshotId") for mapping in image["BlockDeviceMappings"])
+        for snapshot in filter(None, disks):
+            ec2.delete_snapshot(SnapshotId=snapshot)
+            removed.append(snapshot)
+
+
+REMOVERS: dict[str, Remove] = {"aws": _aws}

@@ -1,0 +1,86 @@
+"""Steps that the flows of all clouds have."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+import yaml
+
+from aisandbox.manifest import REPOSITORY
+from tests.support import machines
+from tests.support.cloud.hypervisor import Instance
+from tests.support.machines import Visitor, status, url, wait_for
+
+PROGRAM = """
+import json, sys
+from aisandbox.build import targets
+from aisandbox.build.progress import Phases
+with Phases() as phases:
+    targets.bake(sys.argv[1], "cpu", phases, extra=json.loads(sys.argv[2]))
+"""
+STARTED = "TASK [Run]"
+
+
+def log(target: str) -> Path:
+    """Where Packer's output goes."""
+    return REPOSITORY / "build" / "log" / f"{target}.log"
+
+
+def write_playbook(path: Path, command: str) -> Path:
+    """A playbook of one command, for bakes that need not become an appliance."""
+    task = {"name": "Run", "ansible.builtin.command": command}
+    path.write_text(yaml.safe_dump([{"hosts": "image", "gather_facts": False, "tasks": [task]}]))
+    return path
+
+
+def start_bake(target: str, variables: Mapping[str, str], credentials: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """A bake as a process of its own, once it has come to its playbook."""
+    log(target).unlink(missing_ok=True)
+    command = [sys.executable, "-c", PROGRAM, target, json.dumps(dict(variables))]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **credentials})
+    try:
+        wait_for("the playbook", lambda: process.poll() is not None or STARTED in _read(log(target)), 120)
+        assert process.poll() is None, _read(log(target))
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process
+
+
+def kill_packer(pid: int) -> None:
+    """Kill the Packer of the bake that is the process of that number, with all that it has started."""
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        if Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1:2] == [b"build"]:
+            os.killpg(int(child), signal.SIGKILL)
+
+
+def wait_until_ready(*instances: Instance) -> None:
+    """Wait until chat and API of all of them answer."""
+    for instance in instances:
+        try:
+            machines.wait_until_ready(instance)
+        except TimeoutError:
+            print(machines.journal(instance))
+            raise
+
+
+def serves(instance: Instance, model: str, name: str) -> None:
+    """Assert that API and chat page answer with this model by this name, and that nothing was wrong with the choice."""
+    overview = status(instance)
+    assert (overview["model"], overview["serving"], overview["problems"]) == (model, model, [])
+    assert httpx.get(url(instance, "api", "/v1/models")).json()["data"][0]["id"] == name
+    body = {"model": name, "prompt": "Hello", "max_tokens": 4, "temperature": 0}
+    assert httpx.post(url(instance, "api", "/v1/completions"), json=body, timeout=60).status_code == 200
+    assert Visitor(instance).ask(name, "Who are you?")
+
+
+def _read(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
