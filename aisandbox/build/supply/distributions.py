@@ -10,39 +10,37 @@ from email.parser import HeaderParser
 
 from packaging.utils import canonicalize_name
 
-from aisandbox import manifest
 from aisandbox.build.supply import licences
-from aisandbox.build.supply.inventory import Findings, Kind, Package, clean
+from aisandbox.build.supply.inventory import OPT, Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
 from aisandbox.check.tree import Tree
 
+ENVS = f"{OPT}/envs"
 LARGEST = 8 * 2**20
 LARGEST_TEXT = 20_000
 SUFFIX = ".dist-info"
-LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)([^\n]*(?:\\\n[^\n]*)*)", re.MULTILINE)
+LOCKED = re.compile(
+    r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\\[[^\\]]*\\])?==([^\\s;\\\\]+)((?:[^\\n\\\\]|\\\\\\n)*)", re.MULTILINE
+)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
 def environments(tree: Tree) -> list[str]:
     """Names of the environments."""
-    return [name for name in tree.names(_envs()) if tree.names(f"{_envs()}/{name}/lib")]
+    return [name for name in tree.names(ENVS) if tree.names(f"{ENVS}/{name}/lib")]
 
 
 def read(tree: Tree) -> Findings:
     """Every distribution of every environment."""
     found = Findings()
     for environment in environments(tree):
-        lock = locked(tree.text(f"{_envs()}/{environment}.txt") or "")
-        for python in tree.names(f"{_envs()}/{environment}/lib"):
-            packages = f"{_envs()}/{environment}/lib/{python}/site-packages"
+        lock = locked(tree.text(f"{ENVS}/{environment}.txt") or "")
+        for python in tree.names(f"{ENVS}/{environment}/lib"):
+            packages = f"{ENVS}/{environment}/lib/{python}/site-packages"
             for name in tree.names(packages):
                 if name.endswith(SUFFIX):
                     _read_one(tree, f"{packages}/{name}", environment, lock, found)
     return found
-
-
-def _envs() -> str:
-    return str(manifest.load().paths.opt.relative_to("/") / "envs")
 
 
 def locked(text: str) -> dict[tuple[str, str], list[str]]:
@@ -126,8 +124,8 @@ def _licence(tree: Tree, folder: str, record: Message) -> tuple[str, str, str]:
         text = tree.text(str(path), LARGEST)
         if text and (found := licences.titled(text)):
             return found, f"/{path}", text[:LARGEST_TEXT] if found.startswith("LicenseRef-") else ""
-    short = said if said and "\n" not in said and said.upper() != "UNKNOWN" else ""
-    if expression or (short and len(short) <= licences.LONGEST and not short.upper().startswith("BSD")):
+    short = said if "\n" not in said and said.upper() != "UNKNOWN" and len(said) <= licences.LONGEST else ""
+    if expression or (short and not short.upper().startswith("BSD")):
         return licences.reference(expression or clean(short)), "License", clean(expression or short)
     if known:
         return licences.all_of(known), "Classifier", ""

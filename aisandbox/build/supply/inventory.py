@@ -10,9 +10,12 @@ from typing import Any
 
 from packageurl import PackageURL
 
+from aisandbox import manifest
 from aisandbox.build.supply.licences import NOASSERTION
 from aisandbox.check.tree import Tree
 
+OPT = str(manifest.load().paths.opt.relative_to("/"))
+"""Our folder, relative to the root."""
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]+")
 LONGEST = 500
 

@@ -8,9 +8,8 @@ import json
 import re
 from typing import Any
 
-from aisandbox import manifest
 from aisandbox.build.supply import licences
-from aisandbox.build.supply.inventory import Findings, Kind, Package, clean
+from aisandbox.build.supply.inventory import OPT, Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
 from aisandbox.check.tree import Tree
 
@@ -26,7 +25,7 @@ NAME = re.compile(r"(@[A-Za-z0-9~_-][A-Za-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9.
 def read(tree: Tree) -> Findings:
     """Every package."""
     found = Findings()
-    for path, folders, _ in tree.walk(str(manifest.load().paths.opt.relative_to("/"))):
+    for path, folders, _ in tree.walk(OPT):
         if not path.endswith(f"/{FOLDER}"):
             continue
         lock = _object(tree.text(f"{path}/{LOCK}", LARGEST_LOCK)).get("packages")

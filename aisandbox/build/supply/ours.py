@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from aisandbox import manifest
-from aisandbox.build.supply.inventory import Findings, Kind, Package, clean
+from aisandbox.build.supply.inventory import OPT, Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
 from aisandbox.check.tree import Tree
 
@@ -20,7 +20,7 @@ def read(tree: Tree, commit: str) -> Findings:
     Args:
         commit: the source that the image was baked from; empty when it is not known.
     """
-    product, opt = manifest.load(), str(manifest.load().paths.opt.relative_to("/"))
+    product, opt = manifest.load(), OPT
     found = Findings()
     folders = [f"{opt}/{name}" for name in CODE if tree.names(f"{opt}/{name}")]
     if folders:
