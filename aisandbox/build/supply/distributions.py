@@ -20,8 +20,6 @@ LARGEST = 8 * 2**20
 LARGEST_TEXT = 20_000
 SUFFIX = ".dist-info"
 LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)((?:[^\n\\]|\\\n)*)", re.MULTILINE)
-    r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\\[[^\\]]*\\])?==([^\\s;\\\\]+)((?:[^\\n\\\\]|\\\\\\n)*)", re.MULTILINE
-)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 
 
