@@ -11,7 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
-from aisandbox.instance import access, files, hardware, options, plan, rendering, services, volume
+from aisandbox.instance import access, container, files, hardware, options, plan, rendering, services, volume
 from aisandbox.instance.notices import Problem, warnings
 from aisandbox.instance.options import Choice
 from aisandbox.instance.places import Places
@@ -64,7 +64,7 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
     except Exception as error:
         problem = Problem(
             reason=f"the choice could not be applied ({type(error).__name__}: {error}); the default is used",
-            fix=f"See the journal: sudo journalctl -u {services.CONFIGURE}",
+            fix="See why: sudo aisandbox logs configure",
         )
         decided = plan.decide(Choice(), (problem,), manifest, hardware.find(places))
         files.write_json(places.plan, decided.model_dump(mode="json"))
@@ -131,7 +131,8 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
         "api_key": access.api_key(given, kept),
         "chat_password": access.chat_password(given, kept),
         "data_volume": volume.kept(places, given.data_volume),
-        "warnings": warnings(manifest, decided.access),
+        "warnings": warnings(manifest, decided.access, places.container),
+        "inside": container.Inside.of(places, manifest, kept) if places.container else None,
     }
     changed = [path.name for path, text in texts.items() if files.write(path, text, 0o600)]
     changed += [entry.file for entry in rendering.write(places, context)]

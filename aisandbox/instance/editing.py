@@ -70,8 +70,11 @@ def edit(places: Places, manifest: Manifest, values: Mapping[str, str], unset: t
     for key in (*values, *unset):
         if key not in manifest.options_by_key:
             raise InvalidOptionError(f"There is no option {key}.", options.advice(key, manifest))
+    unavailable = options.unavailable(places)
     for key, raw in values.items():
         option = manifest.options_by_key[key]
+        if key in unavailable and raw.strip():
+            raise InvalidOptionError(f"{key} {unavailable[key].reason}.", unavailable[key].fix)
         try:
             after[key] = options.check(option, raw)
         except InvalidOptionError as invalid:
@@ -93,7 +96,8 @@ def checked(places: Places, manifest: Manifest, text: str, base: str) -> Edit:
         InvalidTextError: there are mistakes in it.
     """
     own = options.read_text(text, str(places.options))
-    problems = [problem for problem in options.decide([own], manifest).problems if problem.source == own.name]
+    decision = options.decide([own], manifest, options.unavailable(places))
+    problems = [problem for problem in decision.problems if problem.source == own.name]
     if problems:
         raise InvalidTextError(
             tuple(
@@ -131,6 +135,7 @@ def rehearsal(places: Places) -> Iterator[Places]:
         stage = replace(places, etc=Path(folder, "etc"), data=Path(folder, "data"), run=Path(folder, "run"))
         for origin, copy in (
             (places.etc, stage.etc),
+            *([(places.options.parent, stage.options.parent)] if places.container else []),
             (places.secrets, stage.secrets),
             (places.status("model").parent, stage.status("model").parent),
             (places.plan, stage.plan),

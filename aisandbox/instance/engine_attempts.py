@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from aisandbox.instance import files
+from aisandbox.instance.container.catalogue import RESTARTS
 from aisandbox.instance.engine_causes import Cause
 from aisandbox.instance.engine_files import Candidate, EngineConfig, Mode, write_json
 
@@ -127,7 +128,9 @@ class Memory:
 
 
 def started_by_a_person() -> bool:
-    """Whether this start is none of systemd's own after a crash; False where systemd cannot be asked."""
+    """Whether this start is not one by itself after a crash; False where neither systemd nor supervisord tells."""
+    if RESTARTS in os.environ:
+        return os.environ[RESTARTS] == "0"
     command = ["systemctl", "show", "--property=NRestarts", "--value", UNIT]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip() == "0"

@@ -17,6 +17,10 @@ LEAST_DRIVER = 580
 """First NVIDIA driver that serves that CUDA."""
 LEAST_CAPABILITY = (7, 5)
 """Oldest compute capability that this CUDA still has code for (Turing, such as the T4)."""
+GIVE_GPU = (
+    "Start the container with its GPU (docker run --gpus all), on a host whose driver serves CUDA "
+    f"{CUDA}: {LEAST_DRIVER} or newer."
+)
 INSTALL_DRIVER = (
     "sudo apt-get update && sudo apt-get install --yes nvidia-driver-cuda nvidia-kernel-open-dkms && sudo reboot"
 )
@@ -62,7 +66,10 @@ def find(places: Places) -> Hardware:
     machine: dict[str, Any] = {"ram_gib": _ram_gib(), "cpus": len(os.sched_getaffinity(0))}
     if (files.read_json(places.release) or {}).get("flavour") == "cpu":
         return Hardware(flavour="cpu", **machine)
-    return Hardware(flavour="cuda", **machine, **_nvidia())
+    nvidia = _nvidia()
+    if places.container and nvidia.get("fix"):
+        nvidia["fix"] = GIVE_GPU
+    return Hardware(flavour="cuda", **machine, **nvidia)
 
 
 def _ram_gib() -> float:

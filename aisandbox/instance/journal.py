@@ -76,9 +76,10 @@ def _text(message: object) -> str:
 
 
 class Tail:
-    """Follows the journal of this boot beside the program that asks for its last lines."""
+    """Follows the journal of this boot, or the container's logs, beside the program that asks for its last lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, container: bool = False) -> None:
+        self._container = container
         self._lines: deque[Line] = deque(maxlen=LINES)
         threading.Thread(target=self._follow_for_ever, daemon=True).start()
 
@@ -93,6 +94,9 @@ class Tail:
             time.sleep(RETRY_S)
 
     def _follow(self) -> None:
+        if self._container:
+            self._follow_files()
+            return
         units = (f"--unit={unit}" for unit in (services.CONFIGURE, services.MODEL, services.VLLM))
         fields = "--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT"
         command = ["journalctl", "--boot", "--follow", "--lines=500", "--output=json", fields, *units]
@@ -109,3 +113,15 @@ class Tail:
                     continue
                 if line:
                     self._lines.append(line)
+
+    def _follow_files(self) -> None:
+        from aisandbox.instance.container import logs
+        from aisandbox.instance.container.catalogue import Catalogue
+
+        units = {unit.removesuffix(".service"): unit for unit in (services.MODEL, services.VLLM)}
+        for said in logs.follow(Catalogue.here(), tuple(units)):
+            now = str(int(time.time() * 1e6))
+            entry = {"MESSAGE": said.text, "_SYSTEMD_UNIT": units[said.program], "__REALTIME_TIMESTAMP": now}
+            line = published(entry | ({"PRIORITY": NOTICE} if said.notice else {}))
+            if line:
+                self._lines.append(line)

@@ -43,12 +43,17 @@ class Places:
         """The manifest's places, below `root`."""
         paths = manifest.paths
         opt, etc, data, run = (root / path.relative_to("/") for path in (paths.opt, paths.etc, paths.data, paths.run))
-        return cls(opt, etc, data, run, root, METADATA if root == Path("/") else None)
+        return cls(opt, etc, data, run, root, METADATA if root == Path("/") and not PROGRAMS.exists() else None)
 
     @property
     def live(self) -> bool:
         """Whether this is the machine itself, whose services can be asked and restarted."""
         return self.root == Path("/")
+
+    @property
+    def container(self) -> bool:
+        """Whether this is the container of the whole appliance: no systemd, no firewall, no cloud-init."""
+        return (self.opt / PROGRAMS.parent.name / PROGRAMS.name).exists()
 
     # Baked
     @property
@@ -72,12 +77,18 @@ class Places:
     # The user's choice and what is rendered from it
     @property
     def options(self) -> Path:
-        return self.etc / "options.yaml"
+        """The user's file. Of a container only the data outlive an update."""
+        return (self.data / "options" if self.container else self.etc) / "options.yaml"
 
     @property
     def last_good_options(self) -> Path:
         """Copy of the options file as it was when it last could be read."""
-        return self.etc / "options.last-good.yaml"
+        return self.options.with_name("options.last-good.yaml")
+
+    @property
+    def environment(self) -> Path:
+        """What the container was given in environment variables, for root only."""
+        return self.run / "environment.json"
 
     @property
     def udf(self) -> Path:

@@ -15,7 +15,7 @@ from aisandbox.manifest import Manifest
 
 def publish(places: Places, manifest: Manifest) -> None:
     """Publish the state, for ever: for the progress page, the API port and the login message."""
-    tail = Tail() if places.live else None
+    tail = Tail(places.container) if places.live else None
     seen: dict[str, float] = (files.read_json(places.status("publish")) or {}).get("timeline", {})
     template = (places.templates / "motd.txt.j2").read_text(encoding="utf-8")
     while True:

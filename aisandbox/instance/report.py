@@ -12,8 +12,8 @@ from aisandbox.instance import clock, files
 
 State = Literal["running", "done", "failed"]
 
-NOTICE = "<5>" if "JOURNAL_STREAM" in os.environ else ""
-"""Marks a report for the journal, as sd-daemon(3) does: what is marked may be published, other output may not."""
+NOTICE = "<5>" if {"JOURNAL_STREAM", "SUPERVISOR_ENABLED"} & set(os.environ) else ""
+"""Marks a report in a service's log, as sd-daemon(3) does: what is marked may be published, other output may not."""
 
 
 def now() -> str:

@@ -15,6 +15,7 @@ from aisandbox.instance import clock, files, services, timeline
 from aisandbox.instance.access import Access
 from aisandbox.instance.journal import Line
 from aisandbox.instance.notices import Problem, SecurityWarning, warnings
+from aisandbox.instance.options.container import address as address_of_proxy
 from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.report import State, now
 from aisandbox.instance.services import Unit
@@ -27,6 +28,8 @@ CERTIFICATE = "certificate"
 """Reports only when there is a domain."""
 ESSENTIAL = (services.CONFIGURE, services.MODEL, services.VLLM, services.OPEN_WEBUI, services.NGINX)
 """Without one of these there is no first answer."""
+SHELL = "docker exec -it CONTAINER bash"
+"""How to look into a container, unless the platform has a page for it."""
 HEALTH_TIMEOUT_S = 0.5
 POLL_S = 0.5
 
@@ -129,8 +132,10 @@ def compose(
     access = Access.model_validate(plan.get("access") or {})
     certified = any(phase.phase == CERTIFICATE and phase.state == "done" for phase in phases)
     host = address(places)
-    ssh = f"ssh {manifest.os.default_user}@{host}"
-    endpoints = _endpoints(manifest, access, host, ssh, certified)
+    ssh = SHELL if places.container else f"ssh {manifest.os.default_user}@{host}"
+    endpoints = (
+        _published(places, manifest, access) if places.container else _endpoints(manifest, access, host, ssh, certified)
+    )
     loops = {unit.name: loop for unit in units if (loop := services.crash_loop(unit))}
     if public:
         loops = {name: f"{name} keeps crashing" for name in loops}
@@ -149,7 +154,7 @@ def compose(
         endpoints=endpoints,
         services=units,
         problems=(*_problems(plan, phases, units, loops), *_upgrade(places, public)),
-        warnings=warnings(manifest, access),
+        warnings=warnings(manifest, access, places.container),
         timeline=timeline.read(places) if with_timeline else (),
         log=log,
         ssh=ssh,
@@ -196,6 +201,18 @@ def _endpoints(manifest: Manifest, access: Access, host: str, ssh: str, certifie
     return tuple(found)
 
 
+def _published(places: Places, manifest: Manifest, access: Access) -> tuple[Endpoint, ...]:
+    """A container's endpoints: by the platform's proxy, else as if published under the same ports on this computer."""
+    found = []
+    for endpoint in _endpoints(manifest, access, "localhost", "", certified=False):
+        port = manifest.ports[endpoint.name].port
+        proxy = address_of_proxy(places, port)
+        url = endpoint.url.replace(f"http://localhost:{port}", proxy) if proxy else endpoint.url
+        if endpoint.name != "sandbox" or access.sandbox == "public":
+            found.append(endpoint.model_copy(update={"url": url, "tunnel": ""}))
+    return tuple(found)
+
+
 def _serving(places: Places, engine: dict[str, Any]) -> str | None:
     """What the engine says that it serves, else what it was told to."""
     serving = engine.get("serving")
@@ -223,7 +240,7 @@ def _problems(
     for unit in units:
         reason = loops.get(unit.name) or (f"{unit.name} has failed ({unit.result})" if unit.active == "failed" else "")
         if reason:
-            found.append(Problem(reason=reason, fix=f"sudo journalctl -u {unit.name}"))
+            found.append(Problem(reason=reason, fix=f"sudo aisandbox logs {services.short(unit.name)}"))
     return tuple(found)
 
 

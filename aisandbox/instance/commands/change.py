@@ -205,7 +205,7 @@ def _show(places: Places, manifest: Manifest) -> None:
     """The choice in force: every option that has a value, and where it was given."""
     from aisandbox.instance import options
 
-    decision = options.decide(options.sources(places, manifest), manifest)
+    decision = options.decide(options.sources(places, manifest), manifest, options.unavailable(places))
     rows = []
     for key, option in manifest.options_by_key.items():
         value = getattr(decision.choice, key)

@@ -62,7 +62,11 @@ def logs(
     """Show the services' journal."""
     from aisandbox.instance import services
 
-    if not _reads_journal():
+    container = context.obj.places.container
+    if container and os.geteuid() != 0:
+        say("Only root may read the logs: use sudo aisandbox logs.")
+        raise typer.Exit(1)
+    if not container and not _reads_journal():
         say(
             "Only root and members of the groups adm and systemd-journal may read the journal: use sudo aisandbox logs."
         )
@@ -73,6 +77,9 @@ def logs(
     if service and service not in names:
         say(f"There is no service {service}. The services are {', '.join(names)}.")
         raise typer.Exit(BAD_INPUT)
+    if container:
+        _files(names[service] if service else services.SERVICES, follow, lines or LINES, since)
+        return
     # From a given time on, all of it is wanted.
     count = lines or (None if since else LINES)
     command = ["journalctl", "--output=short-iso"]
@@ -80,6 +87,20 @@ def logs(
     command += [f"--since={since}"] if since else []
     command += [f"--unit={unit}" for unit in (names[service] if service else services.SERVICES)]
     raise typer.Exit(subprocess.call(command + (["--follow"] if follow else [])))
+
+
+def _files(units: tuple[str, ...], follow: bool, lines: int, since: str | None) -> None:
+    """The same in a container, which has no journal."""
+    from aisandbox.instance.container import logs
+    from aisandbox.instance.container.catalogue import Catalogue
+
+    if since:
+        say("Logs bear no times in a container: its engine knows them, such as docker logs --since.")
+        raise typer.Exit(BAD_INPUT)
+    catalogue = Catalogue.here()
+    programs = [name for unit in units if catalogue.log(name := unit.removesuffix(".service")).exists()]
+    for line in logs.follow(catalogue, programs, lines) if follow else logs.read(catalogue, programs, lines):
+        print(line, flush=True)
 
 
 def motd(context: typer.Context) -> None:

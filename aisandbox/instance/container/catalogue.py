@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+RESTARTS = "AISANDBOX_RESTARTS"
+"""Variable that tells a program how often it has been started again by itself."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +24,9 @@ class Program:
     user: str = "root"
     home: str = "/"
     environment: dict[str, str] | None = None
-    environment_files: tuple[str, ...] = ()
+    environment_files: Sequence[str] = ()
     """In the format of systemd; the last one wins, and one with a `-` before it may be missing."""
-    inherit: tuple[str, ...] = ()
+    inherit: Sequence[str] = ()
     """Beginnings of the names of variables that it has from the container's own environment."""
     prepare: list[str] | None = None
     """To be run before it, in the same way; where that fails, it does not start."""
@@ -36,6 +40,14 @@ class Program:
     nice: int = 0
     oom_score_adjust: int = 0
     restart_delay_s: float = 2
+
+    def __post_init__(self) -> None:
+        # Ports come as numbers.
+        for name in ("command", "prepare", "success"):
+            if words := getattr(self, name):
+                object.__setattr__(self, name, [str(word) for word in words])
+        variables = {name: str(value) for name, value in (self.environment or {}).items()}
+        object.__setattr__(self, "environment", variables)
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,11 @@ class Catalogue:
         told: dict[str, Any] = json.loads(path.read_bytes())
         programs = {name: Program(**program) for name, program in told["programs"].items()}
         return cls(programs, told["socket"], Path(told["logs"]), Path(told["runs"]))
+
+    @classmethod
+    def here(cls) -> Self:
+        """The catalogue of this container: beside `lib/`, where this package lies."""
+        return cls.read(Path(__file__).resolve().parents[4] / "container" / "programs.json")
 
     def log(self, program: str) -> Path:
         return self.logs / f"{program}.log"

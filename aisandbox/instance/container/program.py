@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aisandbox.instance.container.catalogue import Catalogue, Program, Runs, clock
+from aisandbox.instance.container.catalogue import RESTARTS, Catalogue, Program, Runs, clock
 
 NOT_NOW = 77
 """Exit status of a program that is not to run now; supervisord does not start it again."""
@@ -30,8 +30,6 @@ WAIT_S = 28.0
 """As backoff.sh: with the restart's own delay, a crash loop tries about every 30 s."""
 KEPT = 20
 """How many restarts are remembered with their times."""
-RESTARTS = "AISANDBOX_RESTARTS"
-"""Variable that tells a program how often it has been started again by itself."""
 _LINE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
@@ -80,7 +78,7 @@ def _pace(program: Program, path: Path) -> int:
 
 def _environment(program: Program, given: Mapping[str, str]) -> dict[str, str]:
     """The program's environment. Nothing of the container's own gets in but what it asks for."""
-    inherited = {name: value for name, value in given.items() if name.startswith(program.inherit)}
+    inherited = {name: value for name, value in given.items() if name.startswith(tuple(program.inherit))}
     environment = {
         "PATH": PATH,
         "LANG": "C.UTF-8",
@@ -149,5 +147,4 @@ def _unprivileged(program: Program, command: list[str]) -> list[str]:
 
 
 if __name__ == "__main__":
-    # Beside `lib/`, where this package lies; `places.PROGRAMS` says the same to those who can import it.
-    sys.exit(main(sys.argv[1], Catalogue.read(Path(__file__).resolve().parents[4] / "container" / "programs.json")))
+    sys.exit(main(sys.argv[1], Catalogue.here()))

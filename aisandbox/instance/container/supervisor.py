@@ -15,7 +15,6 @@ from typing import Any
 
 from aisandbox.instance.container.catalogue import Catalogue, Runs
 from aisandbox.instance.container.catalogue import clock as clock
-from aisandbox.instance.places import PROGRAMS
 from aisandbox.instance.services import NGINX, Crashes, Unit, last_words
 
 TIMEOUT_S = 60.0
@@ -53,7 +52,7 @@ class _Transport(xmlrpc.client.Transport):
 
 @functools.cache
 def _catalogue() -> Catalogue:
-    return Catalogue.read(PROGRAMS)
+    return Catalogue.here()
 
 
 def _ask(method: str, *arguments: Any, unless: Iterable[int] = ()) -> Any:

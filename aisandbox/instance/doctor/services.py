@@ -36,11 +36,11 @@ def configuration(instance: Instance) -> Iterator[Finding]:
 def units(_: Instance) -> Iterator[Finding]:
     found = services.units(UNITS)
     if not found:
-        yield skipped("systemd does not answer.")
+        yield skipped("What runs the services does not answer.")
         return
     for unit in found:
         loop = services.crash_loop(unit)
-        logs = f"sudo journalctl --boot --unit {unit.name}"
+        logs = f"sudo aisandbox logs {services.short(unit.name)}"
         if loop:
             yield failed(loop, f"Why: {logs}")
         elif unit.active == "failed":
@@ -121,6 +121,9 @@ def listening(folder: Path) -> Iterator[tuple[ipaddress.IPv4Address | ipaddress.
 
 
 def firewall(instance: Instance) -> Iterator[Finding]:
+    if instance.places.container:
+        yield skipped("A container has none: what stands before it is the host's.")
+        return
     if not instance.root:
         yield skipped("Only root can look at it.")
         return

@@ -5,12 +5,12 @@ A bad value never discards the good ones: it becomes a `Problem`, and the next p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from aisandbox.instance.notices import Problem
-from aisandbox.instance.options import cloud_init, clouds, deployment, own_file
-from aisandbox.instance.options.choice import Choice, Decision, decide
+from aisandbox.instance.options import cloud_init, clouds, container, deployment, own_file
+from aisandbox.instance.options.choice import Choice, Decision, Unavailable, decide
 from aisandbox.instance.options.rules import MASK, InvalidOptionError, advice, check, nearest, problem, shown
 from aisandbox.instance.options.source import SECTION, Source, read_text
 from aisandbox.instance.places import Places
@@ -23,6 +23,7 @@ __all__ = [
     "Decision",
     "InvalidOptionError",
     "Source",
+    "Unavailable",
     "advice",
     "check",
     "choose",
@@ -34,6 +35,7 @@ __all__ = [
     "read_text",
     "shown",
     "sources",
+    "unavailable",
 ]
 
 keep = own_file.keep
@@ -43,6 +45,9 @@ def sources(places: Places, manifest: Manifest) -> list[Source]:
     """Every place that gives options, the most important first."""
     keys = manifest.options_by_key
     own = _told(str(places.options), own_file.read(places))
+    if places.container:
+        # Its environment can be corrected, and what clouds and kernel say is said to the host.
+        return [*own, *_told(container.NAME, container.read(places))]
     given = [
         *_told("user-data", cloud_init.read(places, keys)),
         *_told("user-data", cloud_init.ignored_parts(places)),
@@ -70,12 +75,19 @@ def _told(name: str, reader: Iterable[Source]) -> list[Source]:
     return found
 
 
-def choose(given: Iterable[Source], manifest: Manifest) -> tuple[Choice, tuple[Problem, ...]]:
+def unavailable(places: Places) -> Mapping[str, Unavailable]:
+    """Options that cannot be had on this instance."""
+    return container.UNAVAILABLE if places.container else {}
+
+
+def choose(
+    given: Iterable[Source], manifest: Manifest, without: Mapping[str, Unavailable] | None = None
+) -> tuple[Choice, tuple[Problem, ...]]:
     """The choice that the sources make together, and every problem found on the way."""
-    decision = decide(given, manifest)
+    decision = decide(given, manifest, without)
     return decision.choice, decision.problems
 
 
 def read(places: Places, manifest: Manifest) -> tuple[Choice, tuple[Problem, ...]]:
     """The user's choice on this instance, and every problem found on the way."""
-    return choose(sources(places, manifest), manifest)
+    return choose(sources(places, manifest), manifest, unavailable(places))

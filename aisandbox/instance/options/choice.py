@@ -60,22 +60,49 @@ class Decision:
     """Name of the source that decided, by option; options that nobody chose are missing."""
 
 
-def decide(given: Iterable[Source], manifest: Manifest) -> Decision:
-    """The choice that the sources make together, the most important first, and every problem found on the way."""
+@dataclass(frozen=True)
+class Unavailable:
+    """Why an option cannot be had on an instance, and what to do instead."""
+
+    reason: str
+    fix: str
+    guards: frozenset[str] = frozenset()
+    """Guards that close the doors in its place, unless they are chosen, too."""
+
+
+def decide(
+    given: Iterable[Source], manifest: Manifest, unavailable: Mapping[str, Unavailable] | None = None
+) -> Decision:
+    """The choice that the sources make together, the most important first, and every problem found on the way.
+
+    Args:
+        unavailable: options that cannot be had on this instance.
+    """
     decided: dict[str, str | int | None] = {}
     origins: dict[str, str] = {}
     problems: list[Problem] = []
     meant: set[str] = set()  # guards that somebody tried to set
+    instead: set[str] = set()  # guards that stand in for one that cannot be had
+    unavailable = unavailable or {}
     for source in given:
         problems += source.problems
         earlier = set(decided)  # what a more important source has settled is no problem any more
-        meant |= source.lost - earlier
+        meant |= source.lost - earlier - set(unavailable)
+        instead |= {guard for key in source.lost & set(unavailable) for guard in unavailable[key].guards}
         for key, raw in islice(source.values.items(), MAX_KEYS):
             option = manifest.options_by_key.get(key)
             if option is None:
                 if rules.nearest(key, manifest) not in earlier:
                     problems.append(rules.unknown(key, source.name, manifest))
                     meant |= {rules.nearest(key, manifest, CLOSE) or ""} & GUARDS
+            elif key in unavailable:
+                if key not in earlier and raw not in (None, ""):
+                    why = InvalidOptionError(unavailable[key].reason, unavailable[key].fix)
+                    told = rules.problem(option, raw, why, source.name)
+                    problems.append(told.model_copy(update={"fix": unavailable[key].fix}))
+                    instead |= unavailable[key].guards
+                # Said once is enough.
+                decided[key] = None
             elif key not in earlier:
                 value: str | int | None
                 try:
@@ -91,8 +118,8 @@ def decide(given: Iterable[Source], manifest: Manifest) -> Decision:
     if "chat_email" in chosen and "chat_password" not in chosen:
         meant.add("chat_password")
     problems += _lonely(chosen, manifest)
-    closed = frozenset(meant - set(chosen))
-    problems += (_closed(key, manifest) for key in sorted(closed))
+    problems += (_closed(key, manifest) for key in sorted(meant - set(chosen)))
+    closed = frozenset((meant | instead) - set(chosen))
     choice = Choice.model_validate({**chosen, "closed": closed})
     return Decision(choice, tuple(problems), {key: origins[key] for key in manifest.options_by_key if key in origins})
 
