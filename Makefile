@@ -73,7 +73,7 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@mypy --no-error-summary
 	@ansible-lint -q
 	@yamllint .
-	@shellcheck scripts/*.sh ansible/enter-container aisandbox/instance/*.sh templates/motd.sh.j2
+	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*.sh templates/motd.sh.j2
 	@packer fmt -check packer
 	@$(BUILD) validate >/dev/null
 test: dev lint ## Set up, lint and run every test

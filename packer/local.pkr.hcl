@@ -25,7 +25,7 @@ build {
   sources = ["source.null.local"]
 
   provisioner "shell-local" {
-    environment_vars = ["ANSIBLE_CONFIG=ansible/ansible.cfg", "ANSIBLE_NOCOLOR=1"]
+    environment_vars = ["ANSIBLE_CONFIG=ansible.cfg", "ANSIBLE_NOCOLOR=1"]
     inline_shebang   = "/bin/sh -e"
     inline = [
       "exec ansible-playbook --inventory '${var.inventory}' --extra-vars '@${var.vars_file}' --tags '${var.layer}' ansible/image.yml",

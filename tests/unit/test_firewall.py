@@ -123,6 +123,7 @@ def _render_main(folder: Path) -> None:
         "sandbox_account": variables["sandbox_account"],
         "hardening_metadata": defaults["hardening_metadata"],
         "hardening_upstream_users": [0],
+        "hardening_ssh_ports": [MANIFEST.ports["ssh"].port],
     }
     template = (REPOSITORY / "templates" / "nftables.conf.j2").read_text()
     environment = jinja2.Environment(  # noqa: S701 - no HTML

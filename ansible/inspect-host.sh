@@ -1,0 +1,27 @@
+#!/bin/sh
+# Run as root on an existing host: prints as JSON what site.yml must know of it. `before` is what the host was like when
+# it was looked at first, which /etc/aisandbox/host.json keeps.
+set -eu
+record=/etc/aisandbox/host.json
+
+whether() { if "$@" >/dev/null 2>&1; then echo true; else echo false; fi; }
+
+has_gpu() {
+    for device in /sys/bus/pci/devices/*; do
+        [ "$(cat "$device/vendor" 2>/dev/null)" = 0x10de ] || continue
+        case "$(cat "$device/class")" in 0x03*) return 0 ;; esac
+    done
+    return 1
+}
+
+if [ ! -e "$record" ]; then
+    mkdir -p "$(dirname "$record")"
+    servers=$(sed -n 's/^nameserver  *\([^ ]*\).*/\1/p' /etc/resolv.conf | grep -v '^127\.' | tr '\n' ' ' || true)
+    printf '{"networkd": %s, "resolved": %s, "cloud_init": %s, "nameservers": "%s"}\n' \
+        "$(whether systemctl is-active systemd-networkd)" "$(whether systemctl is-active systemd-resolved)" \
+        "$(whether test -e /var/lib/cloud/instance)" "${servers% }" >"$record.new"
+    mv "$record.new" "$record"
+fi
+mkdir -p /run/sshd
+printf '{"login": "%s", "ssh_ports": [%s], "gpu": %s, "before": %s}\n' \
+    "${SUDO_USER:-$(id -un)}" "$(/usr/sbin/sshd -T | sed -n 's/^port //p' | paste -s -d ,)" "$(whether has_gpu)" "$(cat "$record")"
