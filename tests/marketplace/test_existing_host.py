@@ -1,0 +1,146 @@
+"""ansible/site.yml over SSH: a booted host becomes an appliance, and stays the host that its owner knew."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import yaml
+
+from aisandbox.build import seed
+from aisandbox.build.host import HostSettings
+from aisandbox.build.machine import make_key
+from aisandbox.manifest import REPOSITORY
+from tests.marketplace import flow
+from tests.support.cloud.hypervisor import Hypervisor, Instance, Place, Seed
+from tests.support.machines import MANIFEST, reboot
+
+OWNER = "owner"
+PORT = 2222
+"""Where the owner's SSH listens beside the usual port."""
+SEED = "/var/lib/cloud/seed/nocloud"
+GUIDE = MANIFEST.embedded_model.id
+
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="machines need root"),
+    pytest.mark.timeout(900),
+]
+
+
+@dataclass(frozen=True)
+class Host:
+    """The host after the playbook, and what was known of it before."""
+
+    instance: Instance
+    output: str
+    host_keys: str
+    network: str
+
+
+def user_data(public_key: str) -> str:
+    port = f"Port 22\nPort {PORT}\n"
+    config = {"write_files": [{"path": "/etc/ssh/sshd_config.d/50-owner.conf", "content": port}]}
+    return seed.ssh_user_data(public_key, OWNER, "#cloud-config\n" + yaml.safe_dump(config))
+
+
+def play(instance: Instance, settings: HostSettings, folder: Path) -> str:
+    """Run the playbook as its owner would, with this host's package sources; returns what it prints."""
+    facts = folder / "facts.json"
+    facts.write_text(
+        json.dumps(
+            {
+                "bake_uv_environment": settings.uv_environment(),
+                "bake_uv_environment_cpu_torch": settings.uv_environment(cpu_torch=True),
+                "bake_npm_environment": settings.npm_environment(),
+            }
+        )
+    )
+    command = [
+        Path(sys.executable).with_name("ansible-playbook"), "ansible/site.yml", "-i", f"{instance.address},",
+        "-u", OWNER, "--private-key", instance.key, "-e", f"ansible_port={PORT}", "-e", f"@{facts}",
+    ]  # fmt: skip
+    ours = {"ANSIBLE_HOST_KEY_CHECKING": "False", "ANSIBLE_NOCOLOR": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "AISANDBOX_REPO"} | ours
+    played = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert played.returncode == 0, played.stdout[-6000:] + played.stderr[-2000:]
+    return played.stdout
+
+
+def host_keys(instance: Instance) -> str:
+    return instance.run("cat /etc/ssh/ssh_host_*_key.pub").stdout
+
+
+def network_files(instance: Instance) -> str:
+    return instance.run("cat /etc/resolv.conf; systemctl is-enabled systemd-networkd systemd-resolved").stdout
+
+
+@pytest.fixture(scope="module")
+def host(
+    stock: tuple[Path, ...], package_sources: HostSettings, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Host]:
+    folder = tmp_path_factory.mktemp("existing-host")
+    key = make_key(folder)
+
+    def given(place: Place) -> Seed:
+        seed.write_seed_dir(
+            folder / "seed",
+            instance_id="existing-host",
+            hostname="existing",
+            user_data=user_data(key.with_suffix(".pub").read_text()),
+            network_config=place.network.network_config(place.address, place.nameservers),
+        )
+        return Seed({folder / "seed": SEED, **{Path(path): path for path in package_sources.paths}})
+
+    with Hypervisor(folder / "machines") as hypervisor:
+        instance = hypervisor.boot("existing-host", stock, given)
+        instance.login = (OWNER, key)
+        instance.wait_for_ssh()
+        before, network = host_keys(instance), network_files(instance)
+        yield Host(instance, play(instance, package_sources, folder), before, network)
+
+
+def test_it_serves_and_says_where(host: Host) -> None:
+    flow.serves(host.instance, GUIDE, GUIDE)
+    for port in (MANIFEST.ports["chat"].port, MANIFEST.ports["api"].port):
+        assert f"http://{host.instance.address}:{port}" in host.output
+    release = json.loads(host.instance.run(f"cat {MANIFEST.paths.opt}/release.json").stdout)
+    assert release["flavour"] == "cpu"
+
+
+def test_its_owner_comes_in_as_before_and_root_and_passwords_do_not(host: Host) -> None:
+    for port in (22, PORT):
+        *options, address = host.instance.ssh_command()
+        command = [*options, "-p", str(port), address, "sudo", "-n", "id", "-un"]
+        assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "root"
+    settings = host.instance.run("sudo sshd -T").stdout
+    assert {"permitrootlogin no", "passwordauthentication no"} <= set(settings.splitlines())
+
+
+def test_the_firewall_is_up_and_leaves_the_owners_port_open(host: Host) -> None:
+    rules = host.instance.run("sudo nft list chain inet aisandbox input").stdout
+    opened = re.search(r"tcp dport \{ ([\d, ]+) \} accept", rules)
+    assert opened and opened[1].split(", ") == ["22", str(PORT)]
+
+
+def test_it_is_still_the_same_host(host: Host) -> None:
+    assert host_keys(host.instance) == host.host_keys
+    assert network_files(host.instance) == host.network
+    assert host.instance.run("hostname").stdout.strip() == "existing"
+
+
+def test_a_second_run_changes_nothing(host: Host, package_sources: HostSettings, tmp_path: Path) -> None:
+    recap = play(host.instance, package_sources, tmp_path)
+    assert re.search(rf"{re.escape(host.instance.address)}\s+: ok=\d+\s+changed=0 ", recap), recap[-6000:]
+
+
+def test_it_is_an_appliance_after_a_reboot_too(host: Host) -> None:
+    reboot(host.instance)
+    flow.serves(host.instance, GUIDE, GUIDE)
+    assert host_keys(host.instance) == host.host_keys
