@@ -148,7 +148,17 @@ class Rule:
     """Only the time of the source, in the header, may differ."""
 
 
-ALLOWED: tuple[Rule, ...] = ()
+ALLOWED = (
+    Rule("*.pyc", "byte-code tells when its source was installed", byte_code=True),
+    Rule("/etc/ssh/ssh_host_*_key*", "host keys, which the role sysprep removes"),
+    Rule("/var/lib/dbus/machine-id", "the machine's id, which the role sysprep removes"),
+    Rule("/var/log/*", "logs, which the role sysprep empties"),
+    Rule("/var/cache/apt/*", "apt's caches, which the role sysprep empties"),
+    Rule("/var/lib/apt/lists/partial", "apt gives its folder to its own user when it downloads"),
+    Rule("/var/cache/ldconfig/aux-cache", "ldconfig's cache tells times of libraries"),
+    Rule("/boot/initrd.img-*", "the initial RAM disk tells times of the files in it"),
+)
+"""All that may differ between two bakes of one layer. What the role sysprep takes away, no image has."""
 
 
 def files(root: Path) -> dict[str, Entry]:
