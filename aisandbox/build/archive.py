@@ -28,8 +28,7 @@ from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import Layer, Store, cache_directory, load
 from aisandbox.build.overlay import read_only
 from aisandbox.build.progress import Phases
-from aisandbox.build.supply import collect, documents, source
-from aisandbox.build.supply.document import Document
+from aisandbox.build.supply import documents
 
 FLAVOUR = "cpu"
 """The sandbox uses no GPU."""
@@ -38,7 +37,6 @@ PRODUCT = manifest.load().product.id
 NAME = f"localhost/{PRODUCT}-sandbox"
 SECOND = 1_000_000_000
 EXPECTED_SECONDS = 20.0
-INVENTORY_SECONDS = 10.0
 BLOCK = 2**20
 BROUGHT = ("dev", "proc", "sys", "tmp")
 """What is in these folders, the engine brings."""
@@ -84,6 +82,11 @@ class Image:
         return f"{self.name}:{key}"
 
     @property
+    def lower(self) -> str:
+        """Directories of all parts as for an overlay, uppermost first."""
+        return ":".join(dict.fromkeys(path for part in reversed(self.parts) for path in part.lower.split(":")))
+
+    @property
     def latest(self) -> str:
         return f"{self.name}:latest"
 
@@ -119,11 +122,7 @@ def write(image: Image, path: Path, phases: Phases) -> None:
         BuildError: the layers could not be read, a licence is refused, or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with phases.phase("list what is inside", INVENTORY_SECONDS):
-        code = source.read()
-        inventory = collect.of_layers(Store().lower_directories(image.base, image.source), code.commit)
-        document = Document(inventory, image.reference.rsplit("/", 1)[-1], source.created(code), container=True)
-        documents.write(document, path.parent, f"{path.stem}.")
+    documents.write_for_container(image.lower, image.reference.rsplit("/", 1)[-1], path, phases)
     config, layers = _parts(image, phases)
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
     names = [image.reference, image.latest]
@@ -236,31 +235,20 @@ def _blob(part: Part) -> Blob:
 
 def _pack(part: Part, path: Path) -> str:
     """Write the tar and return its SHA-256. Runs in namespaces of its own, so that the mount goes with it."""
-    root = Path(part.lower)
-    if ":" in part.lower:
-        root = path.with_suffix(".root")
-        root.mkdir(exist_ok=True)
-        options = f"ro,lowerdir={part.lower},{OVERLAY_OPTIONS}"
-        subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
     command = ["tar", "--create", "--numeric-owner", "--no-recursion", "--null", "--files-from=-"]
     digest, partial = hashlib.sha256(), path.with_suffix(".partial")
-    with (
-        tempfile.TemporaryFile() as names,
-        partial.open("wb") as output,
-    ):
-        names.write(b"\0".join(os.fsencode(name) for name in members(root, part)))
-        names.seek(0)
-        with subprocess.Popen([*command, "--directory", str(root)], stdin=names, stdout=subprocess.PIPE) as process:
-            assert process.stdout
-            while block := process.stdout.read(BLOCK):
-                digest.update(block)
-                output.write(block)
-    if process.returncode:
-        raise BuildError(f"tar failed with status {process.returncode}", "see the message above")
-    partial.rename(path)
-    if root != Path(part.lower):
-        subprocess.run(["umount", str(root)], check=True)
-        root.rmdir()
+    with read_only(part.lower, path.with_suffix(".root")) as root:
+        with tempfile.TemporaryFile() as names, partial.open("wb") as output:
+            names.write(b"\0".join(os.fsencode(name) for name in members(root, part)))
+            names.seek(0)
+            with subprocess.Popen([*command, "--directory", root], stdin=names, stdout=subprocess.PIPE) as process:
+                assert process.stdout
+                while block := process.stdout.read(BLOCK):
+                    digest.update(block)
+                    output.write(block)
+        if process.returncode:
+            raise BuildError(f"tar failed with status {process.returncode}", "see the message above")
+        partial.rename(path)
     return digest.hexdigest()
 
 
@@ -310,7 +298,8 @@ def _own(layer: Path, top: str) -> Iterator[str]:
 def _told(text: str) -> Part:
     """A part that came as JSON."""
     told: dict[str, Any] = json.loads(text)
-    return Part(**{name: tuple(value) if isinstance(value, list) else value for name, value in told.items()})
+    values: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in told.items()}
+    return Part(**values)
 
 
 if __name__ == "__main__":

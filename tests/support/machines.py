@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import httpx
 
@@ -101,7 +101,14 @@ def main_pid(machine: Remote, unit: str) -> int:
     return int(properties(machine, unit, "MainPID")["MainPID"])
 
 
-def url(machine: Remote, port: str, path: str = "") -> str:
+class Addressed(Protocol):
+    """Whatever can be reached at an address: a machine, or a container."""
+
+    @property
+    def address(self) -> str: ...
+
+
+def url(machine: Addressed, port: str, path: str = "") -> str:
     """Address of one of the manifest's ports, from outside."""
     return f"http://{machine.address}:{MANIFEST.ports[port].port}{path}"
 
@@ -120,7 +127,7 @@ def journal(machine: Remote, lines: int = 200) -> str:
 class Visitor:
     """Somebody at the chat page, by Open WebUI's own API."""
 
-    def __init__(self, machine: Remote) -> None:
+    def __init__(self, machine: Addressed) -> None:
         self._client = httpx.Client(base_url=url(machine, "chat"), timeout=60)
         session = self._post("/api/v1/auths/signin", {"email": "", "password": ""})
         self._client.headers["Authorization"] = f"Bearer {session['token']}"
