@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from aisandbox.build import appliance_container
 from aisandbox.build.bake import bake as bake_layers
 from aisandbox.build.errors import BuildError
 from aisandbox.build.image import IMAGES, write_image
@@ -33,5 +34,7 @@ def make(target: str, flavour: str, source: str, phases: Phases) -> list[Path | 
         if target == "qemu":
             return [*sorted(qemu.OUTPUT.iterdir()), IMAGES / target / "manifest.json"]
         return [str(record["artifact_id"]), IMAGES / target / "manifest.json"]
+    if kind == "container":
+        return [appliance_container.write(flavour, phases)]
     files = write_image(bake_layers(flavour, phases), phases)
     return [path for path in files if not target or f".{target}" in path.name]
