@@ -34,9 +34,13 @@ def log(target: str) -> Path:
 
 
 def write_playbook(path: Path, command: str) -> Path:
-    """A playbook of one command, for bakes that need not become an appliance."""
-    task = {"name": "Run", "ansible.builtin.command": command}
-    path.write_text(yaml.safe_dump([{"hosts": "image", "gather_facts": False, "tasks": [task]}]))
+    """A playbook of one command, for bakes that need not become an appliance: what ends a bake finds nothing to do."""
+    seal = "mkdir -p /run/aisandbox-bake && echo true >/run/aisandbox-bake/seal"
+    tasks = [
+        {"name": "Leave nothing to the end", "ansible.builtin.shell": seal},
+        {"name": "Run", "ansible.builtin.command": command},
+    ]
+    path.write_text(yaml.safe_dump([{"hosts": "image", "gather_facts": False, "tasks": tasks}]))
     return path
 
 

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,16 +22,17 @@ from aisandbox.build.host import HostSettings
 from aisandbox.build.machine import make_key
 from aisandbox.build.progress import Phases
 from aisandbox.manifest import REPOSITORY
+from tests.marketplace import flow
 from tests.marketplace.conftest import MODEL
-from tests.support import hub, machines
-from tests.support.cloud.digitalocean import DigitalOcean
+from tests.support import hub
+from tests.support.cloud.digitalocean import DigitalOcean, Faults
 from tests.support.cloud.hypervisor import Instance
-from tests.support.machines import MANIFEST, Visitor, output, status, url, wait_for
+from tests.support.machines import MANIFEST, output, wait_for
 
 GUIDE = MANIFEST.embedded_model.id
 SLUG = "debian-12-x64"
 SIZE = "s-1vcpu-2gb"
-LOG = REPOSITORY / "build" / "log" / "digitalocean.log"
+LOG = flow.log("digitalocean")
 KEYS = "sudo sh -c 'cat /root/.ssh/authorized_keys /home/*/.ssh/authorized_keys'"
 
 
@@ -50,11 +50,15 @@ def variables(cloud: DigitalOcean, **more: str) -> dict[str, str]:
     return {"api_url": cloud.url, "source_image": SLUG, "size": SIZE, "upgrade": "false", **more}
 
 
-def bake(cloud: DigitalOcean, token: str = "", **more: str) -> dict[str, Any]:
-    """A bake with a playbook of the test's own, which needs no layers."""
-    environment = {**os.environ, "DIGITALOCEAN_TOKEN": token or cloud.token}
+def credentials(cloud: DigitalOcean) -> dict[str, str]:
+    return {"DIGITALOCEAN_TOKEN": cloud.token}
+
+
+def bake(cloud: DigitalOcean, **more: str) -> None:
+    """A bake that is none of an appliance."""
+    environment = {**os.environ, **credentials(cloud)}
     with Phases() as phases:
-        return targets.bake("digitalocean", "cpu", phases, extra=variables(cloud, **more), environment=environment)
+        targets.bake("digitalocean", "cpu", phases, extra=variables(cloud, **more), environment=environment)
 
 
 @dataclass
@@ -100,7 +104,7 @@ def baked(cloud: DigitalOcean, package_sources: HostSettings) -> Baked:
         with Phases() as phases:
             record = targets.bake(
                 "digitalocean", "cpu", phases, extra=variables(cloud, upgrade="true"), tags="appliance",
-                environment={**os.environ, "DIGITALOCEAN_TOKEN": cloud.token}, settings=package_sources,
+                environment={**os.environ, **credentials(cloud)}, settings=package_sources,
             )  # fmt: skip
     except BuildError:
         print(LOG.read_text(errors="replace")[-8000:])
@@ -161,7 +165,7 @@ class Customer:
         wait_for("an active droplet", lambda: self.droplet(number)["status"] == "active", 30)
         instance = self.cloud.hypervisor.instances[str(number)]
         assert self.droplet(number)["networks"]["v4"][0]["ip_address"] == instance.address
-        instance.login = ("root", self.private_key)
+        instance.login = (MANIFEST.os.default_user, self.private_key)
         return instance
 
     def droplet(self, number: int) -> dict[str, Any]:
@@ -188,24 +192,13 @@ def deployed(baked: Baked, customer: Customer, model_hub: hub.Hub) -> dict[str, 
         "chosen": customer.deploy("chosen", baked.snapshot, "#cloud-config\n" + yaml.safe_dump({"aisandbox": choice})),
         "plain": customer.deploy("plain", baked.snapshot),
     }
-    for instance in instances.values():
-        try:
-            machines.wait_until_ready(instance)
-        except TimeoutError:
-            print(machines.journal(instance))
-            raise
+    flow.wait_until_ready(*instances.values())
     return instances
 
 
 @pytest.mark.parametrize(("name", "model", "served"), [("chosen", MODEL, "tiny"), ("plain", GUIDE, GUIDE)])
 def test_what_was_chosen_is_served(deployed: dict[str, Instance], name: str, model: str, served: str) -> None:
-    instance = deployed[name]
-    overview = status(instance)
-    assert (overview["model"], overview["serving"], overview["problems"]) == (model, model, [])
-    assert httpx.get(url(instance, "api", "/v1/models")).json()["data"][0]["id"] == served
-    body = {"model": served, "prompt": "Hello", "max_tokens": 4, "temperature": 0}
-    assert httpx.post(url(instance, "api", "/v1/completions"), json=body, timeout=60).status_code == 200
-    assert Visitor(instance).ask(served, "Who are you?")
+    flow.serves(deployed[name], model, served)
 
 
 @pytest.mark.parametrize("name", ["chosen", "plain"])
@@ -251,74 +244,67 @@ def test_only_the_customers_key_opens_a_droplet(deployed: dict[str, Instance], c
         assert {line.split("ssh-ed25519 ")[-1].split()[0] for line in lines} == {customer.public_key.split()[1]}
 
 
-def test_a_deployed_droplet_passes_the_check(deployed: dict[str, Instance]) -> None:
-    failed = output(deployed["plain"], "systemctl list-units --failed --plain --no-legend")
-    assert failed == ""
+def test_no_unit_has_failed(deployed: dict[str, Instance]) -> None:
+    for instance in deployed.values():
+        assert output(instance, "systemctl list-units --failed --plain --no-legend") == ""
 
 
 @pytest.fixture
-def playbook(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
-    """A playbook of one command, which the test names."""
-    path = tmp_path / "playbook.yml"
-    task = {"name": "Run", "ansible.builtin.command": request.param}
-    path.write_text(yaml.safe_dump([{"hosts": "image", "gather_facts": False, "tasks": [task]}]))
-    return path
-
-
-@pytest.fixture
-def account(cloud: DigitalOcean) -> Iterator[list[str]]:
-    """What is in the account before a bake that fails, and must be all that is there afterwards."""
-    before, machines_before = cloud.leftovers, set(cloud.hypervisor.instances)
-    yield before
+def account(cloud: DigitalOcean) -> Iterator[None]:
+    """What is in the account before a bake that fails is all that is there afterwards."""
+    before, machines = cloud.leftovers, set(cloud.hypervisor.instances)
+    yield
+    cloud.faults = Faults()
     assert cloud.leftovers == before
-    wait_for("the machine's end", lambda: set(cloud.hypervisor.instances) == machines_before, 30)
+    wait_for("the machine's end", lambda: set(cloud.hypervisor.instances) == machines, 30)
 
 
 @pytest.mark.usefixtures("account")
 class TestNothingIsLeft:
     def test_of_a_bake_with_a_wrong_token(self, cloud: DigitalOcean) -> None:
-        with pytest.raises(BuildError, match="DIGITALOCEAN_TOKEN"):
-            bake(cloud, token="dop_v1_wrong")
+        wrong = {**os.environ, "DIGITALOCEAN_TOKEN": "dop_v1_wrong"}
+        with pytest.raises(BuildError, match="DIGITALOCEAN_TOKEN"), Phases() as phases:
+            targets.bake("digitalocean", "cpu", phases, extra=variables(cloud), environment=wrong)
 
     def test_of_a_bake_that_the_cloud_refuses(self, cloud: DigitalOcean) -> None:
         cloud.faults.create = "creating this/these droplet(s) will exceed your droplet limit"
-        try:
-            with pytest.raises(BuildError, match="will exceed your droplet limit"):
-                bake(cloud)
-        finally:
-            cloud.faults.create = None
+        with pytest.raises(BuildError, match="will exceed your droplet limit"):
+            bake(cloud)
 
     def test_of_a_bake_with_too_many_requests(self, cloud: DigitalOcean) -> None:
         cloud.faults.limited = 1
         with pytest.raises(BuildError, match="API Rate limit exceeded"):
             bake(cloud)
 
-    @pytest.mark.parametrize("playbook", ["ls /missing"], indirect=True)
-    def test_when_provisioning_fails(self, cloud: DigitalOcean, playbook: Path) -> None:
+    def test_when_provisioning_fails(self, cloud: DigitalOcean, tmp_path: Path) -> None:
+        playbook = flow.write_playbook(tmp_path / "playbook.yml", "ls /missing")
         with pytest.raises(BuildError, match="Run: .*No such file or directory"):
             bake(cloud, playbook=str(playbook))
 
-    @pytest.mark.parametrize("playbook", ["true"], indirect=True)
-    def test_when_the_snapshot_fails(self, cloud: DigitalOcean, playbook: Path) -> None:
+    def test_when_the_snapshot_fails(self, cloud: DigitalOcean, tmp_path: Path) -> None:
+        playbook = flow.write_playbook(tmp_path / "playbook.yml", "true")
         cloud.faults.errored = {"snapshot"}
-        try:
-            with pytest.raises(BuildError, match="snapshot"):
-                bake(cloud, playbook=str(playbook), snapshot_timeout="5s")
-        finally:
-            cloud.faults.errored = set()
+        with pytest.raises(BuildError, match="snapshot"):
+            bake(cloud, playbook=str(playbook), snapshot_timeout="5s")
 
-    @pytest.mark.parametrize("playbook", ["sleep 300"], indirect=True)
-    def test_of_an_interrupted_bake(self, cloud: DigitalOcean, playbook: Path) -> None:
-        LOG.unlink(missing_ok=True)
-        program = (
-            "import json, sys\nfrom aisandbox.build import targets\nfrom aisandbox.build.progress import Phases\n"
-            "with Phases() as phases:\n"
-            "    targets.bake('digitalocean', 'cpu', phases, extra=json.loads(sys.argv[1]))"
-        )
-        extra = json.dumps(variables(cloud, playbook=str(playbook)))
-        environment = {**os.environ, "DIGITALOCEAN_TOKEN": cloud.token}
-        with subprocess.Popen([sys.executable, "-c", program, extra], cwd=REPOSITORY, env=environment) as baking:
-            wait_for("the playbook", lambda: LOG.exists() and "TASK [Run]" in LOG.read_text(errors="replace"), 120)
-            assert len(cloud.droplets) > 0
+    @pytest.mark.parametrize("moment", ["provisioning", "snapshot"])
+    def test_of_an_interrupted_bake(self, cloud: DigitalOcean, tmp_path: Path, moment: str) -> None:
+        playbook = flow.write_playbook(tmp_path / "playbook.yml", "sleep 300" if moment == "provisioning" else "true")
+        cloud.faults.seconds = {"snapshot": 4}
+        cloud.calls.clear()
+        with flow.start_bake("digitalocean", variables(cloud, playbook=str(playbook)), credentials(cloud)) as baking:
+            if moment == "snapshot":
+                wait_for("the snapshot", lambda: "Waiting for snapshot" in LOG.read_text(errors="replace"), 120)
+            assert any(droplet.status != "new" for droplet in cloud.droplets.values())
             baking.send_signal(signal.SIGINT)
             assert baking.wait(60) != 0
+
+    def test_of_a_bake_whose_packer_is_killed(self, cloud: DigitalOcean, tmp_path: Path) -> None:
+        """Packer's temporary key alone stays: nobody has its private half, and nothing tells whose it was."""
+        playbook = flow.write_playbook(tmp_path / "playbook.yml", "sleep 300")
+        known = set(cloud.keys)
+        with flow.start_bake("digitalocean", variables(cloud, playbook=str(playbook)), credentials(cloud)) as baking:
+            flow.kill_packer(baking.pid)
+            assert baking.wait(60) != 0
+        (temporary,) = set(cloud.keys) - known
+        assert cloud.keys.pop(temporary)["name"].startswith("packer-")

@@ -10,11 +10,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from aisandbox.build.errors import BuildError
+from aisandbox.build.publish.rest import Api
 from aisandbox.build.targets import template
+from aisandbox.build.waiting import wait_until
 
 Remove = Callable[[str, Mapping[str, str], Mapping[str, str]], list[str]]
 TEMPORARY = "packer_"
 """How the names of Packer's temporary security groups begin."""
+DIGITALOCEAN = "https://api.digitalocean.com"
+LOCKED_SECONDS = 600.0
+"""How long what is under way on a droplet is waited for."""
 
 
 def remove(target: str, variables: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
@@ -88,4 +93,22 @@ def _aws_image(ec2: Any, name: str, removed: list[str]) -> None:
             removed.append(snapshot)
 
 
-REMOVERS: dict[str, Remove] = {"aws": _aws}
+def _digitalocean(name: str, variables: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
+    removed: list[str] = []
+    token = environment["DIGITALOCEAN_TOKEN"]
+    with Api("DigitalOcean", variables.get("api_url") or DIGITALOCEAN, token, "DIGITALOCEAN_TOKEN") as api:
+
+        def named(kind: str) -> list[dict[str, Any]]:
+            answer = api.ask("GET", f"/v2/{kind}?name={name}&resource_type=droplet&per_page=200")
+            return [one for one in answer[kind] if one["name"] == name]
+
+        # A snapshot that is being made when its droplet goes may come into being all the same.
+        wait_until(lambda: not any(droplet["locked"] for droplet in named("droplets")), LOCKED_SECONDS)
+        for kind in ("droplets", "snapshots"):
+            for one in named(kind):
+                api.ask("DELETE", f"/v2/{kind}/{one['id']}")
+                removed.append(f"{kind.removesuffix('s')} {one['id']}")
+    return removed
+
+
+REMOVERS: dict[str, Remove] = {"aws": _aws, "digitalocean": _digitalocean}

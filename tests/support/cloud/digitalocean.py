@@ -18,6 +18,7 @@ import re
 import secrets
 import shutil
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Faults:
     """Why no droplet can be created."""
     errored: set[str] = field(default_factory=set)
     """Types of events that fail."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """How long events of a type take, beside what they do."""
     limited: int = 0
     """So many more requests are too many."""
 
@@ -346,6 +349,7 @@ class DigitalOcean:
         def run() -> None:
             status = "errored"
             try:
+                time.sleep(self.faults.seconds.get(kind, 0))
                 if not errored:
                     work()
                     status = "completed"
