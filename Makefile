@@ -48,11 +48,13 @@ docs: builder ## Renew the tables in README.md and docs/ that are made from mark
 	@$(PYTHON) -m aisandbox.build.documents
 
 ##@ Release
-.PHONY: validate check audit compare listing publish release
+.PHONY: validate check size audit compare listing publish release
 validate: builder ## Check the Packer template of every target, with fake credentials (TARGET=name for one)
 	@$(SUDO) $(BUILD) validate $(if $(TARGET),--target $(TARGET))
-check: builder ## Check an image, a folder or a host (SUBJECT=file|folder|user@host TARGET=name)
-	@$(SUDO) $(BUILD) check '$(SUBJECT)' $(if $(TARGET),--target $(TARGET))
+check: builder ## Check the baked image, or an image, a folder or a host (SUBJECT=file|folder|user@host TARGET=name)
+	@$(SUDO) $(BUILD) check $(if $(SUBJECT),'$(SUBJECT)') --flavour $(FLAVOUR) $(if $(KEY),--key '$(KEY)') $(if $(TARGET),--target $(TARGET))
+size: builder ## Show what makes the baked image large (FLAVOUR=cpu|cuda)
+	@$(SUDO) $(BUILD) size --flavour $(FLAVOUR)
 audit: builder ## Look for known vulnerabilities in what the image is made of; asks PyPI, Debian and npm (SBOM=file DATA=file)
 	@$(SUDO) $(BUILD) audit --flavour $(FLAVOUR) $(if $(SBOM),--sbom '$(SBOM)') $(if $(DATA),--data '$(DATA)')
 compare: builder ## Tell what changed from one image to another (BEFORE=manifest.json AFTER=manifest.json)
@@ -84,7 +86,7 @@ test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
 	@$(PYTEST) tests/gateway
 test-sandbox: dev ## The sandbox's server and desktop as processes of this host, by its clients and in Chromium
 	@$(PYTEST) tests/sandbox
-test-container: dev ## The sandbox's container image under podman
+test-container: dev ## The containers under podman: the sandbox alone, and the whole appliance
 	@$(PYTEST) tests/container
 test-roles: dev ## Every Ansible role by molecule (ROLE=name for one)
 	@$(PYTEST) tests/roles $(if $(ROLE),-k '$(ROLE)')

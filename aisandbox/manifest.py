@@ -202,8 +202,11 @@ class Waiver(Part):
     check: str
     target: str | None = None
     """Only for images of this target; None for all."""
+    path: str = "*"
+    """Pattern of the paths whose findings are accepted."""
     reason: str = Field(min_length=10)
     until: date
+    """The last day on which it holds."""
 
 
 class Manifest(Part):

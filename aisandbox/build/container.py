@@ -13,12 +13,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from aisandbox.build import packer_client
+from aisandbox.build import ansible_output, packer_client
 from aisandbox.build.errors import BuildError
+from aisandbox.build.layers import TOP
 from aisandbox.manifest import REPOSITORY
 
 OVERLAY_OPTIONS = "index=off,redirect_dir=off,metacopy=off"
@@ -75,28 +76,13 @@ def run(job: Job) -> None:
 def _failure(log: Path, stderr: str) -> BuildError:
     """What a failed bake says to the person: Ansible's own words for the failed task, else our last ones."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    task, reason = "", (stderr.strip().splitlines() or lines or ["no output"])[-1]
-    for line in lines:
-        if "TASK [" in line:
-            task = line.split("TASK [", 1)[1].split("]", 1)[0]
-        if "fatal: [" in line or "failed: [" in line:
-            reason = f"{task}: {_words(line)}"
-            break
+    reason = ansible_output.failure(lines) or (stderr.strip().splitlines() or lines or ["no output"])[-1]
     if UNREACHABLE.search(reason):
         return BuildError(
             f"a package registry could not be reached. {reason}",
             "check the network and pip's settings (.venv/bin/pip config list), then repeat: what is baked stays",
         )
     return BuildError(reason, f"less {log}")
-
-
-def _words(line: str) -> str:
-    """The readable part of Ansible's report of a failed task."""
-    report = line.split("=>", 1)[-1].strip()
-    with suppress(json.JSONDecodeError):
-        facts = json.JSONDecoder().raw_decode(report)[0]
-        report = str(facts.get("stderr") or facts.get("msg") or report)
-    return " / ".join(part.strip() for part in report.strip().splitlines()[-4:])[:800]
 
 
 @contextmanager
@@ -178,6 +164,24 @@ def _bake(job: Job) -> None:
             Path(job.log),
         )
     variables.unlink()
+    if job.layer == TOP:
+        _check(job)
+
+
+def _check(job: Job) -> None:
+    """Refuse an image that could not be handed out. The report goes to the log.
+
+    Raises:
+        BuildError: what the check found.
+    """
+    from aisandbox.build import checking  # it enters our namespaces, too
+
+    work = Path(job.work)
+    report = checking.check_layer(f"{work / 'root'}:{job.lower}", work / "merged")
+    with Path(job.log).open("a") as log:
+        log.write(f"{report.text(width=120)}\n")
+    if report.failed:
+        raise BuildError(checking.summary(report), f"less {job.log}")
 
 
 def main() -> None:

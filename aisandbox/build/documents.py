@@ -12,6 +12,7 @@ from collections.abc import Callable
 from aisandbox import manifest as manifests
 from aisandbox.build.listing import tables
 from aisandbox.build.listing.tables import code, table
+from aisandbox.check import CHECKS
 from aisandbox.instance.options.arguments import ALLOWED
 from aisandbox.manifest import REPOSITORY, Manifest, Option
 
@@ -78,6 +79,22 @@ def _models(manifest: Manifest) -> str:
     return table(("model", "memory", "capability", "licence", "commit"), rows)
 
 
+def _checks(_manifest: Manifest) -> str:
+    rows = (
+        (
+            code(check.id),
+            check.title,
+            check.why,
+            f"{check.severity}, {' and '.join(check.stages)}"
+            + (f", {' and '.join(check.targets)}" if check.targets else "")
+            + (", where it runs" if check.live else ""),
+            ", ".join(check.sources),
+        )
+        for check in CHECKS.values()
+    )
+    return table(("check", "what holds", "why", "kind", "who asks"), rows)
+
+
 TABLES: dict[str, Callable[[Manifest], str]] = {
     "short": _short,
     "options": _full,
@@ -86,6 +103,7 @@ TABLES: dict[str, Callable[[Manifest], str]] = {
     "targets": tables.targets,
     "arguments": _arguments,
     "models": _models,
+    "checks": _checks,
 }
 OF_TARGETS: dict[str, Callable[[Manifest, str], str]] = {"plans": tables.plans}
 """Tables of one target."""

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from aisandbox.instance.commands import certificate, change, doctor, keys, look, models, schema, units, upgrade
+from aisandbox.instance.commands import certificate, change, check, doctor, keys, look, models, schema, units, upgrade
 from aisandbox.instance.commands.console import Context, manifest, say
 
 # The commands import their own modules: `configure` is on the way to the first answer, and must not wait for
@@ -37,6 +37,7 @@ for command in (look.status, change.command(manifest()), look.logs):
 app.add_typer(models.app, name="models")
 app.command()(keys.keys)
 app.command()(doctor.doctor)
+app.command()(check.check)
 app.command()(upgrade.upgrade)
 app.command()(schema.schema)
 for hidden in (look.motd, units.mount_volume, units.model_fetch, units.engine_sync, units.status_publish):
