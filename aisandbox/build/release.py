@@ -14,6 +14,7 @@ import sys
 import threading
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -36,7 +37,6 @@ SYSTEM = "system"
 """The component of files outside `/opt/aisandbox`."""
 NOT_NEEDED = ("linux-image-*", "grub-*", "shim-signed")
 """Packages of a machine's start, which are the machine's own business."""
-UNKNOWN = Archive("0" * 64, 0)
 
 
 def write(
@@ -45,7 +45,9 @@ def write(
     flavour: str,
     key: Path,
     phases: Phases,
+    *,
     since: Path | None = None,
+    archives: bool = True,
     out: Path = RELEASES,
 ) -> Path:
     """Write and sign the release of an image; returns its folder.
@@ -53,7 +55,8 @@ def write(
     Args:
         lower: the image's layers, as an overlay's `lowerdir`.
         key: minisign's secret key.
-        since: folder of an earlier release: what that one has already is described, and not packed again.
+        since: folder of an earlier release: what instances of that one have already is left out.
+        archives: whether anything is packed; without, the release serves as `since` of later ones only.
 
     Raises:
         BuildError: the key, a tool or disk space is missing, or the layers hold what no release may.
@@ -73,7 +76,8 @@ def write(
                 {
                     "lower": lower,
                     "head": _head(product, flavour),
-                    "since": earlier.to_json() if earlier else None,
+                    "known": [component.digest for component in earlier.components] if earlier else [],
+                    "archives": archives,
                     "packages": product.release.packages,
                 }
             )
@@ -226,18 +230,16 @@ def _write(job: dict[str, object], out: Path) -> None:
     root.mkdir()
     options = f"ro,lowerdir={job['lower']},{OVERLAY_OPTIONS}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
-    earlier = bundle.parse(str(job["since"])) if job["since"] else None
-    known = {component.digest: component for component in earlier.components} if earlier else {}
+    known = job["known"]
+    assert isinstance(known, list)
     found = []
     for name, paths in components(root).items():
         print(f"reading {name}", flush=True)
         measured = tree.measure(root, paths)
-        component = Component(name, paths, measured.digest, measured.bytes, measured.entries, UNKNOWN)
-        if measured.digest in known:
-            component = Component(**{**vars(component), "archive": known[measured.digest].archive})
-        else:
+        component = Component(name, paths, measured.digest, measured.bytes, measured.entries, None)
+        if job["archives"] and measured.digest not in known:
             print(f"packing {name}", flush=True)
-            component = Component(**{**vars(component), "archive": pack(root, paths, out / component.file)})
+            component = replace(component, archive=pack(root, paths, out / component.file))
         found.append(component)
     head, minimum = job["head"], job["packages"]
     assert isinstance(head, dict) and isinstance(minimum, dict)

@@ -76,7 +76,7 @@ def pack(root: Path, out: Path, version: str, pair: Pair, owned: dict[str, tuple
     found = []
     for name, paths in owned.items():
         measured = tree.measure(root, paths)
-        component = Component(name, paths, measured.digest, measured.bytes, measured.entries, Archive("0" * 64, 0))
+        component = Component(name, paths, measured.digest, measured.bytes, measured.entries, None)
         found.append(replace(component, archive=releases.pack(root, paths, out / component.file)))
     release = describe(version, found)
     sign(out, release, pair)
@@ -97,7 +97,7 @@ def pack_by_hand(out: Path, pair: Pair, content: Content, paths: tuple[str, ...]
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.GNU_FORMAT) as archive:
         content(archive)
-    component = Component("evil", paths, "d" * 64, 1 << 20, 100, Archive("0" * 64, 0))
+    component = Component("evil", paths, "d" * 64, 1 << 20, 100, None)
     path = out / component.file
     path.write_bytes(subprocess.run(["zstd", "-q"], input=plain.getvalue(), capture_output=True, check=True).stdout)
     packed = Archive(tree.file_digest(path), path.stat().st_size)

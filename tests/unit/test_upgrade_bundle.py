@@ -124,6 +124,13 @@ def test_a_missing_archive(rig: Rig, bundled: Path) -> None:
     refused(rig, bundled, "has no system-")
 
 
+def test_one_that_leaves_out_what_the_instance_has_in_another_form(rig: Rig, bundled: Path, pair: Pair) -> None:
+    release = bundle.parse((bundled / "release.json").read_bytes())
+    parts = [replace(c, archive=None) if c.name in ("models", "env-vllm") else c for c in release.components]
+    releases.sign(bundled, replace(release, components=tuple(parts)), pair)
+    assert "full release" in refused(rig, bundled, "differs in env-vllm$").fix
+
+
 def test_content_other_than_described(rig: Rig, bundled: Path, pair: Pair) -> None:
     release = bundle.parse((bundled / "release.json").read_bytes())
     lying = [replace(c, digest="0" * 64) if c.name == "appliance" else c for c in release.components]
@@ -195,7 +202,7 @@ def test_a_description_that_is_none(text: str) -> None:
 @pytest.mark.parametrize(
     "change",
     [{"name": "../x"}, {"name": ""}, {"digest": "x"}, {"bytes": -1}, {"bytes": True}, {"bytes": "5"}, {"entries": 1e3},
-     {"paths": "opt/aisandbox/lib"}, {"paths": [5]}, {"archive": {}},
+     {"paths": "opt/aisandbox/lib"}, {"paths": [5]}, {"archive": {"sha256": "0"}}, {"archive": 5},
      {"archive": {"sha256": "0" * 64, "bytes": 1 << 60}}],
 )  # fmt: skip
 def test_a_component_that_is_none(bundled: Path, change: dict[str, object]) -> None:

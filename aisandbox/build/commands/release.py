@@ -20,8 +20,9 @@ def release(
     key: Annotated[Path, typer.Option(help="Secret key of minisign; AISANDBOX_SIGNING_PASSWORD holds its password.")],
     flavour: FlavourOption = Flavour.cpu,
     since: Annotated[
-        Path | None, typer.Option(help="Folder of an earlier release: what it has already is not packed again.")
+        Path | None, typer.Option(help="Folder of an earlier release: what instances of that one have is left out.")
     ] = None,
+    archives: Annotated[bool, typer.Option(help="Without archives, it serves as --since of later ones only.")] = True,
 ) -> None:
     """Bake, then write the signed release for `aisandbox upgrade` to build/release/."""
     from aisandbox import manifest
@@ -36,4 +37,4 @@ def release(
     with Phases(Console(stderr=True)) as phases:
         top = bake(flavour.value, phases)
         lower = Store().lower_directories(top)
-        print(releases.write(lower, manifest.load(), flavour.value, key, phases, since))
+        print(releases.write(lower, manifest.load(), flavour.value, key, phases, since=since, archives=archives))

@@ -40,7 +40,8 @@ class Component:
     digest: str
     bytes: int
     entries: int
-    archive: Archive
+    archive: Archive | None
+    """None: left out, because instances that the release is for have the component already."""
 
     @property
     def file(self) -> str:
@@ -114,14 +115,15 @@ def _release(value: dict[str, Any]) -> Release:
 
 
 def _component(value: dict[str, Any]) -> Component:
-    archive = value["archive"]
+    packed = value["archive"]
+    archive = packed and Archive(_matching(SHA256, packed["sha256"]), _number(packed["bytes"], MOST_BYTES))
     return Component(
         name=_matching(rules.NAME, value["name"]),
         paths=tuple(_text(path) for path in value["paths"]),
         digest=_matching(SHA256, value["digest"]),
         bytes=_number(value["bytes"], MOST_BYTES),
         entries=_number(value["entries"], MOST_ENTRIES),
-        archive=Archive(_matching(SHA256, archive["sha256"]), _number(archive["bytes"], MOST_BYTES)),
+        archive=archive,
     )
 
 

@@ -53,7 +53,7 @@ class Plan:
 
     @property
     def download(self) -> int:
-        return sum(component.archive.bytes for component in self.changed)
+        return sum(component.archive.bytes for component in self.changed if component.archive)
 
     @property
     def unpacked(self) -> int:
@@ -169,6 +169,13 @@ def compare(release: Release, upgrades: Upgrades, say: Say) -> Plan:
     former = {path for entry in (installed or {}).get("components", ()) for path in entry["paths"]}
     gone = (former | set(release.retired)) - release.paths
     retired = sorted(path for path in gone if rules.may_replace(path) and tree.exists(upgrades.root / path))
+    absent = [component.name for component in changed if component.archive is None]
+    if absent:
+        raise UpgradeError(
+            "this release carries only what is new since an earlier one, from which the instance differs in "
+            + ", ".join(absent),
+            "get the full release, or upgrade to the one before first",
+        )
     return Plan(release, tuple(changed), tuple(retired))
 
 
@@ -178,7 +185,8 @@ def check_space(plan: Plan, source: Source, upgrades: Upgrades) -> None:
     Raises:
         UpgradeError: one has not; nothing was written.
     """
-    needed = plan.unpacked + RESERVE + (max((c.archive.bytes for c in plan.changed), default=0) if source.copies else 0)
+    largest = max((component.archive.bytes for component in plan.changed if component.archive), default=0)
+    needed = plan.unpacked + RESERVE + (largest if source.copies else 0)
     _check_free(upgrades.base, needed, "the release")
     if _chat_changes(plan.changed):
         _check_free(upgrades.backups, 2 * database.size(upgrades) + RESERVE, "a copy of the chat page's database")
@@ -225,6 +233,7 @@ def fetch(plan: Plan, source: Source, upgrades: Upgrades, say: Say) -> None:
 
 
 def _fetch(component: Component, source: Source, upgrades: Upgrades, root: Path, say: Say) -> None:
+    assert component.archive
     size = component.archive.bytes
     say(f"Fetching {component.name} ({size / 1e6:.1f} MB).")
     archive = upgrades.download / component.file

@@ -50,6 +50,8 @@ def undo(upgrades: Upgrades, state: State) -> None:
 
 
 def _undo_tree(item: Item, live: Path, new: Path, old: Path) -> None:
+    # A copy that was broken off.
+    tree.remove(tree.partial_of(new))
     if tree.exists(old):
         if item.new and not tree.exists(new) and tree.exists(live):
             tree.move(live, new)

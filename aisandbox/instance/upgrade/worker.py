@@ -22,6 +22,7 @@ LOCK_WAIT_S = 60
 PLACES = "places.json"
 """In the folder of upgrades: the instance's places, which only the manifest knows."""
 CUT = "the machine was restarted or lost power before the new release had proved itself"
+SILENCE = "To stop being told: sudo aisandbox upgrade --forget"
 DOCTOR = "sudo aisandbox doctor"
 
 
@@ -55,7 +56,8 @@ class Worker:
             return
         if state.phase == "ready":
             switch.clear_undone(self._upgrades, state)
-            self._upgrades.finish(state, "undone", f"The {state.operation} to {state.to_version} had not begun: {CUT}.")
+            message = f"The {state.operation} to {state.to_version} had not begun when the machine was restarted."
+            self._upgrades.finish(state, "undone", f"{message} Version {state.from_version} serves.", SILENCE)
         elif state.phase in ("switching", "checking", "undoing"):
             self._say(f"Putting version {state.from_version} back: {state.reason or CUT}.")
             self._enter(state, "undoing", reason=state.reason or CUT)
@@ -155,8 +157,9 @@ class Worker:
         what = f"The {state.operation} to {state.to_version} was undone: {state.reason}."
         if failure is None:
             message = f"{what} Version {state.from_version} serves again."
-            fix = "See why: sudo journalctl -u aisandbox-upgrade ; to stop being told: sudo aisandbox upgrade --forget"
-            self._upgrades.finish(state, "undone", message, fix)
+            self._upgrades.finish(
+                state, "undone", message, f"See why: sudo journalctl -u aisandbox-upgrade . {SILENCE}"
+            )
         else:
             message = f"{what} Version {state.from_version} is back in place, but {_reason(failure)}."
             self._upgrades.finish(state, "broken", message, DOCTOR)
