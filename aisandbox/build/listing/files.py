@@ -71,15 +71,16 @@ def portable(pattern: str) -> str:
 def optional(option: Option) -> str:
     """A pattern for a form's text field: what may be given for the option, or nothing.
 
-    It is for catching slips early. The instance checks again, by all of its rules.
+    It is for catching slips early. The instance checks again, by all of its rules, lengths among them: Terraform's
+    engine counts no further than 1000.
     """
     match option.type:
         case "integer":
             return "^[0-9]{0,9}$"
         case "cidrs":
-            return "^[0-9A-Fa-f:./, ]{0,4096}$"
+            return "^[0-9A-Fa-f:./, ]*$"
         case "arguments":
-            return "^[ -~]{0,4096}$"
+            return "^[ -~]*$"
     assert option.pattern
     return f"^$|{option.pattern}"
 
@@ -123,6 +124,9 @@ def _templates() -> jinja2.Environment:
 class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
+
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        super().increase_indent(flow, False)
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -49,8 +49,9 @@ def parsed(name: str, text: str) -> Any:
 
 
 def udf_fields(script: str) -> list[dict[str, str]]:
-    """The fields of a StackScript's form."""
-    return [dict(re.findall(r'(\w+)="([^"]*)"', tag)) for tag in re.findall(r"^# <UDF ([^>]*)>$", script, re.MULTILINE)]
+    """The fields of a StackScript's form. A value that holds quotes, which Akamai would cut, keeps them here."""
+    tags = re.findall(r"^# <UDF (.*)>$", script, re.MULTILINE)
+    return [dict(re.findall(r'(\w+)="(.*?)"(?= \w+="| ?/?$)', tag)) for tag in tags]
 
 
 def faults(path: Path, name: str, text: str) -> Faults:
@@ -64,9 +65,11 @@ def faults(path: Path, name: str, text: str) -> Faults:
         yield from _cloud_config(text)
     if name == "imageless.txt":
         config, separator, script = text.partition(VENDOR_PART)
-        yield from [] if separator else ["the separator #!vultr-vendor-part is missing"]
-        yield from _cloud_config(config)
-        yield from _shell(script)
+        if separator:
+            yield from _cloud_config(config)
+            yield from _shell(script)
+        else:
+            yield "the separator #!vultr-vendor-part is missing"
     if name == "cloudformation.yaml":
         yield from _cloudformation(path)
 

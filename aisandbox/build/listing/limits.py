@@ -93,7 +93,7 @@ DESCRIPTION: Place = ("listing", "description")
 NOTES: Place = ("release", "notes")
 KEY: Place = ("options", "*", "key")
 LABEL: Place = ("options", "*", "label")
-HELP: Place = ("options", "*", "help")
+OPTION: Place = ("options", "*")
 
 AKAMAI = "akamai-compute-marketplace/marketplace-apps docs/CONTRIBUTING.md, July 2026"
 LINODE = "Linode API v4, POST /linode/stackscripts"
@@ -128,9 +128,9 @@ LIMITS = (
         Matches('[^"<>]{1,255}', "1 to 255 characters without quotes, < and >"),
         UDF,
         "/*/label",
-        HELP,
+        OPTION,
     ),
-    Limit("linode", "stackscript.sh", Ascii(), UDF, "/*/label", HELP),
+    Limit("linode", "stackscript.sh", Ascii(), UDF, "/*/label", OPTION),
     # Vultr
     Limit("vultr", "variables.json", Matches("[a-z_]{1,15}", "1 to 15 small letters and _"), VULTR, "/*/name", KEY),
     Limit("vultr", "variables.json", Characters(255), VULTR, "/*/label", LABEL),

@@ -117,8 +117,9 @@ def _filled(part: Pinned) -> Software:
     )
 
 
+@cache
 def _version(lock: str, package: str) -> str:
-    text = _text(lock)
+    text = (LOCKS / lock).read_text(encoding="utf-8")
     if lock.endswith(".json"):
         found = json.loads(text)["packages"].get(f"node_modules/{package}", {}).get("version")
     else:
@@ -127,8 +128,3 @@ def _version(lock: str, package: str) -> str:
     if not found:
         raise BuildError(f"locks/{lock} pins no {package}", "make lock, or correct PINNED in listing/software.py")
     return str(found)
-
-
-@cache
-def _text(lock: str) -> str:
-    return (LOCKS / lock).read_text(encoding="utf-8")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from aisandbox.build.errors import BuildError
 from aisandbox.build.listing import names, ports
 from aisandbox.manifest import Manifest
 
@@ -36,7 +37,13 @@ def naming(manifest: Manifest) -> str:
 
 
 def plans(manifest: Manifest, target: str) -> str:
-    """The plans of a target, with their price where it is known."""
+    """The plans of a target, with their price where it is known.
+
+    Raises:
+        BuildError: there is no such target.
+    """
+    if target not in manifest.targets:
+        raise BuildError(f"there is no target {target!r}", f"use one of {', '.join(manifest.targets)}")
     rows = (
         (
             code(plan.name),
