@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -61,9 +62,15 @@ def start_bake(target: str, variables: Mapping[str, str], credentials: Mapping[s
 
 def kill_packer(pid: int) -> None:
     """Kill the Packer of the bake that is the process of that number, with all that it has started."""
-    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-        if Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0")[1:2] == [b"build"]:
-            os.killpg(int(child), signal.SIGKILL)
+    for process in _below(pid):
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _below(pid: int) -> list[int]:
+    threads = Path(f"/proc/{pid}/task").glob("*/children")
+    children = [int(child) for thread in threads for child in thread.read_text().split()]
+    return [*children, *(process for child in children for process in _below(child))]
 
 
 def wait_until_ready(*instances: Instance) -> None:
