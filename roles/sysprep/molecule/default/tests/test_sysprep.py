@@ -9,26 +9,47 @@ from testinfra.host import Host
 @pytest.mark.parametrize(
     "pattern",
     [
+        "/etc/netplan/*",
+        "/etc/*-",
         "/etc/ssh/ssh_host_*",
-        "/var/lib/apt/lists/*_*",
-        "/var/log/journal/*",
-        "/var/lib/cloud/*",
-        "/root/.cache",
-        "/root/.ssh",
-        "/root/.bash_history",
+        "/etc/sudoers.d/90-cloud-init-users",
+        "/home/*",
+        "/root/.[!.]*_history",
         "/root/.ansible",
-        "/home/*/.ssh",
+        "/root/.cache",
+        "/root/.config",
+        "/root/.ssh",
+        "/root/[!.]*",
+        "/swapfile",
         "/tmp/* /tmp/.[!.]*",
-        "/var/tmp/*",
-        "/var/lib/dbus/machine-id",
-        "/var/lib/systemd/random-seed",
         "/usr/local/bin/uv",
         "/usr/sbin/policy-rc.d",
+        "/var/cache/apt/archives/*.deb",
+        "/var/crash/*",
+        "/var/lib/apt/lists/*_*",
+        "/var/lib/cloud/*",
+        "/var/lib/dbus/machine-id",
+        "/var/lib/shim-signed/mok",
+        "/var/lib/systemd/random-seed",
+        "/var/log/*.1 /var/log/*/*.xz",
+        "/var/log/journal/*",
+        "/var/tmp/*",
     ],
 )
 def test_it_is_gone(host: Host, pattern: str) -> None:
     left = host.run(f'for path in {pattern}; do if [ -e "$path" ]; then echo "$path"; fi; done').stdout
     assert left == ""
+
+
+def test_what_debian_put_there_stays(host: Host) -> None:
+    assert host.file("/root/.bashrc").exists and host.file("/root/.profile").exists
+    assert host.file("/etc/sudoers.d/README").exists
+    assert host.file("/home").is_directory and host.file("/var/log/journal").is_directory
+
+
+def test_no_service_can_log_in(host: Host) -> None:
+    assert host.user("service").shell == "/usr/sbin/nologin"
+    assert host.user("root").shell == "/bin/bash"
 
 
 def test_logs_are_empty(host: Host) -> None:
