@@ -303,7 +303,7 @@ def test_a_crash_loop_is_told_apart_from_a_start(places: Places, monkeypatch: py
     overview = state(services.VLLM)
     assert overview.state == "failed"
     assert "crash" in str(overview.problems[0])
-    assert services.VLLM in overview.problems[0].fix
+    assert overview.problems[0].fix == "sudo aisandbox logs vllm"
     # What is not on the way to the first answer is a problem, but no failure.
     overview = state("code-server.service")
     assert (overview.state, len(overview.problems)) == ("starting", 1)

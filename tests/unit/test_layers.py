@@ -9,23 +9,25 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aisandbox.build import archive, layers
+from aisandbox.build import appliance_container, archive, layers
 from aisandbox.build.layers import Layer, Store
 from aisandbox.manifest import REPOSITORY
+
+TOPS = {layers.TOP, appliance_container.TOP}
 
 
 def layer(name: str, *parents: Layer, inputs: tuple[str, ...] = ()) -> Layer:
     return Layer(name=name, flavour="cpu", parents=parents, inputs=inputs, seconds=1)
 
 
-def test_the_real_definitions_load_and_end_in_the_appliance_and_the_container() -> None:
+def test_the_real_definitions_load_and_end_in_the_appliance_and_the_containers() -> None:
     real = layers.load("cpu")
     names = list(real)
     assert names[0] == "debian"
-    assert names[-1] == layers.TOP
+    assert real[appliance_container.TOP].parents == (real[layers.TOP],)
     stack = [below.name for below in real[layers.TOP].stack]
     container = [below.name for below in layers.stack((real[archive.BASE], real[archive.SOURCE]))]
-    assert {*stack, *container} == set(names)
+    assert {*stack, *container, appliance_container.TOP} == set(names)
     assert stack.index("base") < stack.index("vllm") < stack.index("guide") < stack.index("appliance")
 
 
@@ -33,7 +35,7 @@ def test_only_one_layer_beside_others_installs_debian_packages() -> None:
     """Two package databases cannot be stacked."""
     real = layers.load("cpu")
     above = [name for name, layer in real.items() if layer.name not in ("debian", "base") and _installs_packages(name)]
-    assert above == ["desktop", "container", "appliance"]
+    assert above == ["desktop", "container", "appliance", "appliance-container"]
     assert {"desktop"} < {layer.name for layer in real["appliance"].stack}
     assert not {"container"} & {layer.name for layer in real["appliance"].stack}
 
@@ -55,7 +57,7 @@ def test_a_change_of_the_sandboxs_source_bakes_only_quick_layers(monkeypatch: py
 
     monkeypatch.setattr(layers, "_digest_tree", changed)
     after = layers.load("cpu")
-    assert {name for name in before if before[name].key != after[name].key} == {"sandbox", "appliance"}
+    assert {name for name in before if before[name].key != after[name].key} == {"sandbox", *TOPS}
 
 
 def test_flavours_share_no_key() -> None:
@@ -82,7 +84,7 @@ def test_late_role_leaves_early_layers_alone(tmp_path: Path, monkeypatch: pytest
 
     monkeypatch.setattr(layers, "_digest_tree", changed)
     after = layers.load("cpu")
-    assert {name for name in before if before[name].key != after[name].key} == {"appliance"}
+    assert {name for name in before if before[name].key != after[name].key} == TOPS
 
 
 def test_marketplaces_texts_are_no_input_of_the_image() -> None:
