@@ -63,8 +63,8 @@ def play(instance: Instance, settings: HostSettings, folder: Path) -> str:
         )
     )
     command = [
-        Path(sys.executable).with_name("ansible-playbook"), "ansible/site.yml", "-i", f"{instance.address},",
-        "-u", OWNER, "--private-key", instance.key, "-e", f"ansible_port={PORT}", "-e", f"@{facts}",
+        str(Path(sys.executable).with_name("ansible-playbook")), "ansible/site.yml", "-i", f"{instance.address},",
+        "-u", OWNER, "--private-key", str(instance.key), "-e", f"ansible_port={PORT}", "-e", f"@{facts}",
     ]  # fmt: skip
     ours = {"ANSIBLE_HOST_KEY_CHECKING": "False", "ANSIBLE_NOCOLOR": "1"}
     environment = {name: value for name, value in os.environ.items() if name != "AISANDBOX_REPO"} | ours

@@ -54,7 +54,7 @@ class Keystone(BaseHTTPRequestHandler):
         services = [
             {
                 "type": kind, "name": name, "id": name,
-                "endpoints": [{"id": name, "interface": "public", "region": "one", "region_id": "one", "url": self.base}],
+                "endpoints": [{"id": name, "interface": "public", "region_id": "one", "url": self.base}],
             }
             for kind, name in (("compute", "nova"), ("image", "glance"), ("network", "neutron"))
         ]  # fmt: skip
@@ -63,7 +63,7 @@ class Keystone(BaseHTTPRequestHandler):
 
     @property
     def base(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}"
+        return f"http://{self.headers['Host']}"
 
     def _answer(self, status: int, body: object, headers: dict[str, str] | None = None) -> None:
         content = json.dumps(body).encode()

@@ -126,7 +126,7 @@ def test_missing_credentials_are_named_all_at_once_before_anything_starts(
 ) -> None:
     monkeypatch.setattr(packer_client, "version", lambda: pytest.fail("Packer was asked"))
     first, *missing = CLOUDS[target].credentials
-    environment = {name: "" for name in missing} if missing else {}
+    environment = dict.fromkeys(missing, "") if missing else {}
     with pytest.raises(BuildError) as caught, Phases() as phases:
         bake(target, "cpu", phases, environment=environment | ({first: "given"} if missing else {}))
     assert all(name in str(caught.value) for name in missing or [first])

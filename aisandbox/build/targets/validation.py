@@ -7,6 +7,7 @@ import re
 import subprocess
 import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 from aisandbox import manifest
@@ -36,8 +37,7 @@ def validate(target: str, environment: Mapping[str, str] | None = None) -> str:
     """
     entry = find(target)
     if entry.kind != "cloud":
-        local = {"layer": "base", "inventory": "inventory", "vars_file": "variables"}
-        packer_client.validate(template.PACKER / "local.pkr.hcl", local)
+        _validate_local()
         return "made from the local bake, whose template Packer accepts"
     version = packer_client.version()
     given = {**os.environ, **fake_credentials(target)} if environment is None else environment
@@ -61,6 +61,12 @@ def validate(target: str, environment: Mapping[str, str] | None = None) -> str:
                 return "Packer accepts all of it up to signing in, which its builder does while it validates"
             raise
     return "Packer accepts it" + (" with fake credentials" if entry.credentials and environment is None else "")
+
+
+@cache
+def _validate_local() -> None:
+    local = {"layer": "base", "inventory": "inventory", "vars_file": "variables"}
+    packer_client.validate(template.PACKER / "local.pkr.hcl", local)
 
 
 def fake_credentials(target: str) -> dict[str, str]:
