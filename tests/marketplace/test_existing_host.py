@@ -20,7 +20,7 @@ from aisandbox.build.machine import make_key
 from aisandbox.manifest import REPOSITORY
 from tests.marketplace import flow
 from tests.support.cloud.hypervisor import Hypervisor, Instance, Place, Seed
-from tests.support.machines import MANIFEST, reboot
+from tests.support.machines import MANIFEST, reboot, wait_for
 
 OWNER = "owner"
 PORT = 2222
@@ -102,6 +102,8 @@ def host(
         instance = hypervisor.boot("existing-host", stock, given)
         instance.login = (OWNER, key)
         instance.wait_for_ssh()
+        # It restarts SSH on the way.
+        wait_for("the end of the boot", lambda: instance.run("cloud-init status --wait", check=False).returncode == 0)
         before, network = host_keys(instance), network_files(instance)
         yield Host(instance, play(instance, package_sources, folder), before, network)
 
