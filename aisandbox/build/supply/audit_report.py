@@ -33,7 +33,9 @@ def text(found: Audit, path: Path) -> str:
             lines.append(f"… and {len(fixable) - MOST_ROWS} more")
         lines.append("")
     lines.append(f"{len(fixable)} known that an update mends, {len(found.findings) - len(fixable)} known without one")
-    lines += [f"asked {address} about {count} packages" for address, count in found.asked.items()]
+    lines += [
+        f"asked {asked.address} about {asked.packages} {TITLES[Kind(kind)]}" for kind, asked in found.asked.items()
+    ]
     if found.unknown:
         lines.append(f"{len(found.unknown)} packages are not known there in their version; the report names them")
     lines += [f"NOT ASKED about {TITLES[Kind(kind)]}: {why}" for kind, why in found.unasked.items()]

@@ -7,7 +7,7 @@ from functools import total_ordering
 from itertools import zip_longest
 
 SEMVER = re.compile(r"v?(\d+)(?:\.(\d+))?(?:\.(\d+))?(?:-([0-9A-Za-z.-]+))?(?:\+[0-9A-Za-z.-]+)?")
-COMPARATOR = re.compile(r"(>=|<=|>|<|=|\^|~)?\s*(\S+)")
+COMPARATOR = re.compile(r"(>=|<=|>|<|=|\^|~)?(.+)")
 
 
 @total_ordering
@@ -82,7 +82,9 @@ def in_range(version: str, ranges: str) -> bool:
 
 
 def _in_all(key: Key, comparators: str) -> bool:
-    for match in COMPARATOR.finditer(re.sub(r"(>=|<=|>|<|=)\s+", r"\1", comparators)):
+    for word in re.sub(r"(>=|<=|>|<|=)\s+", r"\1", comparators).split():
+        match = COMPARATOR.fullmatch(word)
+        assert match
         operator, bound = match[1] or "=", semver(match[2])
         if match[2] in ("*", "x"):
             continue

@@ -8,6 +8,7 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +56,22 @@ class Finding:
     """What Debian says of its urgency."""
 
 
+@dataclass(frozen=True)
+class Asked:
+    """A service, and how many packages it was asked about that it knows."""
+
+    address: str
+    packages: int
+
+
 @dataclass
 class Audit:
     """What was asked, and what was answered."""
 
     subject: str
     findings: list[Finding] = field(default_factory=list)
-    asked: dict[str, int] = field(default_factory=dict)
-    """Packages by the address that was asked about them."""
+    asked: dict[str, Asked] = field(default_factory=dict)
+    """Who was asked, by the kind of packages."""
     unasked: dict[str, str] = field(default_factory=dict)
     """Services that could not be asked, and why."""
     unknown: list[str] = field(default_factory=list)
@@ -131,9 +140,15 @@ def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+@cache
+def _bundle() -> str | None:
+    """The CA bundle that pip uses on this host."""
+    return host.read().ca_bundle
+
+
 def _prepared(session: requests.Session) -> requests.Session:
-    # The CA bundle that pip uses on this host; proxies come from the environment.
-    if bundle := host.read().ca_bundle:
+    # Proxies come from the environment.
+    if bundle := _bundle():
         session.verify = bundle
     return session
 
@@ -191,7 +206,7 @@ def _python(packages: list[Package], services: Services, found: Audit, retry_sec
             )
     if not known:
         raise _NoAnswer("knows none of the packages in their versions; a mirror without PyPI's JSON?")
-    found.asked[services.pypi] = known
+    found.asked[Kind.python.value] = Asked(services.pypi, known)
     found.unknown += unknown
 
 
@@ -218,7 +233,7 @@ def _debian(packages: list[Package], services: Services, found: Audit, retry_sec
     sources: dict[tuple[str, str], list[str]] = {}
     for package in packages:
         sources.setdefault((package.source, package.source_version), []).append(package.name)
-    found.asked[str(services.data or services.debian)] = len(packages)
+    found.asked[Kind.debian.value] = Asked(str(services.data or services.debian), len(packages))
     for (source, version), names in sources.items():
         for identity, entry in (tracker.get(source) or {}).items():
             finding = _debian_finding(identity, entry, release, version)
@@ -305,14 +320,14 @@ def _npm(packages: list[Package], services: Services, found: Audit, retry_second
                         found.findings.append(_npm_finding(name, version, entry))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise _NoAnswer("its answer is no list of advisories") from error
-    found.asked[services.npm] = len(packages)
+    found.asked[Kind.npm.value] = Asked(services.npm, len(packages))
 
 
 def _npm_finding(name: str, version: str, entry: Mapping[str, Any]) -> Finding:
     identity = clean(entry.get("url")).rstrip("/").rsplit("/", 1)[-1] or clean(entry.get("id"))
     # The registry tells what is affected; the end of the range is the first version that is not.
-    ends = str(entry["vulnerable_versions"]).split("||")
-    fixed = tuple(end.rpartition("<")[2].strip() for end in ends if "<" in end and "<=" not in end)
+    ranges = [part for part in str(entry["vulnerable_versions"]).split("||") if in_range(version, part)]
+    fixed = tuple(part.rpartition("<")[2].strip() for part in ranges if "<" in part and "<=" not in part)
     return Finding(
         Kind.npm, name, version, identity, fixed, (), clean(entry.get("title")), clean(entry.get("severity"))
     )
