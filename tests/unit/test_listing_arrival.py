@@ -26,8 +26,8 @@ from aisandbox.build import listing
 from aisandbox.build.listing import names
 from aisandbox.build.listing.formats import VENDOR_PART
 from aisandbox.instance import options
-from aisandbox.instance.options import Choice, Source
-from aisandbox.instance.places import Places
+from aisandbox.instance.options import Choice, Source, container
+from aisandbox.instance.places import PROGRAMS, Places
 from tests.support import appliance, arm, cloudformation, metadata
 
 MANIFEST = manifests.load()
@@ -414,6 +414,42 @@ def test_the_user_data_template_chooses_nothing_until_somebody_does(written: Pat
     choice = by_cloud_init(places, filled)
     assert options.read(places, MANIFEST)[1] == ()
     assert all(getattr(choice, key) is not None for key in KEYS)
+
+
+# Containers
+
+
+def by_environment(root: Path, variables: Mapping[str, str]) -> Choice:
+    """The choice of a container that was started with these variables."""
+    places = instance(root)
+    programs = places.opt / PROGRAMS.parent.name / PROGRAMS.name
+    programs.parent.mkdir()
+    programs.write_text("{}")
+    places.environment.parent.mkdir(parents=True)
+    places.environment.write_text(json.dumps(container.taken(variables)))
+    choice, problems = options.read(places, MANIFEST)
+    assert problems == ()
+    return choice
+
+
+def test_every_variable_of_the_hub_and_of_compose_arrives(written: Path, tmp_path: Path) -> None:
+    given = {key: value for key, value in GOOD.items() if key not in container.UNAVAILABLE}
+    hub = json.loads((written / "container" / ".runpod" / "hub.json").read_text())["config"]
+    assert {entry["key"] for entry in hub["env"]} == {names.environment(KEYS[key]) for key in given}
+    for field in hub["presets"]:
+        assert by_environment(tmp_path / field["name"], field["defaults"]).model == field["name"]
+    empty = {entry["key"]: entry["input"]["default"] for entry in hub["env"]}
+    assert by_environment(tmp_path / "empty", empty) == Choice()
+    assert by_environment(tmp_path / "hub", {names.environment(KEYS[k]): v for k, v in given.items()}) == direct(given)
+
+    text = (written / "container" / "compose.yaml").read_text()
+    filled = re.sub(r"^      # (AISANDBOX_\w+: )", r"      \1", text, flags=re.MULTILINE)
+    for content, count in ((text, 0), (filled, len(given))):
+        variables = yaml.safe_load(content)["services"][MANIFEST.product.id]["environment"]
+        ours = {name: str(value) for name, value in variables.items() if name.startswith(container.PREFIX)}
+        assert len(ours) == count
+        choice = by_environment(tmp_path / f"compose{count}", ours)
+        assert sum(getattr(choice, key) is not None for key in given) == max(count, 1)  # the sandbox has a default
 
 
 # Command lines

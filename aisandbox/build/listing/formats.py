@@ -204,6 +204,9 @@ def _blueprint(module: Path) -> Faults:
         yield from (
             f"{name}: {variable} is missing, or no variable of the module" for variable in sorted(found ^ declared)
         )
+    outputs = set(re.findall(r'^output "(\w+)"', code, re.MULTILINE))
+    for output in sorted(display["spec"]["ui"]["runtime"]["outputs"].keys() - outputs):
+        yield f"metadata.display.yaml: {output} is no output of the module"
     for required in ("project_id", "goog_cm_deployment_name", "source_image"):
         yield from [] if required in declared else [f"Marketplace requires the variable {required}"]
 

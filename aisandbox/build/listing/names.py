@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aisandbox.instance.options import SECTION
+from aisandbox.instance.options.container import PREFIX, UNAVAILABLE
 from aisandbox.instance.options.deployment import FORM_SUFFIX
 from aisandbox.manifest import Option
 
@@ -35,8 +36,8 @@ def kernel(option: Option) -> str:
 
 
 def environment(option: Option) -> str:
-    """Containers."""
-    return f"{SECTION}_{option.key}".upper()
+    """Containers; some options need a machine and have none."""
+    return "" if option.key in UNAVAILABLE else f"{PREFIX}{option.key.upper()}"
 
 
 def pascal(option: Option) -> str:

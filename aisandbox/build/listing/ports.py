@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from aisandbox.manifest import Manifest
+from aisandbox.instance.options.container import UNAVAILABLE
+from aisandbox.manifest import Manifest, Option
 
 OPENED_BY: dict[str, tuple[str, str | None]] = {
     "sandbox": ("sandbox", "public"),
@@ -34,13 +35,30 @@ class Door:
         return f"with `{self.option}: {self.value}`" if self.value else f"with a `{self.option}`"
 
 
-def doors(manifest: Manifest) -> tuple[Door, ...]:
-    """Every port that may be open, in the manifest's order. Upstreams on loopback are none."""
-    return tuple(
+def doors(manifest: Manifest, target: str | None = None) -> tuple[Door, ...]:
+    """Every port that may be open on a machine, or on that target, in the manifest's order.
+
+    Upstreams on loopback are none of them. A container has no SSH, and leaves HTTPS to its platform.
+    """
+    found = tuple(
         Door(name, port.port, port.label, port.public, *OPENED_BY.get(name, (None, None)))
         for name, port in manifest.ports.items()
         if port.public or name in OPENED_BY
     )
+    if not contained(manifest, target):
+        return found
+    return tuple(door for door in found if door.name != "ssh" and door.option not in UNAVAILABLE)
+
+
+def contained(manifest: Manifest, target: str | None) -> bool:
+    """Whether the target's instances are containers, whose host has firewall, SSH and disks."""
+    return target is not None and manifest.targets[target].kind == "container"
+
+
+def options(manifest: Manifest, target: str) -> tuple[Option, ...]:
+    """The options that can be had on a target."""
+    without = UNAVAILABLE if contained(manifest, target) else {}
+    return tuple(option for option in manifest.options if option.key not in without)
 
 
 def services(manifest: Manifest) -> tuple[Door, ...]:

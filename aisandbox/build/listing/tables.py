@@ -17,15 +17,15 @@ def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def code(value: object) -> str:
-    """The value as code in a table's cell; nothing for None."""
-    return "" if value is None else f"`{value}`".replace("|", "\\|")
+    """The value as code in a table's cell; nothing for None and empty text."""
+    return "" if value in (None, "") else f"`{value}`".replace("|", "\\|")
 
 
-def options(manifest: Manifest, name: names.Name) -> str:
-    """What can be chosen, by the names of one platform."""
+def options(manifest: Manifest, target: str, name: names.Name) -> str:
+    """What can be chosen on a target, by its names."""
     rows = (
         (code(name(option)), option.label, option.help, code(option.default), code(option.example))
-        for option in manifest.options
+        for option in ports.options(manifest, target)
     )
     return table(("name", "what", "meaning", "default", "example"), rows)
 
@@ -74,10 +74,10 @@ def targets(manifest: Manifest) -> str:
     return table(("target", "platform", "builder", "Packer from", "credentials", "proof"), rows)
 
 
-def doors(manifest: Manifest) -> str:
+def doors(manifest: Manifest, target: str | None = None) -> str:
     """The ports that a firewall or security group must let through, and when."""
     rows = (
         (str(door.port), door.name, door.label, "everybody" if door.public else "nobody", door.when)
-        for door in ports.doors(manifest)
+        for door in ports.doors(manifest, target)
     )
     return table(("TCP port", "name", "what", "open to by default", "when to open it"), rows)

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from aisandbox.build.listing import machine, names, ports
+from aisandbox.build.listing import names, ports
 from aisandbox.build.listing.examples import example
 from aisandbox.build.listing.files import Files, as_json, choices, rendered
 from aisandbox.manifest import Manifest, Option
 
 CUDA = ["13.0"]
 """CUDA versions of a host's driver that the image runs with."""
+DISK_GB, VOLUME_GB = 30, 100
+"""What the container writes outside its volume, and room for models inside."""
+TEST_GPU = "NVIDIA GeForce RTX 4090"
+"""A GPU that the Hub tests on."""
 
 
 def files(manifest: Manifest, target: str) -> Files:
     product = manifest.product
-    image = str(manifest.targets[target].settings.get("image", f"REGISTRY/{product.id}:{product.version}"))
+    image = f"REGISTRY/{product.id}:{product.version}"
     readme = rendered("container/template.md.j2", "RunPod: the template's and the Hub entry's readme", manifest, target)
     open_ports = [f"{door.port}/http" for door in ports.services(manifest)]
     template = {
@@ -24,8 +28,8 @@ def files(manifest: Manifest, target: str) -> Files:
         "category": "NVIDIA",
         "isServerless": False,
         "isPublic": False,
-        "containerDiskInGb": machine.LEAST_DISK_GB,
-        "volumeInGb": machine.DISK_GB,
+        "containerDiskInGb": DISK_GB,
+        "volumeInGb": VOLUME_GB,
         "volumeMountPath": str(manifest.paths.data),
         "ports": open_ports,
         "env": {},
@@ -38,7 +42,7 @@ def files(manifest: Manifest, target: str) -> Files:
         "category": "language",
         "config": {
             "runsOn": "GPU",
-            "containerDiskInGb": machine.LEAST_DISK_GB,
+            "containerDiskInGb": DISK_GB,
             "gpuCount": 1,
             "allowedCudaVersions": CUDA,
             "ports": open_ports,
@@ -47,13 +51,16 @@ def files(manifest: Manifest, target: str) -> Files:
                 for model in manifest.models
                 if not model.embedded
             ],
-            "env": [{"key": names.environment(option), "input": _field(option)} for option in manifest.options],
+            "env": [
+                {"key": names.environment(option), "input": _field(option)}
+                for option in ports.options(manifest, target)
+            ],
         },
     }
     tests = {
-        "tests": [{"name": "the embedded model answers", "input": {"path": "/v1/models"}, "timeout": 600000}],
+        "tests": [{"name": "the embedded model answers", "input": {"path": "/ready"}, "timeout": 600000}],
         "config": {
-            "gpuTypeId": machine.size(manifest, target),
+            "gpuTypeId": TEST_GPU,
             "gpuCount": 1,
             "env": [
                 {"key": names.environment(manifest.options_by_key["model"]), "value": manifest.embedded_model.id},
