@@ -98,8 +98,8 @@ def manifests(before: Path, after: Path) -> str:
         lines += ["Both are the same image.", ""]
     try:
         found = difference(versions(old["packages"]), versions(new["packages"]))
-        locks = difference(old["locks"], new["locks"])
-    except (ValueError, TypeError, KeyError) as error:
+        locks = difference(dict(old["locks"]), dict(new["locks"]))
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise BuildError(f"{before} or {after} is no manifest of an image", "make image writes it") from error
     total = len(found.changed), len(found.added), len(found.removed)
     lines += ["## Packages", "", "{} changed, {} added, {} removed.".format(*total), "", found.to_markdown()]
