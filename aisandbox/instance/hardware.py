@@ -63,7 +63,7 @@ class Hardware(Part):
 
 def find(places: Places) -> Hardware:
     """Look at the machine. The CPU flavour cannot use GPUs, so it does not look for any."""
-    machine: dict[str, Any] = {"ram_gib": _ram_gib(), "cpus": len(os.sched_getaffinity(0))}
+    machine: dict[str, Any] = {"ram_gib": _ram_gib(places), "cpus": len(os.sched_getaffinity(0))}
     if (files.read_json(places.release) or {}).get("flavour") == "cpu":
         return Hardware(flavour="cpu", **machine)
     nvidia = _nvidia()
@@ -72,8 +72,16 @@ def find(places: Places) -> Hardware:
     return Hardware(flavour="cuda", **machine, **nvidia)
 
 
-def _ram_gib() -> float:
-    return round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB, 1)
+def _ram_gib(places: Places) -> float:
+    """The machine's memory, or as much of it as a container may use."""
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    groups = places.root / "sys" / "fs" / "cgroup"
+    for limit in (groups / "memory.max", groups / "memory" / "memory.limit_in_bytes"):
+        try:
+            total = min(total, int(limit.read_text()))
+        except (OSError, ValueError):
+            continue  # there is none, or it says "max"
+    return round(total / GIB, 1)
 
 
 def _nvidia() -> dict[str, Any]:

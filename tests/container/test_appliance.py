@@ -91,8 +91,8 @@ def test_the_sandbox_is_for_the_chat_alone(running: Whole) -> None:
     with pytest.raises(httpx.TransportError):
         httpx.get(url(running, "sandbox", "/v1/sandbox"), timeout=10)
     port = MANIFEST.ports["sandbox"].port
-    parts = running.output(f"curl -s 'http://127.0.0.1:{port}/ready?need=shell,file,browser,vnc,jupyter,code-server'")
-    assert json.loads(parts)["success"], parts
+    parts = f"curl -s 'http://127.0.0.1:{port}/ready?need=shell,file,browser,vnc,jupyter,code-server'"
+    wait_for("every part of the sandbox", lambda: json.loads(running.output(parts))["success"], PATIENCE)
 
 
 def test_logs_name_their_programs(running: Whole) -> None:

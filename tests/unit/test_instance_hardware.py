@@ -124,3 +124,21 @@ def test_what_the_driver_does_not_tell_is_left_out(find: Find) -> None:
 def test_the_cpu_flavour_does_not_look_for_gpus(find: Find) -> None:
     found = find(None, "cpu")
     assert (found.flavour, found.gpus, found.fault) == ("cpu", (), None)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [("2147483648\n", 2.0), ("max\n", None), (str(2**60), None)])
+def test_a_containers_memory_ends_at_its_limit(tmp_path: Path, limit: str, expected: float | None) -> None:
+    places = appliance.make(tmp_path / "root")
+    file = places.root / "sys" / "fs" / "cgroup" / "memory.max"
+    file.parent.mkdir(parents=True)
+    before = hardware.find(places).ram_gib
+    file.write_text(limit)
+    assert hardware.find(places).ram_gib == (expected or before)
+
+
+def test_a_container_without_a_gpu_says_how_it_gets_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    places = appliance.make(tmp_path / "root", "cuda")
+    (places.opt / "container").mkdir()
+    (places.opt / "container" / "programs.json").write_text("{}")
+    monkeypatch.setitem(sys.modules, "pynvml", driver(fault="NVML Shared Library Not Found"))
+    assert "--gpus all" in (hardware.find(places).fix or "")
