@@ -13,7 +13,7 @@ from aisandbox.manifest import REPOSITORY
 
 MANIFEST = manifest.load()
 README = (REPOSITORY / "README.md").read_text()
-DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCUMENTS = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("document", documents.DOCUMENTS, ids=lambda path: path.name)
@@ -58,6 +58,15 @@ def test_links_lead_somewhere(document: Path) -> None:
     text = re.sub(r"`[^`\n]*`", "", document.read_text())
     links = re.findall(r"\]\(([^)#:]+)\)", text)
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+def test_every_platform_has_a_page() -> None:
+    pages = {path.stem for path in (REPOSITORY / "docs" / "platforms").glob("*.md")}
+    disks = {"qemu", "raw", "qcow2"}
+    assert pages == MANIFEST.targets.keys() - disks | {"disks", "existing-host", "README"}
+    for page in pages - {"README"}:
+        text = (REPOSITORY / "docs" / "platforms" / f"{page}.md").read_text()
+        assert [head for head in ("Costs", "Limits", "Proof") if f"\n## {head}\n" not in text] == [], page
 
 
 def test_both_flavours_pin_the_same_vllm() -> None:
