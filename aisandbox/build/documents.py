@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from aisandbox import manifest as manifests
 from aisandbox.build.listing import tables
+from aisandbox.build.listing.limits import LIMITS
 from aisandbox.build.listing.tables import code, table
 from aisandbox.check import CHECKS
 from aisandbox.instance.options.arguments import ALLOWED
@@ -95,6 +96,19 @@ def _checks(_manifest: Manifest) -> str:
     return table(("check", "what holds", "why", "kind", "who asks"), rows)
 
 
+def _limits(_manifest: Manifest) -> str:
+    rows = (
+        (
+            "all" if limit.target == "*" else limit.target,
+            code(limit.file + (f"#{limit.pointer}" if limit.pointer else "")),
+            limit.rule.words.replace("|", "\\|"),
+            limit.source,
+        )
+        for limit in LIMITS
+    )
+    return table(("target", "text", "allowed", "source"), rows)
+
+
 TABLES: dict[str, Callable[[Manifest], str]] = {
     "short": _short,
     "options": _full,
@@ -103,6 +117,7 @@ TABLES: dict[str, Callable[[Manifest], str]] = {
     "targets": tables.targets,
     "arguments": _arguments,
     "models": _models,
+    "limits": _limits,
     "checks": _checks,
 }
 OF_TARGETS: dict[str, Callable[[Manifest, str], str]] = {"plans": tables.plans}

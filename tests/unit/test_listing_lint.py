@@ -61,7 +61,7 @@ def planted(tmp_path: Path, place: tuple[str | int, ...], value: object) -> tupl
             ("listing", "description"),
             "Too short.",
             "linode",
-            r"linode/description.txt: text: 100 to 125 words are asked for, it has 2",
+            r"linode/description.txt: text: 100 to 125 words are allowed, it has 2",
         ),
         (
             ("listing", "description"),

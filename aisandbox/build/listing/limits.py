@@ -11,8 +11,12 @@ Place = tuple[str | int, ...]
 
 
 class Rule(Protocol):
-    def fault(self, text: str) -> str | None:
-        """What the text breaks, with what it has; None when it obeys."""
+    @property
+    def words(self) -> str:
+        """What is allowed."""
+
+    def breach(self, text: str) -> str | None:
+        """What the text has instead; None when it obeys."""
 
 
 @dataclass(frozen=True)
@@ -20,10 +24,12 @@ class Characters:
     most: int
     least: int = 1
 
-    def fault(self, text: str) -> str | None:
-        if self.least <= len(text) <= self.most:
-            return None
-        return f"{self.least} to {self.most} characters are allowed, it has {len(text)}"
+    @property
+    def words(self) -> str:
+        return f"{self.least} to {self.most} characters"
+
+    def breach(self, text: str) -> str | None:
+        return None if self.least <= len(text) <= self.most else f"it has {len(text)}"
 
 
 @dataclass(frozen=True)
@@ -31,29 +37,35 @@ class Words:
     least: int
     most: int
 
-    def fault(self, text: str) -> str | None:
-        words = len(text.split())
-        return (
-            None
-            if self.least <= words <= self.most
-            else f"{self.least} to {self.most} words are asked for, it has {words}"
-        )
+    @property
+    def words(self) -> str:
+        return f"{self.least} to {self.most} words"
+
+    def breach(self, text: str) -> str | None:
+        count = len(text.split())
+        return None if self.least <= count <= self.most else f"it has {count}"
 
 
 @dataclass(frozen=True)
 class Bytes:
     most: int
 
-    def fault(self, text: str) -> str | None:
+    @property
+    def words(self) -> str:
+        return f"at most {self.most} bytes"
+
+    def breach(self, text: str) -> str | None:
         size = len(text.encode())
-        return None if size <= self.most else f"at most {self.most} bytes are allowed, it has {size}"
+        return None if size <= self.most else f"it has {size}"
 
 
 @dataclass(frozen=True)
 class Ascii:
-    def fault(self, text: str) -> str | None:
+    words = "only ASCII characters"
+
+    def breach(self, text: str) -> str | None:
         other = next((letter for letter in text if not letter.isascii()), None)
-        return other and f"only ASCII is allowed, it has {other!r} (U+{ord(other):04X})"
+        return other and f"it has {other!r} (U+{ord(other):04X})"
 
 
 @dataclass(frozen=True)
@@ -61,8 +73,8 @@ class Matches:
     pattern: str
     words: str
 
-    def fault(self, text: str) -> str | None:
-        return None if re.fullmatch(self.pattern, text) else f"{self.words} are allowed, it is {text!r}"
+    def breach(self, text: str) -> str | None:
+        return None if re.fullmatch(self.pattern, text) else f"it is {text!r}"
 
 
 def line(most: int) -> Rule:

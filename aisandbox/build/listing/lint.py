@@ -71,9 +71,10 @@ def _limit(limit: Limit, file: str, text: str, content: Any) -> Iterator[Finding
     if not values:
         yield Finding(file, f"{limit.pointer} is missing")
     for numbers, value in values:
-        fault = limit.rule.fault(str(value))
-        if fault:
-            yield Finding(file, f"{limit.pointer or 'text'}: {fault} ({limit.source})", _place(limit, numbers))
+        breach = limit.rule.breach(str(value))
+        if breach:
+            rule = f"{limit.rule.words} are allowed, {breach} ({limit.source})"
+            yield Finding(file, f"{limit.pointer or 'text'}: {rule}", _place(limit, numbers))
 
 
 def _place(limit: Limit, numbers: tuple[int | str, ...]) -> Place:
