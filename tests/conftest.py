@@ -15,6 +15,7 @@ from aisandbox.build import bake
 from aisandbox.build.layers import Layer, Store
 from aisandbox.build.machine import Machine
 from aisandbox.build.progress import Phases
+from aisandbox.build.remote import Remote
 from tests.support import machines
 
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
@@ -61,6 +62,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]
     if report.failed:
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Machine):
-                report.sections.append((f"journal of machine {value.name}", machines.journal(value)))
+            for machine in value.values() if isinstance(value, dict) else [value]:
+                if isinstance(machine, Remote):
+                    report.sections.append((f"journal of machine {machine.name}", machines.journal(machine)))
     return report  # type: ignore[return-value]

@@ -112,6 +112,8 @@ class DigitalOcean:
         self.snapshots: dict[int, Image] = {}
         self.calls: list[tuple[str, str]] = []
         """Methods and paths that were asked for."""
+        self.events: list[str] = []
+        """Types of all events that began."""
         self.folder = folder
         self.hypervisor = Hypervisor(folder / "machines")
         settings = droplet.write_image_settings(folder / "image")
@@ -343,6 +345,7 @@ class DigitalOcean:
     def _begin(self, one: Droplet, kind: str, work: Callable[[], None]) -> Json:
         """Let an event happen; returns its action as it is at first."""
         one.busy = True
+        self.events.append(kind)
         action = self._action(kind, one.id, "droplet", one.region, "in-progress")
         errored = kind in self.faults.errored
 
