@@ -59,7 +59,7 @@ def test_the_image_says_how_it_runs(host: Host) -> None:
     assert said["user"] == "1000:1000"
     assert said["environment"]["SANDBOX_IN_CONTAINER"] == "1"
     assert all(isinstance(value, str | int) for value in said["environment"].values())
-    assert said["port"] == manifest.load().ports["sandbox"].port
+    assert said["ports"] == [manifest.load().ports["sandbox"].port]
 
 
 @pytest.mark.parametrize("place", [PATHS.workspace, PATHS.data / "sandbox"])
