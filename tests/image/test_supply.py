@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -200,7 +199,7 @@ def test_two_images_can_be_compared(folder: Path, tmp_path: Path) -> None:
     older = json.loads((folder / "manifest.json").read_text())
     older["image"], older["packages"]["debian"]["openssl"] = "appliance-older", "0"
     (tmp_path / "manifest.json").write_text(json.dumps(older))
-    command = [sys.executable, "-m", "aisandbox.build", "compare", str(tmp_path), str(folder)]
+    command = ["make", "compare", f"BEFORE={tmp_path}/manifest.json", f"AFTER={folder}/manifest.json"]
     said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     assert "1 changed, 0 added, 0 removed." in said and "- Debian: openssl: 0 → " in said
 

@@ -189,11 +189,26 @@ def test_the_command(double: Advisories, tmp_path: Path) -> None:
     assert report["status"] == 3 and report["findings"][0]["id"] == "PYSEC-1"
     double.broken.clear()
     double.pypi["jinja2", "2.11.2"] = []
-    assert command("--sbom", str(sbom), *double.options, cache=tmp_path / "cache").returncode == 0
     double.broken["/-/npm"] = (405, b"")
     assert command("--sbom", str(sbom), *double.options, cache=tmp_path / "cache").returncode == 4
     refused = command("--sbom", str(tmp_path / "none"), cache=tmp_path)
     assert refused.returncode == 1 and "Traceback" not in refused.stderr and "fix: " in refused.stderr
+
+
+def test_make_audit(double: Advisories, tmp_path: Path) -> None:
+    """As docs/supply-chain.md says."""
+    sbom, data = tmp_path / "sbom.cyclonedx.json", tmp_path / "debian.json"
+    sbom.write_text(cyclonedx_json.text(Document(INVENTORY, "x", datetime(2026, 1, 1, tzinfo=UTC))))
+    data.write_text(json.dumps(double.debian))
+    servers = {"AISANDBOX_AUDIT_PYPI": double.address, "AISANDBOX_AUDIT_NPM": double.address}
+    result = subprocess.run(
+        ["make", "audit", f"SBOM={sbom}", f"DATA={data}"],
+        cwd=REPOSITORY, env={**os.environ, **servers, "AISANDBOX_CACHE": str(tmp_path / "cache")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("0 known that an update mends, 0 known without one\n")
+    assert f"asked {data} about 2 Debian packages" in result.stdout
 
 
 VERSIONS = """

@@ -32,9 +32,13 @@ def audit_command(
     data: Annotated[
         Path | None, typer.Option(help="Debian's security tracker as a file, instead of asking for it.")
     ] = None,
-    pypi: Annotated[str, typer.Option(help="Server that speaks PyPI's JSON.")] = vulnerabilities.PYPI,
-    debian: Annotated[str, typer.Option(help="Address of Debian's security tracker.")] = vulnerabilities.DEBIAN,
-    npm: Annotated[str, typer.Option(help="Registry of npm.")] = vulnerabilities.NPM,
+    pypi: Annotated[
+        str, typer.Option(help="Server that speaks PyPI's JSON.", envvar="AISANDBOX_AUDIT_PYPI")
+    ] = vulnerabilities.PYPI,
+    debian: Annotated[
+        str, typer.Option(help="Address of Debian's security tracker.", envvar="AISANDBOX_AUDIT_DEBIAN")
+    ] = vulnerabilities.DEBIAN,
+    npm: Annotated[str, typer.Option(help="Registry of npm.", envvar="AISANDBOX_AUDIT_NPM")] = vulnerabilities.NPM,
 ) -> None:
     """Look for known vulnerabilities. Status 3: an update mends some; 4: not everybody could be asked."""
     with Phases() as phases:
