@@ -109,7 +109,6 @@ class Hypervisor:
     """Machines in a folder. All of them, their snapshots and the folder are gone after `close`."""
 
     def __init__(self, folder: Path) -> None:
-        assert os.geteuid() == 0, "machines need root"
         self.folder = folder
         self.instances: dict[str, Instance] = {}
         self.snapshots: list[Snapshot] = []
@@ -129,6 +128,7 @@ class Hypervisor:
 
         It is returned while it boots. `seed` is called once its address is known.
         """
+        assert os.geteuid() == 0, "machines need root"
         with self._lock:
             assert name not in self.instances, f"there is a machine {name}"
             net = network.up()
