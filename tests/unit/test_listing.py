@@ -240,6 +240,13 @@ def test_every_limit_has_a_source_and_is_for_a_file_that_is_written(written: Pat
         assert limit.target == "*" or (written / limit.target / limit.file).exists(), limit
 
 
+def test_a_target_without_a_plan_to_propose_is_refused() -> None:
+    bare = {**MANIFEST.targets, "aws": MANIFEST.targets["aws"].model_copy(update={"plans": ()})}
+    with pytest.raises(BuildError, match="target aws has no plan to propose") as caught:
+        listing.files(MANIFEST.model_copy(update={"targets": bare}), "aws")
+    assert "targets.aws.plans" in caught.value.fix
+
+
 def test_an_unknown_target_is_refused() -> None:
     with pytest.raises(BuildError, match="there is no target 'mars'") as caught:
         listing.files(MANIFEST, "mars")

@@ -478,7 +478,7 @@ def test_every_variable_of_the_hub_and_of_compose_arrives(written: Path, tmp_pat
     ("target", "program", "needed"),
     [
         ("digitalocean", "doctl", {"IMAGE_ID": "1", "SSH_KEY": "aa:bb"}),
-        ("hetzner", "hcloud", {"IMAGE_ID": "1", "SSH_KEY": "me"}),
+        ("hetzner", "hcloud", {"IMAGE_ID": "1", "SSH_KEY": "me", "SIZE": "big"}),
         ("openstack", "openstack", {"IMAGE": "i.qcow2", "FLAVOR": "gpu", "SSH_KEY": "me", "NETWORK": "net"}),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from aisandbox.build.errors import BuildError
 from aisandbox.build.listing.ports import Door
 from aisandbox.manifest import Manifest
 
@@ -17,8 +18,17 @@ def sizes(manifest: Manifest, target: str) -> tuple[str, ...]:
 
 
 def size(manifest: Manifest, target: str) -> str:
-    """The plan to propose; a word that asks for one where the manifest has none."""
-    return next(iter(sizes(manifest, target)), "CHOOSE-A-GPU-PLAN")
+    """The plan to propose.
+
+    Raises:
+        BuildError: the target has none.
+    """
+    found = sizes(manifest, target)
+    if not found:
+        raise BuildError(
+            f"target {target} has no plan to propose", f"add to targets.{target}.plans in marketplace.yaml"
+        )
+    return found[0]
 
 
 def image_name(manifest: Manifest) -> str:

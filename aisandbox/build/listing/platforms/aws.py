@@ -11,8 +11,6 @@ from aisandbox.instance.options import SECTION
 from aisandbox.manifest import Manifest, Option
 
 Json = dict[str, Any]
-FALLBACK_SIZE = "g6e.xlarge"
-"""Proposed where the manifest has no plan."""
 SHORT = 350
 """Most characters of the short description."""
 
@@ -37,10 +35,6 @@ def files(manifest: Manifest, target: str) -> Files:
     }
 
 
-def _size(manifest: Manifest, target: str) -> str:
-    return next(iter(machine.sizes(manifest, target)), FALLBACK_SIZE)
-
-
 def _change_set(manifest: Manifest, target: str, usage: str) -> Json:
     product, system = manifest.product, manifest.os
     chat = manifest.ports["chat"]
@@ -60,7 +54,7 @@ def _change_set(manifest: Manifest, target: str, usage: str) -> Json:
                             "ScanningPort": manifest.ports["ssh"].port,
                         },
                         "UsageInstructions": usage,
-                        "RecommendedInstanceType": _size(manifest, target),
+                        "RecommendedInstanceType": machine.size(manifest, target),
                         "AccessEndpointUrl": {"Port": chat.port, "Protocol": "http", "RelativePath": "/"},
                         "SecurityGroups": [
                             {
@@ -106,9 +100,12 @@ def _interface(manifest: Manifest) -> Json:
 def _machine(manifest: Manifest, target: str) -> Json:
     """The parameters that describe the machine."""
     network = r"^([0-9]{1,3}\.){3}[0-9]{1,3}/[0-9]{1,2}$"
-    sizes: Json = {"Type": "String", "Description": "Type with a GPU.", "Default": _size(manifest, target)}
-    if len(machine.sizes(manifest, target)) > 1:
-        sizes["AllowedValues"] = list(machine.sizes(manifest, target))
+    sizes: Json = {
+        "Type": "String",
+        "Description": "Type with a GPU.",
+        "Default": machine.size(manifest, target),
+        "AllowedValues": list(machine.sizes(manifest, target)),
+    }
     return {
         "ImageId": {"Type": "AWS::EC2::Image::Id", "Description": "AMI of the product in this region."},
         "InstanceType": sizes,

@@ -11,8 +11,6 @@ from aisandbox.instance.options import SECTION
 from aisandbox.manifest import Manifest, Option
 
 Json = dict[str, Any]
-FALLBACK_SIZE = "Standard_NC24ads_A100_v4"
-"""Proposed where the manifest has no plan."""
 SUMMARY = 100
 """Most characters of the summary in search results."""
 DESCRIPTION = 5000
@@ -33,10 +31,6 @@ def files(manifest: Manifest, target: str) -> Files:
             "description of the offer",
         ),
     }
-
-
-def _sizes(manifest: Manifest, target: str) -> tuple[str, ...]:
-    return machine.sizes(manifest, target) or (FALLBACK_SIZE,)
 
 
 def _template(manifest: Manifest, target: str) -> Json:
@@ -62,14 +56,13 @@ def _content_version(manifest: Manifest) -> str:
 
 
 def _machine(manifest: Manifest, target: str) -> Json:
-    sizes = _sizes(manifest, target)
     return {
         "location": {"type": "string", "defaultValue": "[resourceGroup().location]"},
         "vmName": {"type": "string", "defaultValue": manifest.product.id, "minLength": 1, "maxLength": 64},
         "vmSize": {
             "type": "string",
-            "defaultValue": sizes[0],
-            **({"allowedValues": list(sizes)} if len(sizes) > 1 else {}),
+            "defaultValue": machine.size(manifest, target),
+            "allowedValues": list(machine.sizes(manifest, target)),
         },
         "imageId": {"type": "string", "metadata": {"description": "Resource id of the image or gallery version."}},
         "adminUsername": {"type": "string", "defaultValue": manifest.os.default_user},
@@ -234,8 +227,8 @@ def _form(manifest: Manifest, target: str) -> Json:
         "type": "Microsoft.Compute.SizeSelector",
         "label": "Size",
         "toolTip": "A size with a GPU.",
-        "recommendedSizes": list(_sizes(manifest, target))[:3],
-        "constraints": {"allowedSizes": list(_sizes(manifest, target))},
+        "recommendedSizes": list(machine.sizes(manifest, target))[:3],
+        "constraints": {"allowedSizes": list(machine.sizes(manifest, target))},
         "osPlatform": "Linux",
         "count": 1,
     }

@@ -24,7 +24,7 @@ MACHINE = {
 def files(manifest: Manifest, target: str) -> Files:
     facts = {
         "image": f"projects/VENDOR-PROJECT/global/images/{machine.image_name(manifest)}",
-        "machine_types": machine.sizes(manifest, target) or (machine.size(manifest, target),),
+        "size": machine.size(manifest, target),
         "disk_gb": machine.DISK_GB,
         "least_disk_gb": machine.LEAST_DISK_GB,
         "condition": machine.terraform_condition,

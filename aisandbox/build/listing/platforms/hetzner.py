@@ -9,7 +9,8 @@ from aisandbox.manifest import Manifest
 
 
 def files(manifest: Manifest, target: str) -> Files:
-    size = machine.size(manifest, target)
+    # Its cloud offers no plan with a GPU so far; without one, whoever deploys names the type.
+    size = next(iter(machine.sizes(manifest, target)), None)
     return {
         "deploy.sh": rendered("hetzner/deploy.sh.j2", "deploys by command line (hcloud)", manifest, target, size=size),
         **terraform.example(manifest, target, size=size),

@@ -25,7 +25,6 @@ variable "location" {
 variable "server_type" {
   description = "Type of the server."
   type        = string
-  default     = "CHOOSE-A-GPU-PLAN"
 }
 
 variable "ssh_key" {
