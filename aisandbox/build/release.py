@@ -22,6 +22,7 @@ from aisandbox import manifest
 from aisandbox.build import signing, tools
 from aisandbox.build.container import OVERLAY_OPTIONS, enter_namespaces, environment
 from aisandbox.build.errors import BuildError
+from aisandbox.build.layers import cache_directory
 from aisandbox.build.progress import Phases
 from aisandbox.instance.upgrade import bundle, rules, tree
 from aisandbox.instance.upgrade.bundle import Archive, Component, Release
@@ -33,6 +34,8 @@ EXPECTED_SECONDS = 240.0
 OWN = "appliance"
 """The component of our own code and what belongs to it."""
 OWN_PARTS = ("lib", "templates", "www", "release.json")
+MEASURES = "release-measures.json"
+"""In the cache: digests of components by which they need not be read twice."""
 SYSTEM = "system"
 """The component of files outside `/opt/aisandbox`."""
 NOT_NEEDED = ("linux-image-*", "grub-*", "shim-signed")
@@ -230,19 +233,19 @@ def _write(job: dict[str, object], out: Path) -> None:
     root.mkdir()
     options = f"ro,lowerdir={job['lower']},{OVERLAY_OPTIONS}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(root)], check=True)
-    known = job["known"]
-    assert isinstance(known, list)
+    known, head, minimum = job["known"], job["head"], job["packages"]
+    assert isinstance(known, list) and isinstance(head, dict) and isinstance(minimum, dict)
+    memory = tree.Memory(cache_directory() / MEASURES)
     found = []
     for name, paths in components(root).items():
         print(f"reading {name}", flush=True)
-        measured = tree.measure(root, paths)
+        measured = memory.measure(f"{head['flavour']} {name}", root, paths)
         component = Component(name, paths, measured.digest, measured.bytes, measured.entries, None)
         if job["archives"] and measured.digest not in known:
             print(f"packing {name}", flush=True)
             component = replace(component, archive=pack(root, paths, out / component.file))
         found.append(component)
-    head, minimum = job["head"], job["packages"]
-    assert isinstance(head, dict) and isinstance(minimum, dict)
+    memory.keep()
     system = Path(str(job["lower"]).rpartition(":")[2])
     release = Release(**head, packages=packages(root, system, minimum), components=tuple(found))
     # What an instance would refuse is not released.

@@ -149,22 +149,14 @@ def check(release: Release, instance: Instance, root: Path, allow_downgrade: boo
 def compare(release: Release, upgrades: Upgrades, say: Say) -> Plan:
     """Find out what the release brings that is not there already."""
     say("Comparing the release with what is installed.")
-    known = files.read_json(upgrades.digests_file) or {}
-    total = sum(component.bytes for component in release.components)
-    steps = _Steps(say, "compared", total)
-    digests, changed = {}, []
+    memory = tree.Memory(upgrades.digests_file)
+    steps = _Steps(say, "compared", sum(component.bytes for component in release.components))
+    changed = []
     for component in release.components:
-        # Reading everything takes a while: what was not touched since the last time has the same digest.
-        mark = tree.fingerprint(upgrades.root, component.paths)
-        entry = known.get(component.name)
-        if not isinstance(entry, dict) or entry.get("fingerprint") != mark:
-            measured = tree.measure(upgrades.root, component.paths, steps.add)
-            entry = {"fingerprint": mark, "digest": measured.digest}
-        digests[component.name] = entry
-        if entry["digest"] != component.digest:
+        measured = memory.measure(component.name, upgrades.root, component.paths, steps.add)
+        if measured.digest != component.digest:
             changed.append(component)
-    if upgrades.base.is_dir() and os.access(upgrades.base, os.W_OK):
-        files.write_json(upgrades.digests_file, digests)
+    memory.keep()
     installed = files.read_json(upgrades.installed_file)
     former = {path for entry in (installed or {}).get("components", ()) for path in entry["paths"]}
     gone = (former | set(release.retired)) - release.paths

@@ -9,8 +9,10 @@ import os
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from aisandbox.instance import files
 
 BLOCK = 1 << 20
 Progress = Callable[[int], None]
@@ -69,9 +71,37 @@ def fingerprint(root: Path, paths: Sequence[str]) -> str:
     """Changes whenever anything at these paths was touched; much cheaper than the digest."""
     whole = hashlib.sha256()
     for path, status in entries(root, paths):
-        facts = (status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_ino)
-        whole.update(f"{path}\0{facts} {status.st_mtime_ns} {status.st_ctime_ns}\n".encode())
+        facts = [status.st_mode, status.st_uid, status.st_gid]
+        if not stat.S_ISDIR(status.st_mode):
+            # A folder's entries tell of its changes; its other facts depend on the mount where layers lie over layers.
+            facts += [status.st_size, status.st_ino, status.st_mtime_ns, status.st_ctime_ns]
+        whole.update(f"{path}\0{facts}\n".encode())
     return whole.hexdigest()
+
+
+class Memory:
+    """Remembers measures, so that what was not touched since is not read again."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._known = files.read_json(file) or {}
+
+    def measure(self, name: str, root: Path, paths: Sequence[str], progress: Progress | None = None) -> Measure:
+        """Like `measure`; `name` is what the result is remembered by.
+
+        Raises:
+            OSError: something cannot be read.
+        """
+        mark = fingerprint(root, paths)
+        known = self._known.get(name)
+        if isinstance(known, dict) and known.get("fingerprint") == mark:
+            return Measure(known["digest"], known["bytes"], known["entries"])
+        measured = measure(root, paths, progress)
+        self._known[name] = {"fingerprint": mark, **asdict(measured)}
+        return measured
+
+    def keep(self) -> None:
+        files.write_json(self._file, self._known)
 
 
 def file_digest(path: Path) -> str:
