@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aisandbox.check.model import CHECKS, Check, Finding, NotCheckedError, Settings, Subject, Waiver
-from aisandbox.check.tree import Tree
+from aisandbox.check.tree import Tree, mounts
 
 Status = Literal["ok", "error", "warning", "waived", "not checked"]
 SHOWN = 12
@@ -150,7 +150,9 @@ def run(root: Path, settings: Settings, *, subject: str = "", checks: Mapping[st
         raise PermissionError("only root can look at everything")
     if not root.is_dir():
         raise NotADirectoryError(f"{root} is no folder")
-    about = Subject(Tree(root), settings)
+    # The disk becomes the image; what is mounted on a builder does not.
+    outside = mounts() if settings.live and settings.stage == "image" and root == Path("/") else ()
+    about = Subject(Tree(root, outside), settings)
     results = [_result(check, about) for check in checks.values() if check.applies(settings)]
     problems = tuple(_waiver_problems(settings, results, checks))
     return Report(subject or str(root), settings, (*results, Result(WAIVERS, problems)))

@@ -164,17 +164,16 @@ def cloud_init_state(subject: Subject) -> Iterator[Finding]:
     sources=("image-builder", "Hetzner"),
 )
 def network_state(subject: Subject) -> Iterator[Finding]:
-    yield from entries(
-        subject.tree.glob(
-            "/etc/netplan/*",
-            "/etc/network/interfaces.d/*",
-            "/etc/systemd/network/*-cloud-init*",
-            "/etc/NetworkManager/system-connections/*",
-            "/etc/udev/rules.d/70-persistent-net.rules",
-            "/etc/udev/rules.d/85-persistent-net-cloud-init.rules",
-            "/etc/sysconfig/network-scripts/ifcfg-e*",
-        )
+    settings = (
+        "/etc/netplan/*",
+        "/etc/network/interfaces.d/*",
+        "/etc/systemd/network/*-cloud-init*",
+        "/etc/NetworkManager/system-connections/*",
+        "/etc/udev/rules.d/70-persistent-net.rules",
+        "/etc/udev/rules.d/85-persistent-net-cloud-init.rules",
+        "/etc/sysconfig/network-scripts/ifcfg-e*",
     )
+    yield from entries(entry for entry in subject.tree.glob(*settings) if entry.is_file)
 
 
 @check(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
@@ -44,8 +44,10 @@ class Entry(NamedTuple):
 class Tree:
     """A root file system below a folder of this host. Paths are relative to it, with or without a leading slash."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, outside: Collection[str] = ()) -> None:
         self.root = root
+        self.outside = frozenset(outside)
+        """Paths that are not looked at, with all below them: what is mounted there is no part of the tree."""
         self.unreadable: list[str] = []
         """Folders that could not be listed, after `entries` was asked for."""
 
@@ -122,6 +124,8 @@ class Tree:
 
     def entry(self, path: str) -> Entry | None:
         """The entry of that path, links followed up to its folder, but not itself; None when there is none."""
+        if self.is_outside(path):
+            return None
         folder, _, name = path.rstrip("/").rpartition("/")
         found = self.find(folder)
         try:
@@ -129,6 +133,9 @@ class Tree:
         except (OSError, ValueError):
             return None
         return Entry(path, status.st_mode, status.st_uid, status.st_gid, status.st_size) if status else None
+
+    def is_outside(self, path: str) -> bool:
+        return any(path == mount or path.startswith(f"{mount}/") for mount in self.outside)
 
     def glob(self, *patterns: str) -> Iterator[Entry]:
         """Entries whose path matches; `*` also matches hidden names, and no slash."""
@@ -169,9 +176,18 @@ class Tree:
                     status = item.stat(follow_symlinks=False)
                 except OSError:  # gone meanwhile
                     continue
+                if item.path[prefix:] in self.outside:
+                    continue
                 if stat.S_ISDIR(status.st_mode):
                     if status.st_dev != device:
                         continue
                     folders.append(item.path)
                 found.append(Entry(item.path[prefix:], status.st_mode, status.st_uid, status.st_gid, status.st_size))
         return tuple(sorted(found))
+
+
+def mounts() -> list[str]:
+    """Where something is mounted below the root of this machine, the boot partitions left out: they go with the disk."""
+    points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
+    found = (re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in points)
+    return [point for point in found if point != "/" and not f"{point}/".startswith("/boot/")]
