@@ -7,8 +7,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -45,19 +45,26 @@ def write_playbook(path: Path, command: str) -> Path:
     return path
 
 
-def start_bake(target: str, variables: Mapping[str, str], credentials: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """A bake as a process of its own, once it has come to its playbook."""
+@contextmanager
+def start_bake(
+    target: str, variables: Mapping[str, str], credentials: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A bake as a process of its own, from when it has come to its playbook."""
     log(target).unlink(missing_ok=True)
     command = [sys.executable, "-c", PROGRAM, target, json.dumps(dict(variables))]
-    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **credentials})
+    process = subprocess.Popen(command, cwd=REPOSITORY, env={**os.environ, **credentials}, preexec_fn=_heed_interrupts)
     try:
         wait_for("the playbook", lambda: process.poll() is not None or STARTED in _read(log(target)), 120)
         assert process.poll() is None, _read(log(target))
-    except BaseException:
+        yield process
+    finally:
         process.kill()
         process.wait()
-        raise
-    return process
+
+
+def _heed_interrupts() -> None:
+    """What a shell starts in the background ignores interrupts, and so does all below it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def kill_packer(pid: int) -> None:
