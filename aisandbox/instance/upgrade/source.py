@@ -19,6 +19,8 @@ BLOCK = 1 << 20
 TIMEOUT_S = 60
 ATTEMPTS = 5
 """In a row that bring nothing at all."""
+REFUSALS = (400, 401, 403, 404, 410)
+"""Answers that stay the same however often one asks."""
 TRY_AGAIN = "run the same command again; what has arrived is kept"
 Progress = Callable[[int], None]
 """Called with how many bytes of the file have arrived."""
@@ -162,7 +164,10 @@ class Web:
                 partial.replace(target)
                 return target
             except (OSError, http.client.HTTPException) as error:
-                if isinstance(error, urllib.error.HTTPError) and error.code in (400, 401, 403, 404, 410):
+                # A redirect that is one here is one that may not be followed.
+                if isinstance(error, urllib.error.HTTPError) and (
+                    error.code < http.client.BAD_REQUEST or error.code in REFUSALS
+                ):
                     raise UpgradeError(
                         f"{self._base}/{name}: the server answers {error.code} {error.reason}",
                         "check the address: it is that of the folder with release.json",
