@@ -187,7 +187,7 @@ class Tree:
 
 
 def mounts() -> list[str]:
-    """Where something is mounted below the root of this machine, the boot partitions left out: they go with the disk."""
+    """Where something is mounted on this machine, the boot partitions left out: they go with the disk."""
     points = (line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines())
     found = (re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in points)
     return [point for point in found if point != "/" and not f"{point}/".startswith("/boot/")]
