@@ -17,6 +17,8 @@ from aisandbox.build import archive, sandbox
 from aisandbox.build.archive import Image
 from aisandbox.build.progress import Phases
 from aisandbox.build.sandbox import Container
+from aisandbox.build.supply import cyclonedx_json, licence_report
+from aisandbox.build.supply.cyclonedx_json import NAME as SBOM
 from aisandbox.manifest import REPOSITORY
 from tests.container.conftest import remove
 from tests.support.sandbox import free_port
@@ -82,3 +84,8 @@ def test_the_archive_is_dockers(image: Image, tmp_path: Path) -> None:
     assert config["config"]["ExposedPorts"] == {"8080/tcp": {}}
     assert sorted(config["config"]["Volumes"]) == sorted([str(sandbox.HOME), "/workspace"])
     assert config["config"]["Healthcheck"]["Test"][0] == "CMD-SHELL"
+    beside = {file.name for file in tmp_path.iterdir()} - {path.name}
+    assert beside == {f"sandbox.{name}" for name in ("sbom.spdx.json", SBOM, *licence_report.NAMES)}
+    inside = cyclonedx_json.read(tmp_path / f"sandbox.{SBOM}")
+    assert {"supervisor", "fastapi", "tini", "code-server"} <= {package.name for package in inside.packages}
+    assert not {"vllm", "nginx-light"} & {package.name for package in inside.packages}
