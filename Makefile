@@ -63,8 +63,8 @@ listing: builder ## Write every marketplace's files to build/listing/ (TARGET=na
 	@$(BUILD) listing $(if $(TARGET),--target $(TARGET))
 publish: builder ## Show what would be sent to a marketplace; CONFIRM=yes sends it (TARGET=name IMAGE=id)
 	@$(BUILD) publish '$(TARGET)' $(if $(IMAGE),--image '$(IMAGE)') $(if $(CONFIRM),--confirm)
-release: builder ## Make the signed bundle for `aisandbox upgrade` in build/release/ (KEY=minisign key FLAVOUR=cpu|cuda)
-	@$(SUDO) $(BUILD) release --flavour $(FLAVOUR) --key '$(KEY)'
+release: builder ## Make the signed bundle for `aisandbox upgrade` in build/release/ (KEY=minisign key FLAVOUR=cpu|cuda SINCE=folder)
+	@$(SUDO) $(BUILD) release --flavour $(FLAVOUR) --key '$(KEY)' $(if $(SINCE),--since '$(SINCE)')
 
 ##@ Test
 PYTEST := $(SUDO) $(PYTHON) -m pytest
