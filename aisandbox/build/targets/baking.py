@@ -19,7 +19,7 @@ from aisandbox.build.host import HostSettings
 from aisandbox.build.image import IMAGES
 from aisandbox.build.machine import make_key
 from aisandbox.build.progress import Phases
-from aisandbox.build.targets import failure, leftovers, qemu, template
+from aisandbox.build.targets import aws, failure, leftovers, qemu, template
 from aisandbox.build.targets.catalogue import check_credentials, check_packer, find
 from aisandbox.manifest import REPOSITORY
 
@@ -79,6 +79,8 @@ def bake(
                     raise failure.explain(entry, log, error) from error
                 raise
     facts: dict[str, Any] = json.loads(record.read_text())["builds"][-1]
+    if target == "aws":
+        aws.require_imdsv2(facts["artifact_id"], variables, environment)
     phases.note(f"bake for {target}", f"{entry.title} has the image {facts['artifact_id']}")
     return facts
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from aisandbox.build.errors import BuildError
 from aisandbox.build.publish.rest import Api
-from aisandbox.build.targets import template
+from aisandbox.build.targets import aws
 from aisandbox.build.waiting import wait_until
 
 Remove = Callable[[str, Mapping[str, str], Mapping[str, str]], list[str]]
@@ -36,18 +36,9 @@ def remove(target: str, variables: Mapping[str, str], environment: Mapping[str, 
 
 
 def _aws(name: str, variables: Mapping[str, str], environment: Mapping[str, str]) -> list[str]:
-    import boto3  # takes a moment, and is seldom needed
     from botocore.exceptions import BotoCoreError, ClientError
 
-    region = variables.get("region") or template.default(template.text("aws"), "region")
-    ec2 = boto3.client(
-        "ec2",
-        region_name=region,
-        endpoint_url=variables.get("custom_endpoint_ec2") or None,
-        aws_access_key_id=environment["AWS_ACCESS_KEY_ID"],
-        aws_secret_access_key=environment["AWS_SECRET_ACCESS_KEY"],
-        aws_session_token=environment.get("AWS_SESSION_TOKEN"),
-    )
+    ec2 = aws.client(variables, environment)
     removed: list[str] = []
     try:
         _aws_machine(ec2, name, removed)
@@ -55,7 +46,7 @@ def _aws(name: str, variables: Mapping[str, str], environment: Mapping[str, str]
     except (BotoCoreError, ClientError) as error:
         raise BuildError(
             f"what the bake has left on AWS could not be removed: {error}",
-            f"look for {name} among the instances and AMIs of {region}, and remove them",
+            f"look for {name} among the instances and AMIs of {aws.region(variables)}, and remove them",
         ) from error
     return removed
 
