@@ -235,13 +235,15 @@ def _blob(part: Part) -> Blob:
 
 def _pack(part: Part, path: Path) -> str:
     """Write the tar and return its SHA-256. Runs in namespaces of its own, so that the mount goes with it."""
-    command = ["tar", "--create", "--numeric-owner", "--no-recursion", "--null", "--files-from=-"]
+    options = ["--numeric-owner", "--no-recursion", "--null"]
     digest, partial = hashlib.sha256(), path.with_suffix(".partial")
     with read_only(part.lower, path.with_suffix(".root")) as root:
         with tempfile.TemporaryFile() as names, partial.open("wb") as output:
             names.write(b"\0".join(os.fsencode(name) for name in members(root, part)))
             names.seek(0)
-            with subprocess.Popen([*command, "--directory", root], stdin=names, stdout=subprocess.PIPE) as process:
+            # It has an effect on what comes after it only.
+            command = ["tar", "--create", *options, "--directory", str(root), "--files-from=-"]
+            with subprocess.Popen(command, stdin=names, stdout=subprocess.PIPE) as process:
                 assert process.stdout
                 while block := process.stdout.read(BLOCK):
                     digest.update(block)

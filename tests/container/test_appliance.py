@@ -11,6 +11,8 @@ import pytest
 from aisandbox.build import appliance_container
 from aisandbox.build.progress import Phases
 from aisandbox.build.sandbox import podman
+from aisandbox.instance import services
+from aisandbox.instance.configure import SECRETS
 from aisandbox.instance.status import PHASES
 from tests.support import whole
 from tests.support.machines import Visitor, url, wait_for
@@ -76,15 +78,23 @@ def test_chat_and_api_answer_through_the_published_ports(running: Whole) -> None
 
 
 def test_all_is_well(running: Whole) -> None:
+    # VS Code gives up a start that takes long, as on a busy host, and is tried again.
+    wait_for("no problems", lambda: running.status()["problems"] == [], PATIENCE)
     overview = running.status()
-    assert (overview["state"], overview["problems"]) == ("ready", [])
+    assert overview["state"] == "ready"
     assert {phase["phase"]: phase["state"] for phase in overview["phases"]} == dict.fromkeys(PHASES, "done")
-    states = {unit["name"]: unit["active"] for unit in overview["services"]}
-    assert states.pop("aisandbox-model.service") == "inactive"
-    assert set(states.values()) == {"active"}
-    assert "vllm.service" in states and "code-server.service" in states
     assert overview["ssh"].startswith("docker exec")
     assert podman("healthcheck", "run", running.name, check=False).returncode == 0
+
+
+def test_every_service_of_the_catalogue_runs(running: Whole) -> None:
+    def states() -> dict[str, str]:
+        return {unit["name"]: unit["active"] for unit in running.status()["services"]}
+
+    expected = dict.fromkeys((services.VLLM, services.OPEN_WEBUI, services.NGINX, *services.SANDBOX), "active")
+    # It has done its work.
+    expected[services.MODEL] = "inactive"
+    wait_for("the services", lambda: states() == expected, PATIENCE)
 
 
 def test_the_sandbox_is_for_the_chat_alone(running: Whole) -> None:
@@ -259,23 +269,30 @@ def test_the_sandbox_reads_no_secret(guarded: Whole, path: str) -> None:
 
 
 def test_no_secret_is_in_logs_or_in_what_the_sandbox_sees(guarded: Whole) -> None:
-    own = guarded.output(f"cat {DATA}/secrets/*").split()
-    seen = guarded.output(
-        "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n' || true", "sandbox"
-    )
+    secrets = {name: guarded.output(f"cat {DATA}/secrets/{name}") for name in SECRETS}
+
+    def sandboxed(command: str) -> str:
+        """What a command of a model prints."""
+        answer = httpx.post(
+            url(guarded, "sandbox", "/v1/shell/exec"),
+            json={"command": command},
+            headers={"X-API-Key": secrets["sandbox_key"]},
+            timeout=120,
+        )
+        assert answer.status_code == 200, answer.text
+        return str(answer.json()["data"]["output"])
+
+    seen = sandboxed("id -un; cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline 2>/dev/null | tr '\\0' '\\n'")
+    assert seen.startswith("sandbox\n")
     assert "SANDBOX_ROOT" in seen, "its own processes can be looked at"
-    files = guarded.output(
-        "grep -rlsF -e "
-        + " -e ".join([API_KEY, TOKEN, *own])
-        + " /etc /run /opt/aisandbox/container /tmp /var/log || true",
-        "sandbox",
-    )
-    assert files == ""
+    patterns = " ".join(f"-e {secret}" for secret in (API_KEY, TOKEN, *secrets.values()))
+    places = "/etc /run /opt/aisandbox/container /var/log /var/lib/aisandbox"
+    assert sandboxed(f"grep -rlsF {patterns} {places} || echo nothing").split()[-1] == "nothing"
     logs = guarded.logs()
-    for secret in (API_KEY, TOKEN, *own):
+    for secret in (API_KEY, TOKEN, *secrets.values()):
         assert secret not in logs
-        # The sandbox's server has the key that it is to ask for.
-        assert secret not in seen or secret == guarded.output(f"cat {DATA}/secrets/sandbox_key")
+        # Its server has the key that it asks for.
+        assert secret not in seen or secret == secrets["sandbox_key"]
 
 
 def test_it_says_why_it_cannot_run(running: Whole) -> None:

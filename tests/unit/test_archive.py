@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tarfile
 from pathlib import Path
 
 import pytest
 
+from aisandbox.build import archive
 from aisandbox.build.archive import Image, Part, members
 from aisandbox.build.errors import BuildError
 
@@ -29,6 +32,23 @@ def test_parts_hold_everything_once(root: Path) -> None:
     assert set(heavy) & set(rest) == {".", "./opt", "./opt/heavy"}, "folders are in both, files are not"
     assert len(rest) == len(set(rest))
     assert {"./bin/sh", "./opt/light", "./opt/link", "./opt/link-target/c"} <= set(rest)
+
+
+def test_a_part_is_packed_with_its_files_alone(root: Path, tmp_path: Path) -> None:
+    (root / "opt" / "heavy" / "b").write_text("content")
+    digest = archive._pack(Part("heavy", str(root), only=("opt/heavy",)), tmp_path / "heavy.tar")
+    assert hashlib.sha256((tmp_path / "heavy.tar").read_bytes()).hexdigest() == digest
+    with tarfile.open(tmp_path / "heavy.tar") as packed:
+        assert packed.getnames()[1:] == [
+            "./opt",
+            "./opt/heavy",
+            "./opt/heavy/b",
+            "./opt/heavy/lib",
+            "./opt/heavy/lib/a",
+        ]
+        content = packed.extractfile("./opt/heavy/b")
+        assert content
+        assert content.read() == b"content"
 
 
 def test_what_the_engine_brings_is_left_out(root: Path) -> None:
