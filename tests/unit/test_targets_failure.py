@@ -54,6 +54,18 @@ def test_a_failed_task_counts_more_than_packers_summary(tmp_path: Path) -> None:
     assert str(told(tmp_path, text)) == "gateway : Install nginx: 403 Forbidden"
 
 
+def test_an_image_that_fails_the_check_says_which(tmp_path: Path) -> None:
+    report = """    digitalocean.image: ok          machine-id             The machine id is empty
+    digitalocean.image: error       host-keys              No SSH host keys
+    digitalocean.image:             - /etc/ssh/ssh_host_rsa_key
+    digitalocean.image: warning     logs                   Logs are empty
+    digitalocean.image: error       histories              No shell histories
+"""
+    error = told(tmp_path, report + SUMMARY.format("Script exited with non-zero exit status: 1"))
+    assert str(error) == "the image does not pass the check: host-keys, histories"
+    assert "less" in error.fix
+
+
 def test_without_words_of_anybody_the_general_error_stays(tmp_path: Path) -> None:
     assert told(tmp_path, "") is GENERAL
     assert explain(find("digitalocean"), tmp_path / "none", GENERAL) is GENERAL

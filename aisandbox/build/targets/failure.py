@@ -15,6 +15,8 @@ REFUSED = re.compile(
     r"\b401\b|\b403\b|authenticate|unauthorized|AuthFailure|InvalidClientTokenId|SignatureDoesNotMatch|invalid_grant",
     re.IGNORECASE,
 )
+CHECK = re.compile(r"^\s*\S+\.image: error +(?P<check>\S+) +\S", re.MULTILINE)
+"""A check that failed, in the report of the image check that ends a bake."""
 SHOWN = 600
 
 
@@ -23,6 +25,8 @@ def explain(target: Target, log: Path, error: BuildError) -> BuildError:
     text = log.read_text(errors="replace") if log.exists() else ""
     if failed := ansible_output.failure(text.splitlines()):
         return BuildError(failed, f"less {log}")
+    if checks := [found["check"] for found in CHECK.finditer(text)]:
+        return BuildError(f"the image does not pass the check: {', '.join(checks)}", f"less {log}")
     reasons = list(dict.fromkeys(found["reason"].strip() for found in REASON.finditer(text)))
     if not reasons:
         return error
