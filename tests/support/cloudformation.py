@@ -39,23 +39,19 @@ class Stack:
     def evaluated(self, value: Any) -> Any:
         """The value with every function carried out. Attributes of resources stay as words."""
         if isinstance(value, list):
-            entries = [self.evaluated(entry) for entry in value]
-            return [entry for entry in entries if entry is not Stack]
+            return [self.evaluated(entry) for entry in value]
         if not isinstance(value, dict):
             return value
         if len(value) == 1:
             ((function, argument),) = value.items()
             match function:
                 case "Ref":
-                    return Stack if argument == "AWS::NoValue" else self._values.get(argument, f"<{argument}>")
+                    return self._values.get(argument, f"<{argument}>")
                 case "Fn::Sub":
                     # Once over the text: what a value brings along is not looked at again.
                     return re.sub(r"\$\{([^!}]+)\}", lambda found: str(self._values.get(found[1], found[0])), argument)
                 case "Fn::Base64":
                     return base64.b64encode(self.evaluated(argument).encode()).decode()
-                case "Fn::If":
-                    condition, then, other = argument
-                    return self.evaluated(then if self._holds(self._template["Conditions"][condition]) else other)
                 case "Fn::GetAtt":
                     return f"<{'.'.join(argument)}>"
         return {key: self.evaluated(entry) for key, entry in value.items()}
@@ -67,6 +63,16 @@ class Stack:
         assert function == "Fn::Equals"
         one, other = (self.evaluated(side) for side in argument)
         return bool(one == other)
+
+    def of_type(self, kind: str) -> list[str]:
+        """Names of the resources of a kind that are made."""
+        conditions = self._template["Conditions"]
+        return [
+            name
+            for name, resource in self._template["Resources"].items()
+            if resource["Type"] == kind
+            and ("Condition" not in resource or self._holds(conditions[resource["Condition"]]))
+        ]
 
     def resource(self, name: str) -> Any:
         """The properties of a resource."""

@@ -19,10 +19,12 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import boto3
 import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from moto import mock_aws
 
 from aisandbox import manifest as manifests
 from aisandbox.build import listing
@@ -270,8 +272,10 @@ def template(written: Path) -> Any:
     return yaml.safe_load((written / "aws" / "cloudformation.yaml").read_text())
 
 
-def stack(written: Path, values: Mapping[str, str]) -> cloudformation.Stack:
-    return cloudformation.Stack(template(written), {**MACHINE, **{names.pascal(KEYS[k]): v for k, v in values.items()}})
+def stack(written: Path, values: Mapping[str, str], **machine: str) -> cloudformation.Stack:
+    return cloudformation.Stack(
+        template(written), {**MACHINE, **machine, **{names.pascal(KEYS[k]): v for k, v in values.items()}}
+    )
 
 
 def by_cloudformation(written: Path, root: Path, values: Mapping[str, str]) -> Choice:
@@ -300,18 +304,53 @@ def test_cloudformation_refuses_hostile_values_or_hands_them_over_exactly(
 
 
 def test_cloudformation_opens_the_ports_that_the_choice_needs(written: Path) -> None:
-    def opened(values: Mapping[str, str]) -> dict[int, str]:
-        rules = stack(written, values).resource("SecurityGroup")["SecurityGroupIngress"]
+    def opened(values: Mapping[str, str], **machine: str) -> dict[int, str]:
+        found = stack(written, values, **machine)
+        own = [found.resource(name) for name in found.of_type("AWS::EC2::SecurityGroupIngress")]
+        rules = [*found.resource("SecurityGroup")["SecurityGroupIngress"], *own]
         return {rule["FromPort"]: rule["CidrIp"] for rule in rules}
 
     assert set(opened({})) == {22, 3000, 8000}
     assert set(opened({"sandbox": "public"})) == {22, 3000, 8000, 8080}
     assert set(opened({"domain": "ai.example.com"})) == {22, 3000, 8000, 80, 443}
     own = "203.0.113.0/24"
-    narrow = cloudformation.Stack(template(written), {**MACHINE, "AccessFrom": own, "Domain": "ai.example.com"})
-    rules = {rule["FromPort"]: rule["CidrIp"] for rule in narrow.resource("SecurityGroup")["SecurityGroupIngress"]}
+    rules = opened({"domain": "ai.example.com"}, AccessFrom=own)
     assert rules == {22: "0.0.0.0/0", 3000: own, 8000: own, 80: "0.0.0.0/0", 443: own}
-    assert narrow.resource("LaunchTemplate")["LaunchTemplateData"]["MetadataOptions"]["HttpTokens"] == "required"
+
+
+def test_moto_deploys_the_stack(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another's evaluation of the template, with another's idea of EC2."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "x")
+    body = (written / "aws" / "cloudformation.yaml").read_text()
+    with mock_aws():
+        cloud, ec2 = (boto3.client(name, region_name="us-east-1") for name in ("cloudformation", "ec2"))
+        vpc = ec2.describe_vpcs()["Vpcs"][0]["VpcId"]
+        subnets = ec2.describe_subnets(Filters=[{"Name": "vpc-id", "Values": [vpc]}])["Subnets"]
+        given = {
+            "ImageId": ec2.describe_images()["Images"][0]["ImageId"],
+            "VpcId": vpc,
+            "SubnetId": subnets[0]["SubnetId"],
+            "KeyName": ec2.create_key_pair(KeyName="key")["KeyName"],
+            **{names.pascal(KEYS[key]): value for key, value in GOOD.items()},
+        }
+        parameters = [{"ParameterKey": name, "ParameterValue": value} for name, value in given.items()]
+        cloud.create_stack(StackName="ai", TemplateBody=body, Parameters=parameters)
+        made = cloud.describe_stacks(StackName="ai")["Stacks"][0]
+        instances = [one for each in ec2.describe_instances()["Reservations"] for one in each["Instances"]]
+        (machine,) = instances
+        user_data = ec2.describe_instance_attribute(InstanceId=machine["InstanceId"], Attribute="userData")
+        groups = ec2.describe_security_groups(Filters=[{"Name": "description", "Values": ["Ports of AI Sandbox"]}])
+        templates = ec2.describe_launch_template_versions(Versions=["$Latest"])["LaunchTemplateVersions"]
+    assert made["StackStatus"] == "CREATE_COMPLETE"
+    outputs = {output["OutputKey"]: output["OutputValue"] for output in made["Outputs"]}
+    assert re.fullmatch(r"http://.*:3000", outputs["ChatUrl"])
+    assert re.fullmatch(r"http://.*:8000/v1", outputs["ApiUrl"])
+    text = base64.b64decode(user_data["UserData"]["Value"]).decode()
+    assert by_cloud_init(instance(tmp_path), text) == direct(GOOD)
+    opened = {rule["FromPort"] for rule in groups["SecurityGroups"][0]["IpPermissions"]}
+    assert opened == {22, 3000, 8000, 8080, 80, 443}
+    assert templates[0]["LaunchTemplateData"]["MetadataOptions"]["HttpTokens"] == "required"
 
 
 # Azure

@@ -187,7 +187,7 @@ LIMITS = (
         "cloudformation.yaml",
         Matches("[A-Za-z0-9. _:/()#,@\\[\\]+=&;{}!$*-]{1,255}", "letters, digits and some signs"),
         EC2,
-        "/Resources/SecurityGroup/Properties/SecurityGroupIngress/*/Description",
+        "/Resources/*/Properties/SecurityGroupIngress/*/Description",
         ("ports",),
     ),
     # Azure

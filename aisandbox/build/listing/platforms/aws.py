@@ -176,9 +176,18 @@ def _resources(manifest: Manifest) -> Json:
             "Properties": {
                 "GroupDescription": f"Ports of {manifest.product.name}",
                 "VpcId": {"Ref": "VpcId"},
-                "SecurityGroupIngress": [_ingress(door) for door in ports.doors(manifest)],
+                "SecurityGroupIngress": [_ingress(door) for door in ports.doors(manifest) if door.public],
                 "Tags": [name],
             },
+        },
+        **{
+            f"Ingress{door.name.capitalize()}": {
+                "Type": "AWS::EC2::SecurityGroupIngress",
+                "Condition": _condition(door),
+                "Properties": {"GroupId": {"Fn::GetAtt": ["SecurityGroup", "GroupId"]}, **_ingress(door)},
+            }
+            for door in ports.doors(manifest)
+            if not door.public
         },
         "LaunchTemplate": {
             "Type": "AWS::EC2::LaunchTemplate",
@@ -231,14 +240,13 @@ def _user_data(manifest: Manifest) -> str:
 
 def _ingress(door: Door) -> Json:
     network: Json = {"Ref": "SshFrom" if door.name == "ssh" else "AccessFrom"}
-    rule = {
+    return {
         "IpProtocol": "tcp",
         "FromPort": door.port,
         "ToPort": door.port,
         "CidrIp": "0.0.0.0/0" if door.name == "http" else network,
-        "Description": door.label.replace(";", ","),
+        "Description": door.label,
     }
-    return rule if door.public else {"Fn::If": [_condition(door), rule, {"Ref": "AWS::NoValue"}]}
 
 
 def _outputs(manifest: Manifest) -> Json:
