@@ -61,7 +61,8 @@ def test_the_same_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", json.dumps({**RECORD, "packages": 7}), json.dumps({**RECORD, "locks": [7]}), "[" * 10**5]
+    "content",
+    ["", "[]", "{}", json.dumps({**RECORD, "packages": 7}), json.dumps({**RECORD, "locks": [7]}), "[" * 10**5],
 )
 def test_what_is_no_manifest_is_refused(tmp_path: Path, content: str) -> None:
     folder = written(tmp_path / "a")

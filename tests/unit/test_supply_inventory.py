@@ -106,6 +106,9 @@ def test_only_the_licences_of_files_count() -> None:
     ("headers", "licence"),
     [
         (("License-Expression: mit and apache-2.0",), "MIT AND Apache-2.0"),
+        (("License-Expression: LicenseRef-NVIDIA AND mit",), "LicenseRef-NVIDIA AND MIT"),
+        (("License-Expression: LicenseRef-NVIDIA-Proprietary",), "LicenseRef-NVIDIA-Proprietary"),
+        (("License-Expression: (MIT",), "LicenseRef-MIT"),
         (("License: Apache License, Version 2.0",), "Apache-2.0"),
         (("License: BSD", "Classifier: License :: OSI Approved :: BSD License"), "LicenseRef-BSD"),
         (("License: BSD 3-Clause License", "        ", "        Copyright"), "BSD-3-Clause"),

@@ -18,8 +18,6 @@ from aisandbox.build.supply.inventory import Inventory, clean
 
 RECORD = "manifest.json"
 LARGEST = 64 * 2**20
-PYC_HEADER = 16
-"""Bytes before the code in byte-code; the time of the source is among them."""
 
 Versions = Mapping[str, str]
 """Versions by a package's name with its kind, such as `Python in vllm: torch`."""
@@ -214,5 +212,5 @@ def _same_code(before: Path, after: Path, path: str, old: Entry | None, new: Ent
     if not old or not new or (old.kind, old.mode, old.owner) != (new.kind, new.mode, new.owner) or old.kind != "-":
         return False
     first, second = ((folder / path.lstrip("/")).read_bytes() for folder in (before, after))
-    # Flags and size of the source must be the same.
+    # Four bytes each: magic number, flags, time of the source, its size; then the code.
     return (first[:8], first[12:]) == (second[:8], second[12:])

@@ -14,8 +14,6 @@ from aisandbox.check.tree import Tree
 
 STATUS = "var/lib/dpkg/status"
 LARGEST_COPYRIGHT = 4 * 2**20
-LARGEST_TEXT = 20_000
-"""Characters of a licence's text that are kept."""
 FIELD = re.compile(r"^([A-Za-z][A-Za-z0-9-]*):[ \t]*(.*)$")
 FORMAT = re.compile(r"copyright-format|dep-?5", re.IGNORECASE)
 
@@ -124,5 +122,5 @@ def copyright_of(text: str, source: str) -> Copyright:
         name, _, body = block.get("License", "").partition("\n")
         mark = licences.debian(name, source) if name.strip() else ""
         if mark in used and mark.startswith("LicenseRef-") and body.strip():
-            texts.setdefault(mark, body.strip()[:LARGEST_TEXT])
+            texts.setdefault(mark, body.strip()[: licences.LARGEST_TEXT])
     return Copyright(expression, texts)

@@ -17,7 +17,6 @@ from aisandbox.check.tree import Tree
 
 ENVS = f"{OPT}/envs"
 LARGEST = 8 * 2**20
-LARGEST_TEXT = 20_000
 SUFFIX = ".dist-info"
 LOCKED = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==([^\s;\\]+)((?:[^\n\\]|\\\n)*)", re.MULTILINE)
 HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -111,7 +110,7 @@ def _licence(tree: Tree, folder: str, record: Message) -> tuple[str, str, str]:
         if str(value).startswith("License ::")
     ]
     if said and said.upper() != "UNKNOWN" and (found := licences.spdx(said) or licences.titled(said)):
-        return found, "License", said[:LARGEST_TEXT] if found.startswith("LicenseRef-") else ""
+        return found, "License", said[: licences.LARGEST_TEXT] if found.startswith("LicenseRef-") else ""
     known = [licences.CLASSIFIERS[name] for name in classifiers if name in licences.CLASSIFIERS]
     precise = [name for name in known if not name.startswith("LicenseRef-")]
     if precise:
@@ -121,7 +120,7 @@ def _licence(tree: Tree, folder: str, record: Message) -> tuple[str, str, str]:
     for path in files:
         text = tree.text(str(path), LARGEST)
         if text and (found := licences.titled(text)):
-            return found, f"/{path}", text[:LARGEST_TEXT] if found.startswith("LicenseRef-") else ""
+            return found, f"/{path}", text[: licences.LARGEST_TEXT] if found.startswith("LicenseRef-") else ""
     short = said if "\n" not in said and said.upper() != "UNKNOWN" and len(said) <= licences.LONGEST else ""
     if expression or (short and not short.upper().startswith("BSD")):
         return licences.reference(expression or clean(short)), "License", clean(expression or short)

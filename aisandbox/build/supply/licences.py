@@ -15,6 +15,9 @@ from license_expression import Licensing, get_spdx_licensing
 NOASSERTION = "NOASSERTION"
 LONGEST = 200
 """Characters; a longer statement is a licence's text, not its name."""
+LARGEST_TEXT = 20_000
+"""Characters of a licence's text that are kept."""
+REFERENCE = re.compile(r"LicenseRef-[A-Za-z0-9.-]+")
 ALIASES = {
     "agpl-3+": "AGPL-3.0-or-later",
     "agpl-3": "AGPL-3.0-only",
@@ -124,17 +127,21 @@ def spdx(statement: str) -> str | None:
         return alias
     try:
         known = _licensing().validate(text)
-        # The library knows names of other lists too, which SPDX's readers do not.
-        if known.normalized_expression and "LicenseRef-" not in known.normalized_expression:
-            return str(known.normalized_expression)
+        if known.normalized_expression:
+            expression = str(known.normalized_expression)
+        elif known.invalid_symbols and all(REFERENCE.fullmatch(symbol) for symbol in known.invalid_symbols):
+            expression = str(_licensing().parse(text))
+        else:
+            return None
     except Exception:  # noqa: BLE001 - the library trips over some invalid expressions
         return None
-    return None
+    # The library knows names of other lists, too, which SPDX's readers do not.
+    return expression if all(name in text for name in REFERENCE.findall(expression)) else None
 
 
 def reference(*words: str) -> str:
     """A `LicenseRef-…` of these words."""
-    said = re.sub(r"(?<=\d)\+", "-or-later", " ".join(words))
+    said = re.sub(r"(?<=\d)\+", "-or-later", " ".join(words).removeprefix("LicenseRef-"))
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", said).strip("-.")
     return f"LicenseRef-{slug[:80] or 'unnamed'}"
 

@@ -18,7 +18,6 @@ LOCK = ".package-lock.json"
 """What npm writes about what it has installed."""
 LARGEST = 2**20
 LARGEST_LOCK = 32 * 2**20
-LARGEST_TEXT = 20_000
 NAME = re.compile(r"(@[A-Za-z0-9~_-][A-Za-z0-9._~-]*/)?[A-Za-z0-9~_-][A-Za-z0-9._~-]*")
 
 
@@ -113,7 +112,11 @@ def _licence(tree: Tree, place: str, record: dict[str, Any]) -> tuple[str, str, 
         if re.match(r"(?i)licen[sc]e|copying", name):
             text = tree.text(f"{place}/{name}", LARGEST)
             if text and (found := licences.titled(text)):
-                return found, f"/{place}/{name}", text[:LARGEST_TEXT] if found.startswith("LicenseRef-") else ""
+                return (
+                    found,
+                    f"/{place}/{name}",
+                    text[: licences.LARGEST_TEXT] if found.startswith("LicenseRef-") else "",
+                )
     if names and not re.match(r"(?i)see licen[sc]e|unlicensed", names[0]):
         return licences.reference(*names), "license", " or ".join(names)
     if names and names[0].upper() == "UNLICENSED":
