@@ -57,7 +57,7 @@ def folder(image: Layer, pair: keys.Pair) -> Iterator[Path]:
         yield signature.parent
     finally:
         # Nobody else has this key.
-        signature.unlink()
+        signature.unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="module")
