@@ -442,6 +442,7 @@ def test_settings_and_reports_travel_as_json(root: Root) -> None:
     report = run(root.folder, settings)
     again = Report.from_json(json.loads(json.dumps(report.to_json())))
     assert again.text() == report.text() and again.failed == report.failed
+    broken: object
     for broken in ([], {}, {"checks": [{}]}, {"checks": 3}):
         with pytest.raises(ValueError, match="no report"):
             Report.from_json(broken)  # type: ignore[arg-type]
