@@ -98,6 +98,18 @@ def send(machine: Machine, path: Path, target: str) -> None:
     subprocess.run(machine.ssh_command(unpack), input=packed, check=True)
 
 
+def upgrade(machine: Machine, arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `aisandbox upgrade`, which takes its time."""
+    return machine.run(f"sudo aisandbox upgrade {arguments}", timeout=machines.PATIENCE, check=False)
+
+
+def upgraded(machine: Machine, arguments: str) -> str:
+    """What `aisandbox upgrade` prints when it succeeds."""
+    done = upgrade(machine, arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()
+
+
 def version(machine: Machine) -> str:
     return str(status(machine)["version"])
 
@@ -114,18 +126,18 @@ def serves(machine: Machine) -> None:
 
 
 def test_it_wants_to_know_whose_releases_to_trust(machine: Machine) -> None:
-    done = machine.run("sudo aisandbox upgrade /tmp", check=False)
+    done = upgrade(machine, "/tmp")
     assert done.returncode == 1
     assert "--public-key FILE" in done.stderr and "Nothing was changed." in done.stderr
     assert machine.run("aisandbox upgrade --rollback", check=False).returncode == 1
-    done = machine.run("sudo aisandbox upgrade --rollback", check=False)
+    done = upgrade(machine, "--rollback")
     assert (done.returncode, "no earlier release" in done.stderr) == (1, True)
 
 
 def test_check_tells_what_would_be_done(machine: Machine, pair: Pair, newer: Path) -> None:
     send(machine, pair.public, KEY_FILE)
     send(machine, newer, "/tmp/newer")
-    told = output(machine, f"sudo aisandbox upgrade /tmp/newer --check --public-key {KEY_FILE}")
+    told = upgraded(machine, f"/tmp/newer --check --public-key {KEY_FILE}")
     assert f"Upgrade from {BAKED} to {NEWER}" in told and "A better page." in told
     assert "Changed: appliance, system." in told and "Nothing was changed." in told
     assert version(machine) == BAKED
@@ -150,7 +162,7 @@ def test_a_power_cut_in_the_middle_leads_back_to_the_release_before(
     overview = status(machine)
     assert overview["version"] == BAKED
     assert any("lost power" in problem["reason"] for problem in overview["problems"])
-    output(machine, "sudo aisandbox upgrade --forget")
+    upgraded(machine, "--forget")
     assert status(machine)["problems"] == []
 
 
@@ -161,7 +173,7 @@ def test_an_upgrade_keeps_everything_and_serves(machine: Machine, newer: Path) -
     with http.server.ThreadingHTTPServer((network.up().gateway, 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         host, port = server.server_address[:2]
-        told = output(machine, f"sudo aisandbox upgrade http://{host!s}:{port} --public-key {KEY_FILE}")
+        told = upgraded(machine, f"http://{host!s}:{port} --public-key {KEY_FILE}")
         server.shutdown()
     assert told.endswith(f"Version {NEWER} serves.")
     assert version(machine) == NEWER
@@ -169,14 +181,14 @@ def test_an_upgrade_keeps_everything_and_serves(machine: Machine, newer: Path) -
     assert f"{NEWER} of " in output(machine, "systemctl show --property=Description jupyter")
     serves(machine)
     assert status(machine)["problems"] == []
-    told = output(machine, f"sudo aisandbox upgrade /tmp/newer --public-key {KEY_FILE}")
+    told = upgraded(machine, f"/tmp/newer --public-key {KEY_FILE}")
     assert "there is nothing to do" in told
-    assert f"Version {BAKED} is kept" in output(machine, "sudo aisandbox upgrade --status")
+    assert f"Version {BAKED} is kept" in upgraded(machine, "--status")
 
 
 def test_a_rollback_leads_to_the_release_before(machine: Machine) -> None:
     Visitor(machine).keep("between")
-    assert output(machine, "sudo aisandbox upgrade --rollback").endswith(f"Version {BAKED} serves.")
+    assert upgraded(machine, "--rollback").endswith(f"Version {BAKED} serves.")
     assert version(machine) == BAKED
     assert NEWER not in output(machine, f"cat /{PAGE}")
     assert NEWER not in output(machine, "systemctl show --property=Description jupyter")
@@ -190,7 +202,7 @@ def test_a_release_that_does_not_serve_is_undone_by_itself(
     # Without its byte code, which is believed whatever the source says.
     changes = {ENGINE: 'raise ImportError("no module named flux_capacitor")\n', ENGINE_CODE: ""}
     send(machine, make(image, pair, baked, tmp_path, BROKEN, changes), "/tmp/broken")
-    done = machine.run(f"sudo aisandbox upgrade /tmp/broken --public-key {KEY_FILE}", timeout=400, check=False)
+    done = upgrade(machine, f"/tmp/broken --public-key {KEY_FILE}")
     assert done.returncode == UNDONE, done.stdout + done.stderr
     assert "vllm.service does not start" in done.stdout and "flux_capacitor" in done.stdout
     assert f"Version {BAKED} serves again." in done.stdout
