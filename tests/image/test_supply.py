@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -213,6 +214,18 @@ def test_two_images_can_be_compared(folder: Path, tmp_path: Path) -> None:
     command = ["make", "compare", f"BEFORE={tmp_path}/manifest.json", f"AFTER={folder}/manifest.json"]
     said = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
     assert "1 changed, 0 added, 0 removed." in said and "- Debian: openssl: 0 → " in said
+
+
+def test_make_audit_without_a_network_says_what_could_not_be_asked(image: Layer) -> None:
+    dead = dict.fromkeys((f"AISANDBOX_AUDIT_{name}" for name in ("PYPI", "DEBIAN", "NPM")), "http://127.0.0.1:9")
+    result = subprocess.run(
+        ["make", "audit"], cwd=REPOSITORY, env={**os.environ, **dead}, capture_output=True, text=True, check=False
+    )
+    assert "Error 4" in result.stderr, result.stderr
+    for kind in ("Debian", "Python", "npm"):
+        assert f"NOT ASKED about {kind} packages: http://127.0.0.1:9: cannot be reached from here" in result.stdout
+    report = json.loads((REPOSITORY / "build" / "audit" / "cpu.json").read_text())
+    assert (report["status"], report["asked"]) == (4, {})
 
 
 def test_a_second_bake_from_scratch_gives_the_same(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from aisandbox.build.supply.inventory import Kind
-from aisandbox.build.supply.vulnerabilities import Audit
+from aisandbox.build.supply.vulnerabilities import DEBIAN, Audit
 
 EXPECTED_SECONDS = 60.0
 MOST_ROWS = 40
@@ -38,8 +38,8 @@ def text(found: Audit, path: Path) -> str:
     ]
     if found.unknown:
         lines.append(f"{len(found.unknown)} packages are not known there in their version; the report names them")
-    lines += [f"NOT ASKED about {TITLES[Kind(kind)]}: {why}" for kind, why in found.unasked.items()]
-    if Kind.debian.value in found.unasked:
-        lines.append("  elsewhere: curl -o debian.json https://security-tracker.debian.org/tracker/data/json")
-        lines.append("  then here: make audit DATA=debian.json")
+    for kind, why in found.unasked.items():
+        lines.append(f"NOT ASKED about {TITLES[Kind(kind)]}: {why}")
+        if kind == Kind.debian.value:
+            lines += [f"  elsewhere: curl -o debian.json {DEBIAN}", "  then here: make audit DATA=debian.json"]
     return "\n".join([*lines, f"report: {path}"]) + "\n"
