@@ -170,6 +170,7 @@ class Subject:
                 text=True,
                 errors="replace",
                 timeout=timeout_s,
+                cwd="/",  # ours may be the home of an account that is gone
                 check=False,
             ).stdout
         except FileNotFoundError as error:

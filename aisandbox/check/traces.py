@@ -151,9 +151,9 @@ def random_seed(subject: Subject) -> Iterator[Finding]:
 def cloud_init_state(subject: Subject) -> Iterator[Finding]:
     for entry in subject.tree.glob("/var/lib/cloud/*"):
         name = entry.path.rpartition("/")[2]
-        inside = [name for folder in ("", "per-boot", "per-instance", "per-once")
-                  for name in subject.tree.names(f"{entry.path}/{folder}") if not name.startswith("per-")]  # fmt: skip
-        if name not in ("handlers", "scripts") or (name == "handlers" and inside):
+        inside = [f"{entry.path}/{child}" for child in subject.tree.names(entry.path)]
+        mounted = bool(inside) and all(subject.tree.is_outside(path) for path in inside)
+        if name not in ("handlers", "scripts") and not mounted or (name == "handlers" and inside):
             yield Finding(entry.path)
 
 
