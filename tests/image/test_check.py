@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from aisandbox.build import bake
 from aisandbox.build.container import OVERLAY_OPTIONS, enter_namespaces
 from aisandbox.build.image import write_image
 from aisandbox.build.layers import Layer, Store, load
@@ -142,8 +143,11 @@ def test_only_root_may_ask(machine: Machine) -> None:
 
 
 @pytest.fixture(scope="module")
-def builder(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hypervisor, Instance]]:
+def builder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Hypervisor, Instance]]:
     """A machine of a platform, with Debian and all below the appliance, that somebody has baked on."""
+    with Phases() as phases:
+        for layer in load("cpu")["appliance"].parents:
+            bake.bake("cpu", phases, until=layer.name)
     folder = tmp_path_factory.mktemp("sealing")
     key = make_key(folder)
 
