@@ -123,9 +123,12 @@ def _agent_script() -> str:
         package = Path(folder, "package")
         control = package / "DEBIAN" / "control"
         agent = package / "opt" / "digitalocean" / "bin" / "droplet-agent"
-        unit = package / "etc" / "systemd" / "system" / "droplet-agent.service"
+        unit = package / "lib" / "systemd" / "system" / "droplet-agent.service"
         for file in (control, agent, unit):
             file.parent.mkdir(parents=True)
+        removal = control.with_name("prerm")
+        removal.write_text("#!/bin/sh -e\nsystemctl disable --now droplet-agent.service\n")
+        removal.chmod(0o755)
         control.write_text(
             "Package: droplet-agent\nVersion: 1.3.0\nArchitecture: all\nMaintainer: nobody <nobody@example.com>\n"
             "Description: Pretended agent of a pretended cloud\n"
