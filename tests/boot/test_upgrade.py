@@ -27,7 +27,9 @@ from tests.support.machines import MANIFEST, Visitor, output, status, url, wait_
 
 USER_DATA = "#cloud-config\naisandbox:\n  api_key: kept-over-every-upgrade\n"
 HEADERS = {"Authorization": "Bearer kept-over-every-upgrade"}
-KEY_FILE = "/tmp/vendor.pub"
+HOME = f"/home/{MANIFEST.os.default_user}"
+"""What lies in /tmp is gone after a power cut."""
+KEY_FILE = f"{HOME}/vendor.pub"
 BAKED = MANIFEST.product.version
 NEWER, BROKEN = "0.9.0", "0.9.1"
 PAGE = f"{rules.OPT}/www/progress.html"
@@ -136,8 +138,8 @@ def test_it_wants_to_know_whose_releases_to_trust(machine: Machine) -> None:
 
 def test_check_tells_what_would_be_done(machine: Machine, pair: Pair, newer: Path) -> None:
     send(machine, pair.public, KEY_FILE)
-    send(machine, newer, "/tmp/newer")
-    told = upgraded(machine, f"/tmp/newer --check --public-key {KEY_FILE}")
+    send(machine, newer, f"{HOME}/newer")
+    told = upgraded(machine, f"{HOME}/newer --check --public-key {KEY_FILE}")
     assert f"Upgrade from {BAKED} to {NEWER}" in told and "A better page." in told
     assert "Changed: appliance, system." in told and "Nothing was changed." in told
     assert version(machine) == BAKED
@@ -147,7 +149,7 @@ def test_check_tells_what_would_be_done(machine: Machine, pair: Pair, newer: Pat
 def test_a_power_cut_in_the_middle_leads_back_to_the_release_before(
     machine: Machine, image: Layer, newer: Path, phase: str
 ) -> None:
-    command = machine.ssh_command(f"sudo aisandbox upgrade /tmp/newer --public-key {KEY_FILE}")
+    command = machine.ssh_command(f"sudo aisandbox upgrade {HOME}/newer --public-key {KEY_FILE}")
     state = machine.directory / "upper" / rules.STATE / "state.json"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as upgrade:
         deadline = time.monotonic() + machines.PATIENCE
@@ -181,7 +183,7 @@ def test_an_upgrade_keeps_everything_and_serves(machine: Machine, newer: Path) -
     assert f"{NEWER} of " in output(machine, "systemctl show --property=Description jupyter")
     serves(machine)
     assert status(machine)["problems"] == []
-    told = upgraded(machine, f"/tmp/newer --public-key {KEY_FILE}")
+    told = upgraded(machine, f"{HOME}/newer --public-key {KEY_FILE}")
     assert "there is nothing to do" in told
     assert f"Version {BAKED} is kept" in upgraded(machine, "--status")
 
@@ -201,8 +203,8 @@ def test_a_release_that_does_not_serve_is_undone_by_itself(
 ) -> None:
     # Without its byte code, which is believed whatever the source says.
     changes = {ENGINE: 'raise ImportError("no module named flux_capacitor")\n', ENGINE_CODE: ""}
-    send(machine, make(image, pair, baked, tmp_path, BROKEN, changes), "/tmp/broken")
-    done = upgrade(machine, f"/tmp/broken --public-key {KEY_FILE}")
+    send(machine, make(image, pair, baked, tmp_path, BROKEN, changes), f"{HOME}/broken")
+    done = upgrade(machine, f"{HOME}/broken --public-key {KEY_FILE}")
     assert done.returncode == UNDONE, done.stdout + done.stderr
     assert "vllm.service does not start" in done.stdout and "flux_capacitor" in done.stdout
     assert f"Version {BAKED} serves again." in done.stdout
