@@ -145,15 +145,20 @@ def test_check_tells_what_would_be_done(machine: Machine, pair: Pair, newer: Pat
     assert version(machine) == BAKED
 
 
-@pytest.mark.parametrize("phase", ["switching", "checking"])
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [("state.json", '"phase": "switching"'), ("progress.log", "Checking that everything answers")],
+    ids=["exchanging", "checking"],
+)
 def test_a_power_cut_in_the_middle_leads_back_to_the_release_before(
-    machine: Machine, image: Layer, newer: Path, phase: str
+    machine: Machine, image: Layer, newer: Path, file: str, words: str
 ) -> None:
     command = machine.ssh_command(f"sudo aisandbox upgrade {HOME}/newer --public-key {KEY_FILE}")
-    state = machine.directory / "upper" / rules.STATE / "state.json"
+    folder = machine.directory / "upper" / rules.STATE
+    watched, state = folder / file, folder / "state.json"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as upgrade:
         deadline = time.monotonic() + machines.PATIENCE
-        while not (state.exists() and f'"phase": "{phase}"' in state.read_text()):
+        while not (watched.exists() and words in watched.read_text()):
             assert upgrade.poll() is None and time.monotonic() < deadline, "the upgrade did not get there"
             time.sleep(0.002)
         machine.cut_power()
@@ -163,7 +168,7 @@ def test_a_power_cut_in_the_middle_leads_back_to_the_release_before(
     serves(machine)
     overview = status(machine)
     assert overview["version"] == BAKED
-    assert any("lost power" in problem["reason"] for problem in overview["problems"])
+    assert any(f"The upgrade to {NEWER} was undone" in problem["reason"] for problem in overview["problems"])
     upgraded(machine, "--forget")
     assert status(machine)["problems"] == []
 
