@@ -60,7 +60,7 @@ def program(settings: Settings, subject: str) -> bytes:
     return output.getvalue()
 
 
-def check_host(host: str, settings: Settings, key: Path | None, port: int) -> Report:
+def check_host(host: str, settings: Settings, key: Path | None, port: int, known: Path | None) -> Report:
     """The report of a host that is reached by SSH.
 
     Raises:
@@ -69,6 +69,7 @@ def check_host(host: str, settings: Settings, key: Path | None, port: int) -> Re
     options = ["StrictHostKeyChecking=accept-new", "BatchMode=yes", "ConnectTimeout=15", "LogLevel=ERROR"]
     argv = ["ssh", "-p", str(port), *(word for option in options for word in ("-o", option))]
     argv += ["-i", str(key)] if key else []
+    argv += ["-o", f"UserKnownHostsFile={known}"] if known else []
     command = f"sh -c {shlex.quote(ON_THE_HOST)}"
     result = subprocess.run(
         [*argv, "--", host, command], input=program(settings, host), capture_output=True, check=False
@@ -117,10 +118,8 @@ def baked(flavour: str) -> Iterator[Path]:
     top = load(flavour)[TOP]
     if not all(Store().has(layer) for layer in top.stack):
         raise BuildError("the image is not baked", f"{sys.executable} -m aisandbox.build bake --flavour {flavour}")
-    with (
-        tempfile.TemporaryDirectory() as name,
-        overlay.read_only(Store().lower_directories(top), Path(name) / "root") as root,
-    ):
+    # No temporary folder that is emptied at its end: what is mounted must never be deleted.
+    with overlay.read_only(Store().lower_directories(top), Path(tempfile.mkdtemp(prefix="aisandbox-check-"))) as root:
         yield root
 
 

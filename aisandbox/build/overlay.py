@@ -27,6 +27,8 @@ def read_only(lower: str, at: Path) -> Iterator[Path]:
     at.mkdir(exist_ok=True)
     options = f"ro,lowerdir={lower},{OVERLAY_OPTIONS}"
     subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, str(at)], check=True)
-    yield at
-    subprocess.run(["umount", str(at)], check=True)
-    at.rmdir()
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", str(at)], check=True)
+        at.rmdir()

@@ -46,6 +46,7 @@ def check(
     offline: OfflineOption = False,
     key: Annotated[Path | None, typer.Option(help="Private SSH key for a host.")] = None,
     port: Annotated[int, typer.Option(help="SSH port of a host.", min=1, max=65535)] = 22,
+    known_hosts: Annotated[Path | None, typer.Option(help="File with the keys of known hosts.")] = None,
     flavour: FlavourOption = "cpu",
 ) -> None:
     """Check an image file, a folder or a host. Exit code 1 means that it must not be handed out."""
@@ -57,7 +58,7 @@ def check(
     chosen: Stage = stage.value if stage else ("instance" if host else "image")
     settings = _settings(target, chosen, offline)
     if subject and host:
-        _show(checking.check_host(subject, settings.but(live=True), key, port), as_json)
+        _show(checking.check_host(subject, settings.but(live=True), key, port, known_hosts), as_json)
     if os.geteuid() != 0:
         raise BuildError("looking at everything needs root", f"sudo make check SUBJECT={subject or ''}")
     if not os.environ.get(checking.PRIVATE):
@@ -65,7 +66,8 @@ def check(
     if subject:
         _show(checking.check_path(Path(subject), settings), as_json)
     with checking.baked(flavour) as root:
-        _show(run(root, settings, subject="the baked image"), as_json)
+        report = run(root, settings, subject="the baked image")
+    _show(report, as_json)
 
 
 def _show(report: Report, as_json: bool) -> NoReturn:
