@@ -62,7 +62,7 @@ def before(cloud: Cloud) -> dict[str, set[str]]:
 
 @pytest.fixture(scope="module")
 def baked(cloud: Cloud, before: dict[str, set[str]], package_sources: HostSettings) -> dict[str, Any]:
-    """What the API tells of the image that Packer has baked, by the real roles."""
+    """What the API tells of the image that Packer has baked, by the real roles; `log` is Packer's output."""
     try:
         with Phases() as phases:
             record = targets.bake(
@@ -75,7 +75,7 @@ def baked(cloud: Cloud, before: dict[str, set[str]], package_sources: HostSettin
     region, _, ami = record["artifact_id"].partition(":")
     assert region == aws.REGION
     (described,) = cloud.ec2.describe_images(ImageIds=[ami])["Images"]
-    return dict(described)
+    return {**described, "log": LOG.read_text(errors="replace")}
 
 
 def snapshot_of(image: dict[str, Any]) -> str:
@@ -91,8 +91,11 @@ def test_the_image_is_registered(baked: dict[str, Any], cloud: Cloud) -> None:
     assert (tags["version"], tags["flavour"], tags["Name"]) == (MANIFEST.product.version, "cpu", baked["Name"])
     (disk,) = cloud.ec2.describe_snapshots(SnapshotIds=[snapshot_of(baked)])["Snapshots"]
     assert not disk["Encrypted"]
-    # moto keeps the kind of network card with the instance only.
-    assert vars(cloud.region.get_instance(baked["SourceInstanceId"]))["ena_support"] == "true"
+    assert "Enabling Enhanced Networking (ENA)" in baked["log"]
+
+
+def test_the_image_has_passed_the_check(baked: dict[str, Any]) -> None:
+    assert re.search(r"passed: \d+ ok, 0 failed", baked["log"])
 
 
 def test_the_bake_leaves_an_image_and_nothing_else(
