@@ -84,11 +84,13 @@ class Machine(Remote):
             self.key.with_suffix(".pub").read_text().strip(), product.os.default_user, user_data
         )
         choice = _digest(user_data)
+        former = self.facts.get("address")
         if (self.facts.get("image"), self.facts.get("choice")) != (image.id, choice):
+            former = None
             for stale in ("upper", "work", "merged"):
                 shutil.rmtree(self.directory / stale, ignore_errors=True)
         net = network.up()
-        address = network.lease()
+        address = network.lease(former)
         seed.write_seed_dir(
             self.directory / "seed",
             instance_id=f"{self.name}-{image.key}-{choice}",

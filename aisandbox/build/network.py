@@ -7,6 +7,7 @@ import ipaddress
 import json
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ NO_ROUTERS_SETTINGS = "[Network]\nIPv6AcceptRA=no\n"
 CANDIDATES = tuple(ipaddress.IPv4Network(f"10.213.{third}.0/24") for third in (77, 78, 79, 80))
 LEASES = Path("/run/aisandbox-build/leases")
 INTERFACES = Path("/sys/class/net")
+LINGER_SECONDS = 10.0
+"""How long a machine waits for its own interface to go before it takes another address."""
 COMMENT = ["-m", "comment", "--comment", "aisandbox"]
 
 
@@ -113,18 +116,26 @@ def down() -> None:
         _ip("link", "delete", BRIDGE)
 
 
-def lease() -> str:
+def lease(former: str | None = None) -> str:
     """An address for a machine, held for this process until `hold` hands it on or `release` gives it back.
 
     Machines of all checkouts on the host share the bridge, so who has which address is kept outside of them.
+
+    Args:
+        former: address that a machine had when it was last running. It gets it again unless another one has it by now:
+            cloud-init sets the network of an instance only once.
 
     Raises:
         BuildError: every candidate network is in use.
     """
     network = up()
+    wanted = [former] if former and ipaddress.IPv4Address(former) in network.subnet else []
+    deadline = time.monotonic() + LINGER_SECONDS
+    while wanted and _lingers(wanted[0]) and wanted[0] not in _held() and time.monotonic() < deadline:
+        time.sleep(0.1)
     with _leases():
         taken = _held()
-        addresses = (network.address(index) for index in range(200))
+        addresses = [*wanted, *(network.address(index) for index in range(200))]
         address = next(address for address in addresses if address not in taken and not _lingers(address))
         hold(address, os.getpid())
     return address

@@ -52,3 +52,23 @@ def test_an_address_is_not_free_while_its_interface_lingers(tmp_path: Path) -> N
     assert network.lease() != address
     lingering.rmdir()
     assert network.lease() == address
+
+
+def test_a_machine_gets_its_former_address_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    first, second = network.lease(), network.lease()
+    network.release(first, os.getpid())
+    network.release(second, os.getpid())
+    assert network.lease(second) == second
+    # Another machine has it by now.
+    assert network.lease(second) == first
+    # Of a network that is not this one.
+    assert network.lease("192.0.2.7") == "10.213.77.4"
+
+
+def test_a_machine_waits_for_its_own_interface_to_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    address = network.lease()
+    network.release(address, os.getpid())
+    lingering = tmp_path / "interfaces" / f"vb-{network.machine_name(address)}"
+    lingering.mkdir(parents=True)
+    monkeypatch.setattr("time.sleep", lambda _: lingering.rmdir())
+    assert network.lease(address) == address
