@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 import yaml
 
+from aisandbox.build.errors import BuildError
 from aisandbox.manifest import REPOSITORY
 from tests.support import machines
 from tests.support.cloud.hypervisor import Instance
@@ -81,11 +82,14 @@ def _below(pid: int) -> list[int]:
 
 
 def wait_until_ready(*instances: Instance) -> None:
-    """Wait until chat and API of all of them answer."""
+    """Wait until chat and API of all of them answer, and their users can log in."""
     for instance in instances:
         try:
             machines.wait_until_ready(instance)
-        except TimeoutError:
+            instance.wait_for_ssh(30)
+        except (TimeoutError, BuildError):
+            # Somebody who cannot log in has the machine's disk only.
+            print(_read(instance.directory / "upper/var/log/cloud-init.log")[-20000:])
             print(machines.journal(instance))
             raise
 
