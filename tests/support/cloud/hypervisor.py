@@ -163,17 +163,15 @@ class Hypervisor:
 
     def power_off(self, instance: Instance) -> None:
         """Power off in order, as by the power button; by force when that takes too long. The address stays."""
+        self._keep_address(instance)
         if instance.running:
             nspawn.power_off(instance.directory, instance.pid)
-        if self.instances.get(instance.name) is instance:
-            network.hold(instance.address, os.getpid())
 
     def cut_power(self, instance: Instance) -> None:
         """End it at once. The address stays."""
+        self._keep_address(instance)
         if instance.running:
             nspawn.cut_power(instance.directory, instance.pid)
-        if self.instances.get(instance.name) is instance:
-            network.hold(instance.address, os.getpid())
 
     def snapshot(self, instance: Instance) -> Snapshot:
         """The disk of a machine that is powered off. What the platform showed to the machine is none of it."""
@@ -201,9 +199,9 @@ class Hypervisor:
         with self._lock:
             if self.instances.get(instance.name) is not instance:
                 return
+            self._keep_address(instance)
             if instance.running:
                 nspawn.cut_power(instance.directory, instance.pid)
-            network.hold(instance.address, os.getpid())
             instance.closing.close()
             network.release(instance.address, os.getpid())
             shutil.rmtree(instance.directory)
@@ -216,6 +214,11 @@ class Hypervisor:
             each.callback(shutil.rmtree, self.folder, ignore_errors=True)
             for instance in list(self.instances.values()):
                 each.callback(self.destroy, instance)
+
+    def _keep_address(self, instance: Instance) -> None:
+        """Hold the address beyond the machine's process: before it ends, lest another test of the host takes it."""
+        if self.instances.get(instance.name) is instance:
+            network.hold(instance.address, os.getpid())
 
     def _serve(self, instance: Instance, cloud: metadata.Cloud) -> None:
         """Let `cloud` answer this machine, and no other, at the address of clouds' metadata services."""
