@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
 from sandbox_api.errors import SandboxError
 
@@ -86,3 +87,46 @@ def keysym(key: str) -> str:
         f"there is no key {key!r}",
         hint="Give one character, or a name such as enter, ctrl, pagedown or F5.",
     )
+
+
+class Loan(NamedTuple):
+    text: str
+    """What can be typed now."""
+    orders: str
+    """To xmodmap, before that."""
+    taken: bool
+    """Whether characters typed earlier lose their keys."""
+
+
+class SpareKeys:
+    """Keys without a meaning, for characters that the keyboard does not have.
+
+    A character keeps its key until another needs it: a program that is busy looks up what was typed only later.
+    """
+
+    def __init__(self, codes: list[int]) -> None:
+        self._most = len(codes)
+        self._free = codes
+        self._codes = dict[str, int]()
+        """The character whose turn was the longest ago comes first."""
+
+    def lend(self, text: str) -> Loan:
+        """As much from the start of `text` as there are keys for."""
+        needed, end = dict[str, None](), len(text)
+        for at, character in enumerate(text):
+            if not character.isascii() and character not in needed:
+                if len(needed) == self._most:
+                    end = at
+                    break
+                needed[character] = None
+        for character in needed.keys() & self._codes.keys():
+            self._codes[character] = self._codes.pop(character)
+        taken = False
+        for character in needed.keys() - self._codes.keys():
+            if self._free:
+                self._codes[character] = self._free.pop()
+            else:
+                self._codes[character] = self._codes.pop(next(iter(self._codes)))
+                taken = True
+        orders = "".join(f"keycode {self._codes[character]} = U{ord(character):04X}\n" for character in needed)
+        return Loan(text[:end], orders, taken)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sandbox_api.desktop import models, rfb
-from sandbox_api.desktop.keys import keysym
+from sandbox_api.desktop.keys import SpareKeys, keysym
 from sandbox_api.desktop.recording import Recording
 from sandbox_api.desktop.x11 import Connection, DisplayError
 from sandbox_api.environment import child_environment
@@ -27,7 +27,8 @@ DRAG_STEPS = 8
 DRAG_STEP_MS = 8
 MULTI_CLICK_MS = 60
 TYPE_DELAY_MS = 2
-LENT_KEY_MS = 40
+SETTLE_S = 0.3
+"""Time for programs to look up what was typed, before its keys get another meaning."""
 PASTE_S = 0.15
 """Time for a program to fetch what it pastes, before the next action may change the clipboard."""
 PATIENCE_S = 10.0
@@ -48,6 +49,7 @@ class DesktopService:
         self._clipboard: asyncio.subprocess.Process | None = None
         # Actions of different callers do not mix: a drag is several steps.
         self._lock = asyncio.Lock()
+        self._spare_keys: SpareKeys | None = None
         self.recording = Recording(settings, paths)
 
     async def start(self) -> None: ...
@@ -307,12 +309,29 @@ class DesktopService:
             await self._type(action.text)
 
     async def _type(self, text: str) -> None:
-        # What is not on the keyboard is lent a key, which programs must look up before it is taken away again.
-        delay = TYPE_DELAY_MS if text.isascii() else LENT_KEY_MS
+        while not text.isascii():
+            keys = self._spare_keys or await self._find_spare_keys()
+            loan = keys.lend(text)
+            if loan.taken:
+                await asyncio.sleep(SETTLE_S)
+            await self._run("xmodmap", "-", given=loan.orders.encode())
+            await self._type_keys(loan.text)
+            text = text[len(loan.text) :]
+        await self._type_keys(text)
+
+    async def _type_keys(self, text: str) -> None:
         await self._run(
-            "xdotool", "type", "--delay", str(delay), "--file", "-",
-            given=text.encode(), patience=PATIENCE_S + len(text) * delay / 250,
+            "xdotool", "type", "--delay", str(TYPE_DELAY_MS), "--file", "-",
+            given=text.encode(), patience=PATIENCE_S + len(text) * TYPE_DELAY_MS / 250,
         )  # fmt: skip
+
+    async def _find_spare_keys(self) -> SpareKeys:
+        lines = (await self._run("xmodmap", "-pke")).decode().splitlines()
+        codes = [int(line.split()[1]) for line in lines if line.endswith("=")]
+        if not codes:
+            raise SandboxError("display_unavailable", "the keyboard has no spare key", hint="Set use_clipboard.")
+        self._spare_keys = SpareKeys(codes)
+        return self._spare_keys
 
     async def _press(self, action: models.Press) -> None:
         if len(action.key) == 1 and not action.key.isascii():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import struct
 import subprocess
 import time
@@ -181,6 +183,31 @@ def test_typing(desktop: Sandbox, page: Page, text: str, clipboard: bool) -> Non
     act(desktop, "TYPING", text=text, use_clipboard=clipboard)
     page.wait_for_function("t.value.length >= 4")
     page.wait_for_timeout(200)
+    assert page.input_value("#t") == text
+
+
+def test_typing_into_a_program_that_is_busy(desktop: Sandbox, page: Page) -> None:
+    """It looks at the keyboard only after all of it was typed, and must still find every character there."""
+    page.focus("#t")
+    port = desktop.variables["SANDBOX_CDP_URL"].rsplit(":", 1)[1]
+    found = subprocess.run(
+        ["pgrep", "--full", "--oldest", f"remote-debugging-port={port}"], capture_output=True, text=True, check=True
+    )
+    browser = int(found.stdout)
+    os.kill(browser, signal.SIGSTOP)
+    try:
+        act(desktop, "TYPING", text="äé€你 É🙂", use_clipboard=False)
+    finally:
+        os.kill(browser, signal.SIGCONT)
+    page.wait_for_function("t.value.length >= 8")
+    assert page.input_value("#t") == "äé€你 É🙂"
+
+
+def test_typing_more_characters_than_the_keyboard_has_room_for(desktop: Sandbox, page: Page) -> None:
+    page.focus("#t")
+    text = "".join(map(chr, range(0x4E00, 0x4E40)))
+    act(desktop, "TYPING", text=text, use_clipboard=False)
+    page.wait_for_function("t.value.length >= 64")
     assert page.input_value("#t") == text
 
 

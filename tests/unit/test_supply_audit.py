@@ -202,7 +202,7 @@ def test_make_audit(double: Advisories, tmp_path: Path) -> None:
     data.write_text(json.dumps(double.debian))
     servers = {"AISANDBOX_AUDIT_PYPI": double.address, "AISANDBOX_AUDIT_NPM": double.address}
     result = subprocess.run(
-        ["make", "audit", f"SBOM={sbom}", f"DATA={data}"],
+        ["make", "--no-print-directory", "audit", f"SBOM={sbom}", f"DATA={data}"],
         cwd=REPOSITORY, env={**os.environ, **servers, "AISANDBOX_CACHE": str(tmp_path / "cache")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

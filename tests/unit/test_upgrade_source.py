@@ -65,13 +65,14 @@ def server(folder: Path) -> Iterator[Server]:
         def do_GET(self) -> None:
             wanted = self.headers.get("Range", "")
             state.asked.append(f"{self.path} {wanted}".strip())
-            if state.redirect:
-                self.send_response(302)
-                self.send_header("Location", state.redirect + self.path)
-                self.send_header("Content-Length", "0")
-                self.end_headers()
+            if target := state.redirect:
+                # Before the answer: after it, the test goes on and may set the next one.
                 if not state.loop:
                     state.redirect = None
+                self.send_response(302)
+                self.send_header("Location", target + self.path)
+                self.send_header("Content-Length", "0")
+                self.end_headers()
                 return
             path = state.folder / self.path.partition("?")[0].rpartition("/")[2]
             if not path.is_file():
@@ -88,9 +89,9 @@ def server(folder: Path) -> Iterator[Server]:
             self.send_header("Connection", "close")
             self.end_headers()
             end = len(content) if state.cut_after is None else min(start + state.cut_after, len(content))
-            self.wfile.write(content[start:end])
             if not state.always_cut:
                 state.cut_after = None
+            self.wfile.write(content[start:end])
             self.close_connection = True
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
