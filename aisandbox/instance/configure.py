@@ -12,10 +12,11 @@ import sys
 from dataclasses import dataclass
 
 from aisandbox.instance import access, container, files, hardware, options, plan, rendering, services, volume
-from aisandbox.instance.notices import Problem, warnings
+from aisandbox.instance.notices import warnings
 from aisandbox.instance.options import Choice
 from aisandbox.instance.places import Places
 from aisandbox.instance.plan import Plan
+from aisandbox.instance.problem import Problem
 from aisandbox.instance.rendering import Rendered
 from aisandbox.instance.report import Reporter
 from aisandbox.manifest import Manifest

@@ -7,8 +7,8 @@ import shlex
 from aisandbox.instance import access
 from aisandbox.instance.access import Access
 from aisandbox.instance.hardware import Hardware
-from aisandbox.instance.notices import Problem
 from aisandbox.instance.options import Choice
+from aisandbox.instance.problem import Problem
 from aisandbox.manifest import Manifest, Model, Parser, Part
 
 CONFIGURE = "sudo aisandbox configure"

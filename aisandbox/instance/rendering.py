@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from aisandbox.instance import files, services
+from aisandbox.instance.environment_file import quoted
 from aisandbox.instance.places import Places
 
 
@@ -66,9 +66,3 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
     )
     environment.filters["quoted"] = quoted
     return environment.from_string(template).render(context)
-
-
-def quoted(value: object) -> str:
-    """The value in the double quotes of a systemd environment file."""
-    text = re.sub(r"\s*\n\s*", " ", str(value))
-    return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'

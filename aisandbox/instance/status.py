@@ -14,9 +14,10 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from aisandbox.instance import clock, files, services, timeline
 from aisandbox.instance.access import Access
 from aisandbox.instance.journal import Line
-from aisandbox.instance.notices import Problem, SecurityWarning, warnings
+from aisandbox.instance.notices import SecurityWarning, warnings
 from aisandbox.instance.options.container import address as address_of_proxy
 from aisandbox.instance.places import Places, cached_model
+from aisandbox.instance.problem import Problem
 from aisandbox.instance.report import State, now
 from aisandbox.instance.services import Unit
 from aisandbox.instance.timeline import Span

@@ -14,8 +14,9 @@ import time
 from pathlib import Path
 
 from aisandbox.instance import files
-from aisandbox.instance.notices import SET, Problem
+from aisandbox.instance.notices import SET
 from aisandbox.instance.places import Places
+from aisandbox.instance.problem import Problem
 
 FILE_SYSTEMS = ("ext4", "xfs")
 OPTIONS = "nosuid,nodev"

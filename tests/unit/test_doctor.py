@@ -27,7 +27,7 @@ from urllib.parse import quote
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import cli, doctor, files, rendering, scrub
+from aisandbox.instance import cli, doctor, environment_file, files, scrub
 from aisandbox.instance.doctor import Finding, Instance, bundle, machine, model, network, services
 from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
@@ -573,7 +573,7 @@ def archive(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     files.write(places.secrets / "webui_secret_key", GENERATED + "\n", 0o600)
     settings = (
         f"WEBUI_SECRET_KEY={GENERATED}",
-        f"ADMIN={rendering.quoted(PASSWORD)}",
+        f"ADMIN={environment_file.quoted(PASSWORD)}",
         "OTHER_API_KEY=unheard-of-key-77",
     )
     files.write(places.etc / "open-webui.env", "\n".join((*settings, "PLAIN=kept", "")))
@@ -601,7 +601,7 @@ def test_the_archive_holds_no_secret_and_no_prompt(archive: tuple[Result, Path])
     held = contents(archive[1])
     planted = {
         TOKEN, API_KEY, PASSWORD, GENERATED, EMAIL, PROMPT, "unheard-of-key-77", "abcdef123456", "metadata-secret",
-        json.dumps(PASSWORD)[1:-1], rendering.quoted(PASSWORD)[1:-1], quote(PASSWORD, safe=""), "[.]own~key",
+        json.dumps(PASSWORD)[1:-1], environment_file.quoted(PASSWORD)[1:-1], quote(PASSWORD, safe=""), "[.]own~key",
         base64.b64encode(TOKEN.encode()).decode(),
     }  # fmt: skip
     assert [(name, secret) for name, text in held.items() for secret in planted if secret in text] == []

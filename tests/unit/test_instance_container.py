@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import configure, editing, options, status
+from aisandbox.instance import configure, editing, environment_file, options, status
 from aisandbox.instance.container import logs, program
 from aisandbox.instance.container.catalogue import Catalogue, Program, Runs, clock
 from aisandbox.instance.options import InvalidOptionError
 from aisandbox.instance.options import container as environment
 from aisandbox.instance.places import PROGRAMS, Places
-from aisandbox.instance.rendering import quoted
 from tests.support.appliance import GUIDE, MANIFEST, make
 
 KEY = "a-key-of-sixteen-letters"
@@ -142,8 +141,8 @@ def test_warnings_name_what_can_be_done_there(places: Places) -> None:
 
 @pytest.mark.parametrize("value", ["plain", "with space", "a\"b\\c$d`e'f", "", '{"a": [1]}'])
 def test_environment_files_are_read_as_systemd_reads_them(value: str) -> None:
-    text = f"# comment\n\nKEY={quoted(value)}\n  OTHER=bare value\nSINGLE='x y'\nno assignment\n"
-    assert dict(program.parse(text)) == {"KEY": value, "OTHER": "bare value", "SINGLE": "x y"}
+    text = f"# comment\n\nKEY={environment_file.quoted(value)}\n  OTHER=bare value\nSINGLE='x y'\nno assignment\n"
+    assert dict(environment_file.parse(text)) == {"KEY": value, "OTHER": "bare value", "SINGLE": "x y"}
 
 
 def test_a_program_has_no_environment_but_its_own(tmp_path: Path) -> None:

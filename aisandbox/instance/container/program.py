@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import os
 import pwd
-import re
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
+from aisandbox.instance import environment_file
 from aisandbox.instance.container.catalogue import RESTARTS, Catalogue, Program, Runs, clock
 
 NOT_NOW = 77
@@ -30,7 +30,6 @@ WAIT_S = 28.0
 """As backoff.sh: with the restart's own delay, a crash loop tries about every 30 s."""
 KEPT = 20
 """How many restarts are remembered with their times."""
-_LINE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)=(.*)")
 
 
 def main(name: str, catalogue: Catalogue) -> int:
@@ -94,22 +93,8 @@ def _environment(program: Program, given: Mapping[str, str]) -> dict[str, str]:
         path = Path(file.removeprefix("-"))
         if file.startswith("-") and not path.exists():
             continue
-        environment |= dict(parse(path.read_text(encoding="utf-8")))
+        environment |= dict(environment_file.parse(path.read_text(encoding="utf-8")))
     return environment
-
-
-def parse(text: str) -> Iterator[tuple[str, str]]:
-    """The variables in a file of systemd's format, as far as our templates use it: one on each line, perhaps quoted."""
-    for line in text.splitlines():
-        match = _LINE.fullmatch(line.rstrip())
-        if not match:
-            continue
-        name, value = match.groups()
-        if len(value) >= 2 and value[0] == value[-1] == '"':
-            value = re.sub(r'\\(["\\`$])', r"\1", value[1:-1])
-        elif len(value) >= 2 and value[0] == value[-1] == "'":
-            value = value[1:-1]
-        yield name, value
 
 
 def _hand_over(program: Program, folder: Path) -> Path:

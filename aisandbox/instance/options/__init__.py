@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from aisandbox.instance.notices import Problem
 from aisandbox.instance.options import cloud_init, clouds, container, deployment, own_file
 from aisandbox.instance.options.choice import Choice, Decision, Unavailable, decide
-from aisandbox.instance.options.rules import MASK, InvalidOptionError, advice, check, nearest, problem, shown
+from aisandbox.instance.options.errors import InvalidOptionError
+from aisandbox.instance.options.rules import MASK, advice, check, nearest, problem, shown
 from aisandbox.instance.options.source import SECTION, Source, read_text
 from aisandbox.instance.places import Places
+from aisandbox.instance.problem import Problem
 from aisandbox.manifest import Manifest
 
 __all__ = [

@@ -12,7 +12,7 @@ import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from aisandbox.instance.options.rules import InvalidOptionError
+from aisandbox.instance.options.errors import InvalidOptionError
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import Literal
 
 from pydantic import SecretStr
 
-from aisandbox.instance.notices import Problem
 from aisandbox.instance.options import rules
-from aisandbox.instance.options.rules import InvalidOptionError
+from aisandbox.instance.options.errors import InvalidOptionError
 from aisandbox.instance.options.source import GUARDS, Source
+from aisandbox.instance.problem import Problem
 from aisandbox.manifest import Manifest, Part
 
 MAX_KEYS = 200

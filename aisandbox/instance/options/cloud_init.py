@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Collection, Iterator
 
-from aisandbox.instance.notices import Problem
 from aisandbox.instance.options.source import SECTION, Source, guards_named, mapping, parse, read_text
 from aisandbox.instance.places import Places
+from aisandbox.instance.problem import Problem
 
 MAX_BYTES = 1024 * 1024
 """More than any cloud takes as user-data."""

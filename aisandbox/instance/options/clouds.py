@@ -10,11 +10,11 @@ from functools import partial
 from typing import Any
 
 from aisandbox.instance import files
-from aisandbox.instance.notices import Problem
 from aisandbox.instance.options import cloud_init, metadata
 from aisandbox.instance.options.metadata import MetadataError, Service
 from aisandbox.instance.options.source import SECTION, Source
 from aisandbox.instance.places import Places
+from aisandbox.instance.problem import Problem
 
 CLOUD_IDS = {"vultr": "vultr", "gce": "gcp", "aws": "aws", "azure": "azure"}
 """Clouds by cloud-init's name for them, less what follows its first dash (a region's kind)."""

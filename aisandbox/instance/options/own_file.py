@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from aisandbox.instance import files
-from aisandbox.instance.notices import Problem
 from aisandbox.instance.options.source import Source, read_text
 from aisandbox.instance.places import Places
+from aisandbox.instance.problem import Problem
 
 
 def read(places: Places) -> Iterator[Source]:

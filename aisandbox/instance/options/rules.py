@@ -5,26 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 
-from aisandbox.instance.notices import Problem
+from aisandbox.instance.options.errors import InvalidOptionError
+from aisandbox.instance.problem import Problem
 from aisandbox.manifest import MAX_LENGTH, Manifest, Option
 
 MASK = "********"
 MAX_NETWORKS = 64
 GREATEST = 2**63
 """No number is larger; Python refuses to write very large ones out."""
-
-
-class InvalidOptionError(Exception):
-    """A value that breaks its option's rules. `reason` says which, `fix` what would be right.
-
-    `usable` is the part of it that obeys them: the good ones of several networks or arguments.
-    """
-
-    def __init__(self, reason: str, fix: str, usable: str | None = None) -> None:
-        super().__init__(reason)
-        self.reason = reason
-        self.fix = fix
-        self.usable = usable
 
 
 def check(option: Option, raw: object) -> str | int | None:

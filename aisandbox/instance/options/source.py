@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from aisandbox.instance.notices import Problem
+from aisandbox.instance.problem import Problem
 
 SECTION = "aisandbox"
 """Key of our section in user-data, and the prefix of our keys wherever keys are shared."""
