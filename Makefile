@@ -78,10 +78,12 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*.sh templates/motd.sh.j2
 	@packer fmt -check packer
 	@$(BUILD) validate >/dev/null
-test: dev lint ## Set up, lint and run every test
-	@$(PYTEST) tests/unit tests/sandbox tests/gateway tests/container tests/roles tests/boot tests/e2e tests/marketplace tests/image
-test-unit: dev ## Unit tests (three minutes)
-	@$(PYTEST) tests/unit
+# The longest group comes first; what is left over fills the other processes (tests/conftest.py groups them).
+test: dev lint ## Set up, lint and run every test, three side by side
+	@$(PYTEST) --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
+		tests/boot tests/e2e tests/marketplace tests/image tests/roles tests/container tests/gateway tests/sandbox tests/unit
+test-unit: dev ## Unit tests, four side by side: most of them wait (two minutes)
+	@$(PYTEST) --numprocesses 4 --dist loadgroup tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
 	@$(PYTEST) tests/gateway
 test-sandbox: dev ## The sandbox's server and desktop as processes of this host, by its clients and in Chromium

@@ -8,6 +8,7 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -18,6 +19,9 @@ from aisandbox.build.progress import Phases
 from aisandbox.build.remote import Remote
 from tests.support import machines
 
+TESTS = Path(__file__).parent
+MACHINES = {"boot", "e2e", "image", "marketplace"}
+"""Folders whose tests share machines, or would be in each other's way on the bridge."""
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 """What a change of a file would change, for `find -printf`."""
 
@@ -25,6 +29,14 @@ LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 def pytest_configure() -> None:
     # Whoever ends the run early still gets the machines removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tell pytest-xdist what must not run side by side: tests of one group run one after the other."""
+    for item in items:
+        folder = item.path.relative_to(TESTS).parts[0]
+        group = "machines" if folder in MACHINES else item.path.stem if folder == "unit" else folder
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
