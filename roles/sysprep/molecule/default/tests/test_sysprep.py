@@ -41,6 +41,14 @@ def test_it_is_gone(host: Host, pattern: str) -> None:
     assert left == ""
 
 
+def test_what_no_boot_reads_is_gone(host: Host) -> None:
+    assert host.check_output("find /usr/share/locale -type f") == ""
+    assert host.check_output("find /opt/aisandbox/web -type f | sort").split() == [
+        "/opt/aisandbox/web/a.js",
+        "/opt/aisandbox/web/site.map",
+    ]
+
+
 def test_what_debian_put_there_stays(host: Host) -> None:
     assert host.file("/root/.bashrc").exists and host.file("/root/.profile").exists
     assert host.file("/etc/sudoers.d/README").exists
