@@ -80,10 +80,10 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@$(BUILD) validate >/dev/null
 # The longest group comes first; what is left over fills the other processes (tests/conftest.py groups them).
 test: dev lint ## Set up, lint and run every test, three side by side
-	@$(PYTEST) --numprocesses 3 --dist loadgroup --no-loadscope-reorder \
+	@$(PYTEST) --numprocesses 3 --dist loadscope --no-loadscope-reorder \
 		tests/boot tests/e2e tests/marketplace tests/image tests/roles tests/container tests/gateway tests/sandbox tests/unit
 test-unit: dev ## Unit tests, four side by side: most of them wait (two minutes)
-	@$(PYTEST) --numprocesses 4 --dist loadgroup tests/unit
+	@$(PYTEST) --numprocesses 4 --dist loadscope tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
 	@$(PYTEST) tests/gateway
 test-sandbox: dev ## The sandbox's server and desktop as processes of this host, by its clients and in Chromium

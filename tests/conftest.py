@@ -8,9 +8,10 @@ from __future__ import annotations
 import signal
 import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 from aisandbox.build import bake
 from aisandbox.build.layers import Layer, Store
@@ -19,7 +20,6 @@ from aisandbox.build.progress import Phases
 from aisandbox.build.remote import Remote
 from tests.support import machines
 
-TESTS = Path(__file__).parent
 MACHINES = {"boot", "e2e", "image", "marketplace"}
 """Folders whose tests share machines, or would be in each other's way on the bridge."""
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
@@ -31,12 +31,18 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tell pytest-xdist what must not run side by side: tests of one group run one after the other."""
-    for item in items:
-        folder = item.path.relative_to(TESTS).parts[0]
-        group = "machines" if folder in MACHINES else item.path.stem if folder == "unit" else folder
-        item.add_marker(pytest.mark.xdist_group(group))
+class Groups(LoadScopeScheduling):  # type: ignore[misc]
+    """What pytest-xdist hands to one of its processes as a whole (its own groups by marks need an older pytest)."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        _, folder, *rest = nodeid.partition("::")[0].split("/")
+        if folder == "unit":
+            return "/".join(rest)
+        return "machines" if folder in MACHINES else folder
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
+    return Groups(config, log)
 
 
 @pytest.fixture(scope="session")
