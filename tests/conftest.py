@@ -5,6 +5,7 @@ Baking and booting take root and minutes, so both happen once, and only when a t
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -20,8 +21,8 @@ from aisandbox.build.progress import Phases
 from aisandbox.build.remote import Remote
 from tests.support import machines
 
-MACHINES = {"boot", "e2e", "image", "marketplace"}
-"""Folders whose tests share machines, or would be in each other's way on the bridge."""
+MACHINES = {"boot", "e2e", "marketplace"}
+"""Folders whose tests share machines."""
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 """What a change of a file would change, for `find -printf`."""
 
@@ -61,7 +62,8 @@ def layer_listings(image: Layer) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def machine(image: Layer, layer_listings: dict[str, str]) -> Iterator[Machine]:
     """A machine as somebody gets it who chooses nothing."""
-    with machines.booted("test", image) as machine:
+    process = os.environ.get("PYTEST_XDIST_WORKER", "")
+    with machines.booted(f"test{process}", image) as machine:
         yield machine
 
 
