@@ -624,7 +624,7 @@ def test_without_root_there_is_an_archive_all_the_same(places: Places, tmp_path:
     """As another user, in a process of its own: this one is root, who may read everything."""
     appliance.options(places, f"hf_token: {TOKEN}\n")
     places.options.chmod(0o600)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:-2]):
         folder.chmod(stat.S_IMODE(folder.stat().st_mode) | 0o055)
     target = Path(tempfile.mkdtemp(prefix="bundle-")) / "support.tar.gz"
     target.parent.chmod(0o777)
