@@ -78,12 +78,12 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*.sh templates/motd.sh.j2
 	@packer fmt -check packer
 	@$(BUILD) validate >/dev/null
-# Chat page and desktop want the host for themselves; machines, roles, containers and bakes (tests/conftest.py groups them)
-# leave it idle half of the time.
+# Machines, roles and containers leave the host idle half of the time (tests/conftest.py groups them); chat page, desktop
+# and bakes want it for themselves.
 test: test-unit lint ## Set up, lint and run every test
-	@$(PYTEST) tests/gateway tests/sandbox
+	@$(PYTEST) tests/gateway tests/sandbox tests/image
 	@$(PYTEST) --numprocesses 2 --dist loadscope --no-loadscope-reorder \
-		tests/boot tests/e2e tests/marketplace tests/roles tests/container tests/image
+		tests/boot tests/e2e tests/marketplace tests/roles tests/container
 test-unit: dev ## Unit tests, four side by side: most of them wait (two minutes)
 	@$(PYTEST) --numprocesses 4 --dist loadscope tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
