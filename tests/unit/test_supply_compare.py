@@ -127,3 +127,20 @@ def test_other_code_is_no_matter_of_time(trees: tuple[Path, Path]) -> None:
     (after / "usr/code.py").write_text("x = 2\n")
     py_compile.compile(str(after / "usr/code.py"), str(after / "usr/code.pyc"), "/usr/code.py")
     assert compare.compare_files(*trees).unexplained == ["/usr/code.py", "/usr/code.pyc"]
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        ("root:*:20415:0:99999:7:::", True),
+        ("root::20414:0:99999:7:::", False),
+        ("root:*:20414:0:99999:7::1:", False),
+        ("other:*:20414:0:99999:7:::", False),
+        ("root:*:20414:0:99999:7:::\nmore:*:20414:0:99999:7:::", False),
+    ],
+)
+def test_an_account_may_be_of_another_day_and_no_more(trees: tuple[Path, Path], line: str, same: bool) -> None:
+    for folder, content in zip(trees, ("root:*:20414:0:99999:7:::", line), strict=True):
+        (folder / "etc").mkdir()
+        (folder / "etc/shadow").write_text(content + "\n")
+    assert compare.compare_files(*trees).unexplained == ([] if same else ["/etc/shadow"])

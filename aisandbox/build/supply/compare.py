@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -142,12 +142,24 @@ class Rule:
 
     pattern: str
     why: str
-    byte_code: bool = False
-    """Only the time of the source, in the header, may differ."""
+    timeless: Callable[[bytes], bytes] | None = None
+    """A regular file's content without its times, which must be the same; None: nothing must."""
+
+
+def _code(content: bytes) -> bytes:
+    # Four bytes each: magic number, flags, time of the source, its size; then the code (PEP 552).
+    return content[:8] + content[12:]
+
+
+def _accounts(content: bytes) -> bytes:
+    # The third field is the day of the last change of the password, see shadow(5).
+    lines = [line.split(b":") for line in content.splitlines()]
+    return b"\n".join(b":".join(fields[:2] + fields[3:]) for fields in lines)
 
 
 ALLOWED = (
-    Rule("*.pyc", "byte-code tells when its source was installed", byte_code=True),
+    Rule("*.pyc", "byte-code tells when its source was installed", _code),
+    Rule("/etc/shadow*", "accounts tell the day they were made on", _accounts),
     Rule("/etc/ssh/ssh_host_*_key*", "host keys, which the role sysprep removes"),
     Rule("/var/lib/dbus/machine-id", "the machine's id, which the role sysprep removes"),
     Rule("/var/log/*", "logs, which the role sysprep empties"),
@@ -201,16 +213,17 @@ def compare_files(before: Path, after: Path, allowed: tuple[Rule, ...] = ALLOWED
     differing = [path for path in paths if old.get(path) != new.get(path)]
     for path in differing:
         rule = next((rule for rule in allowed if fnmatchcase(path, rule.pattern)), None)
-        if rule and (not rule.byte_code or _same_code(before, after, path, old.get(path), new.get(path))):
+        if rule and (not rule.timeless or _same(rule.timeless, before, after, path, old.get(path), new.get(path))):
             explained.setdefault(rule.why, []).append(path)
         else:
             unexplained.append(path)
     return Contents(len(paths) - len(differing), explained, unexplained)
 
 
-def _same_code(before: Path, after: Path, path: str, old: Entry | None, new: Entry | None) -> bool:
+def _same(
+    timeless: Callable[[bytes], bytes], before: Path, after: Path, path: str, old: Entry | None, new: Entry | None
+) -> bool:
     if not old or not new or (old.kind, old.mode, old.owner) != (new.kind, new.mode, new.owner) or old.kind != "-":
         return False
     first, second = ((folder / path.lstrip("/")).read_bytes() for folder in (before, after))
-    # Four bytes each: magic number, flags, time of the source, its size; then the code.
-    return (first[:8], first[12:]) == (second[:8], second[12:])
+    return timeless(first) == timeless(second)
