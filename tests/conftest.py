@@ -21,8 +21,6 @@ from aisandbox.build.progress import Phases
 from aisandbox.build.remote import Remote
 from tests.support import machines
 
-MACHINES = {"boot", "e2e", "marketplace"}
-"""Folders whose tests share machines."""
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 """What a change of a file would change, for `find -printf`."""
 
@@ -30,6 +28,8 @@ LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 def pytest_configure() -> None:
     # Whoever ends the run early still gets the machines removed.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A shell's `&` has interrupts ignored, and every command of the tests would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Groups(LoadScopeScheduling):  # type: ignore[misc]
@@ -39,7 +39,7 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
         _, folder, *rest = nodeid.partition("::")[0].split("/")
         if folder == "unit":
             return "/".join(rest)
-        return "machines" if folder in MACHINES else folder
+        return folder
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:

@@ -126,19 +126,21 @@ class Machine(Remote):
         """Power off in order; by force after 40 seconds. Does nothing when it is not running."""
         if self.running:
             nspawn.power_off(self.directory, int(self.facts["pid"]))
-        if self.facts:
-            network.release(self.address, int(self.facts["pid"]))
+        self._give_address_back()
 
     def cut_power(self) -> None:
         """End it at once, as a power cut would. Does nothing when it is not running."""
         if self.running:
-            pid = int(self.facts["pid"])
-            nspawn.cut_power(self.directory, pid)
-            network.release(self.address, pid)
+            nspawn.cut_power(self.directory, int(self.facts["pid"]))
+        self._give_address_back()
+
+    def _give_address_back(self) -> None:
+        if self.facts:
+            network.release(self.address, int(self.facts["pid"]))
 
     def remove(self) -> None:
-        """Stop it and delete everything about it, its data volume included."""
-        self.stop()
+        """End it and delete everything about it, its data volume included: nothing is left to save in order."""
+        self.cut_power()
         shutil.rmtree(self.directory, ignore_errors=True)
 
 

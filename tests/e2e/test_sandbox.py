@@ -39,7 +39,7 @@ def tunnel(machine: Machine) -> Iterator[str]:
         yield address
     finally:
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+        process.wait(10)
 
 
 def test_it_cannot_be_reached_from_outside(machine: Machine) -> None:

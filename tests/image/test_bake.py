@@ -46,7 +46,7 @@ def test_an_interrupted_bake_leaves_nothing(builder: Builder, missing: str) -> N
     wait_for_text(builder.checkout / "build" / "log" / f"{missing}.log", "TASK [gateway : Install nginx]")
     assert builder.traces()
     status, messages = interrupt(bake)
-    assert status == 130
+    assert status == 130, messages
     assert "interrupted: nothing is left mounted or running; the same command goes on from here" in messages
     assert "Traceback" not in messages
     # The kernel takes a moment to end a namespace, on a busy host some seconds.
