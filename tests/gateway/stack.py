@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import time
 from collections.abc import Iterator
@@ -155,9 +156,10 @@ def running_gateway(folder: Path, choice: Choice | None = Choice()) -> Iterator[
     """A gateway in force for this choice; None leaves it as it comes with the image."""
     if not shutil.which("nginx"):
         raise FileNotFoundError("nginx is missing: apt-get install nginx-light")
-    # nginx's workers are not root, and pytest's folders are private.
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
+    # nginx's workers are not root, and pytest's folders are private, however deep they lie.
+    for parent in (folder, *folder.parents):
+        if not parent.stat().st_mode & stat.S_IXOTH:
+            parent.chmod(0o755)
     here = _manifest(folder)
     command = ["nginx", "-c", str(_configure(folder, here)), "-g", f"daemon off; pid {folder}/nginx.pid;"]
     subprocess.run([*command, "-t"], check=True, capture_output=True)
