@@ -83,7 +83,7 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 SIDE_BY_SIDE := $(SUDO) $(PYTHON) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
 test: test-unit lint ## Set up, lint and run every test
 	@$(SIDE_BY_SIDE) tests/image tests/gateway tests/sandbox
-	@$(SIDE_BY_SIDE) tests/boot tests/roles tests/container tests/marketplace tests/e2e
+	@$(SIDE_BY_SIDE) tests/boot tests/e2e tests/marketplace tests/roles tests/container
 test-unit: dev ## Unit tests, four side by side: most of them wait (two minutes)
 	@$(PYTEST) --numprocesses 4 --dist loadscope tests/unit
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium

@@ -21,6 +21,8 @@ from aisandbox.build.progress import Phases
 from aisandbox.build.remote import Remote
 from tests.support import machines
 
+MACHINES = {"boot", "e2e", "marketplace"}
+"""Folders whose tests share machines."""
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 """What a change of a file would change, for `find -printf`."""
 
@@ -39,7 +41,7 @@ class Groups(LoadScopeScheduling):  # type: ignore[misc]
         _, folder, *rest = nodeid.partition("::")[0].split("/")
         if folder == "unit":
             return "/".join(rest)
-        return folder
+        return "machines" if folder in MACHINES else folder
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
