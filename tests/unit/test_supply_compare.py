@@ -133,6 +133,9 @@ def test_other_code_is_no_matter_of_time(trees: tuple[Path, Path]) -> None:
     ("line", "same"),
     [
         ("root:*:20415:0:99999:7:::", True),
+        ("root:*:0:0:99999:7:::", False),
+        ("root:*::0:99999:7:::", False),
+        ("root:*:20414:0:99999:7:::\n", False),
         ("root::20414:0:99999:7:::", False),
         ("root:*:20414:0:99999:7::1:", False),
         ("other:*:20414:0:99999:7:::", False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -152,9 +153,8 @@ def _code(content: bytes) -> bytes:
 
 
 def _accounts(content: bytes) -> bytes:
-    # The third field is the day of the last change of the password, see shadow(5).
-    lines = [line.split(b":") for line in content.splitlines()]
-    return b"\n".join(b":".join(fields[:2] + fields[3:]) for fields in lines)
+    # The third field is the day of the last change of the password; empty and 0 mean something else, see shadow(5).
+    return re.sub(rb"(?m)^([^:\n]*:[^:\n]*):[1-9][0-9]*:", rb"\1:day:", content)
 
 
 ALLOWED = (
