@@ -7,7 +7,7 @@ set -eu
 profile=${1:-builder}
 cd "$(dirname "$0")/.."
 
-packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 openssh-client ca-certificates zstd mtools dosfstools fdisk e2fsprogs qemu-utils minisign"
+packages="packer mmdebstrap systemd-container python3-venv iptables iproute2 openssh-client ca-certificates zstd mtools dosfstools fdisk e2fsprogs qemu-utils minisign nftables"
 locks="locks/builder.txt"
 if [ "$profile" != builder ]; then
     packages="$packages podman runc containernetworking-plugins"
