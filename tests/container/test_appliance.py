@@ -53,8 +53,10 @@ def wait_until_ready(container: Whole, port: str = "api", path: str = "/ready") 
 
 
 def ready(container: Whole) -> None:
+    """Wait until the API answers, and whoever opens the chat page gets it instead of the progress page."""
     wait_until_ready(container)
-    wait_for("the chat page", lambda: container.status()["state"] == "ready", PATIENCE)
+    wait_until_ready(container, "chat", "/aisandbox/ready")
+    wait_until_ready(container, "chat", "/health")
 
 
 def ask(container: Whole, model: str = GUIDE, **headers: str) -> httpx.Response:
@@ -156,6 +158,15 @@ def test_a_killed_engine_comes_back(running: Whole) -> None:
     assert unit["restarts"] == 1
 
 
+def test_a_killed_gateway_comes_back(running: Whole) -> None:
+    """Its workers outlive it and hold the ports."""
+    find = "pgrep --full --oldest '^nginx: master'"
+    before = running.output(find)
+    running.output(f"kill -KILL {before}")
+    wait_for("another gateway", lambda: running.exec(find).stdout.strip() not in ("", before))
+    ready(running)
+
+
 def test_a_change_is_made_inside_and_kept_in_the_volume(running: Whole) -> None:
     told = running.output("sudo aisandbox configure --served-name inside")
     assert "Restarting aisandbox-model.service" in told, told
@@ -167,7 +178,7 @@ def test_a_change_is_made_inside_and_kept_in_the_volume(running: Whole) -> None:
 def test_it_stops_in_seconds_and_starts_again_with_its_chats_and_choice(running: Whole) -> None:
     assert running.stop() < 9.5, "engines kill what takes ten seconds"
     podman("start", running.name)
-    wait_until_ready(running, "chat", "/health")
+    ready(running)
     assert Visitor(running).history() == {"kept"}
     assert "inside" in running.output("aisandbox configure --show")
 
@@ -191,7 +202,7 @@ def guarded(running: Whole) -> Whole:
         AISANDBOX_VLLM_ARGS="",
         RUNPOD_POD_ID="abc123",
     )
-    wait_until_ready(running)
+    ready(running)
     return running
 
 
@@ -213,7 +224,6 @@ def test_mistakes_are_told_as_on_a_machine(guarded: Whole) -> None:
 
 
 def test_what_cannot_filter_addresses_asks_for_a_login(guarded: Whole) -> None:
-    wait_for("the chat page", lambda: guarded.status()["state"] == "ready", PATIENCE)
     closed = httpx.post(url(guarded, "chat", "/api/v1/auths/signin"), json={"email": "", "password": ""})
     assert closed.status_code in (400, 401, 403), closed.text
     told = next(line for line in guarded.output("aisandbox keys").splitlines() if line.startswith("Chat"))
