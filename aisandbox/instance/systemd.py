@@ -12,6 +12,8 @@ from aisandbox.instance.services import Crashes, Unit, last_words
 FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
 """How systemd marks its journal entry of a unit's failure (its catalogue: "Unit failed")."""
 LAST_LINES = 60
+PATIENCE_S = 60
+"""A busy or emulated machine takes its time to answer."""
 
 
 def units(names: tuple[str, ...]) -> tuple[Unit, ...]:
@@ -36,7 +38,7 @@ def _journal(*matches: str) -> list[dict[str, Any]]:
     """The unit's last entries of this boot; none for those who may not read them."""
     command = ["journalctl", "--boot", "--quiet", "--output=json", f"--lines={LAST_LINES}", *matches]
     try:
-        shown = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
+        shown = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=True).stdout
         return [json.loads(line) for line in shown.splitlines()]
     except (OSError, subprocess.SubprocessError, ValueError):
         return []
@@ -104,4 +106,4 @@ def clock() -> float:
 
 def _run(*arguments: str, check: bool = True) -> str:
     command = ["systemctl", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=check).stdout
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=check).stdout
