@@ -20,6 +20,7 @@ from aisandbox.build.commands import check, listing, publish, release, supply, t
 from aisandbox.build.commands.options import Flavour, FlavourOption
 from aisandbox.build.errors import BuildError
 from aisandbox.build.image import IMAGES
+from aisandbox.build.layers import cache_directory
 from aisandbox.build.machine import Machine, machines
 from aisandbox.build.progress import Phases
 from aisandbox.build.targets.images import make
@@ -245,9 +246,26 @@ def _running(name: str) -> Machine:
     return machine
 
 
+UNMOUNTABLE = ",:\\"
+"""Characters that the options of an overlay mount cannot hold in a path."""
+
+
+def _check_paths() -> None:
+    for path in (manifest.REPOSITORY, cache_directory()):
+        if set(UNMOUNTABLE).intersection(str(path)):
+            raise BuildError(
+                f"the path {path} contains a comma, a colon or a backslash, which overlay mounts do not allow",
+                "move the checkout to another folder, or set AISANDBOX_CACHE",
+            )
+
+
 def main() -> None:
     """Run a command; what a person can mend is told in two lines, without a traceback."""
+    # Messages of other programs are read here, and what is made here is for the image's services, too.
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.umask(0o022)
     try:
+        _check_paths()
         app()
     except BuildError as error:
         console.print(f"error: {error}", style="bold red", highlight=False, markup=False, soft_wrap=True)

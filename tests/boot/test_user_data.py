@@ -56,7 +56,13 @@ def model_hub(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def chosen(image: Layer, model_hub: hub.Hub) -> Iterator[Machine]:
     """A machine whose deployer chose a gated model under another name."""
-    section = {"model": MODEL, "hub_endpoint": model_hub.endpoint, "hf_token": TOKEN, "served_name": "tiny"}
+    section = {
+        "model": MODEL,
+        "hub_endpoint": model_hub.endpoint,
+        "hf_token": TOKEN,
+        "served_name": "tiny",
+        "sandbox": "off",
+    }
     with machines.booted("test-chosen", image, cloud_config(aisandbox=section)) as machine:
         yield machine
 
@@ -94,7 +100,9 @@ def moved(chosen: Machine, image: Layer, model_hub: hub.Hub) -> Machine:
     visitor.keep("on the old instance")
     kept = output(chosen, f"sudo sh -c 'cat {MANIFEST.paths.data}/secrets/*'")
     instance, sent = output(chosen, "cat /var/lib/cloud/data/instance-id"), model_hub.sent
-    choice = yaml.safe_dump({"model": MODEL, "hub_endpoint": model_hub.endpoint, "served_name": "moved"})
+    choice = yaml.safe_dump(
+        {"model": MODEL, "hub_endpoint": model_hub.endpoint, "served_name": "moved", "sandbox": "off"}
+    )
     file = {"path": "/etc/aisandbox/options.yaml", "permissions": "0600", "content": choice}
     machines.start(chosen, image, cloud_config(write_files=[file]))
     assert output(chosen, "cat /var/lib/cloud/data/instance-id") != instance
@@ -114,10 +122,10 @@ def test_history_lies_on_the_data_volume(moved: Machine) -> None:
 
 
 @pytest.fixture(scope="module")
-def mistaken(image: Layer) -> Iterator[Machine]:
-    """A machine whose deployer made every kind of mistake."""
+def mistaken(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
+    """A machine whose deployer made every kind of mistake, in a checkout whose folder has blanks in its name."""
     file = {"path": "/etc/aisandbox/options.yaml", "content": "model: [unclosed\n"}
-    section = {"model": "not a model", "max_model_lenght": 1024, "served_name": "still-good"}
+    section = {"model": "not a model", "max_model_lenght": 1024, "served_name": "still-good", "sandbox": "off"}
     message = MIMEMultipart()
     for name, text in {
         "choice": cloud_config(aisandbox=section, write_files=[file]),
@@ -126,8 +134,11 @@ def mistaken(image: Layer) -> Iterator[Machine]:
         part = MIMEText(text, "cloud-config", "utf-8")
         part.add_header("Content-Disposition", "attachment", filename=name)
         message.attach(part)
-    with machines.booted("test-mistaken", image, message.as_string()) as machine:
-        yield machine
+    folder = tmp_path_factory.mktemp("boot") / "Müllers Würfel"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aisandbox.build.machine.MACHINES", folder)
+        with machines.booted("test-mistaken", image, message.as_string()) as machine:
+            yield machine
 
 
 def test_mistakes_do_not_stop_the_machine(mistaken: Machine) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ class Builder:
     checkout: Path = REPOSITORY
     python: Path = Path(sys.executable)
     variables: dict[str, str] = field(default_factory=dict)
+    umask: int = 0o022
     prefix: tuple[str, ...] = ()
     """Words before the command, such as `setpriv` and its options."""
 
@@ -44,6 +44,7 @@ class Builder:
             stderr=subprocess.PIPE,
             text=True,
             process_group=0,
+            umask=self.umask,
         )
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -74,21 +75,6 @@ class Builder:
                 if mark in text:
                     found.append(f"{process}/{name}")
         return found
-
-
-def copy_checkout(target: Path) -> None:
-    """Copy what a commit of the working tree would hold."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    for name in filter(None, listed.split("\0")):
-        if (REPOSITORY / name).is_file():
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, target / name)
 
 
 def interrupt(process: subprocess.Popen[str]) -> tuple[int, str]:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build.layers import TOP, Layer
-from tests.image.builder import Builder, copy_checkout, interrupt, wait_for_text
+from aisandbox.build.layers import TOP, Layer, Store
+from tests.image.builder import Builder, interrupt, wait_for_text
+from tests.support.checkout import copy_checkout
 from tests.support.machines import wait_for
 
 KEYS = (
@@ -22,9 +23,14 @@ KEYS = (
 
 @pytest.fixture(scope="module")
 def builder(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Builder:
-    """A checkout with one more line in a late role, and a cache with all layers that this does not reach."""
-    folder = tmp_path_factory.mktemp("bake")
-    builder = Builder(cache=folder / "cache", checkout=folder / "checkout")
+    """A checkout with one more line in a late role, and a cache with all layers that this does not reach.
+
+    Its owner writes files for himself only, speaks German, and gives folders names with blanks.
+    """
+    folder = tmp_path_factory.mktemp("bake") / "Müllers Würfel"
+    folder.mkdir()
+    builder = Builder(cache=folder / "cache", checkout=folder / "KI sandbox", umask=0o077)
+    builder.variables |= {"LANG": "de_DE.UTF-8", "LC_ALL": "de_DE.UTF-8"}
     copy_checkout(builder.checkout)
     with (builder.checkout / "roles" / "motd" / "tasks" / "main.yml").open("a") as tasks:
         tasks.write("\n- name: Say something new\n  ansible.builtin.debug:\n    msg: new\n")
@@ -71,6 +77,15 @@ def test_then_there_is_nothing_to_do(builder: Builder, missing: str) -> None:
     result = builder.run("bake")
     assert f"nothing changed, {missing} is there" in result.stderr
     assert time.monotonic() - begun < 10
+
+
+def test_the_layer_has_the_same_files_with_the_same_rights(builder: Builder, missing: str, image: Layer) -> None:
+    def listing(root: Path) -> set[str]:
+        command = ["find", ".", "-printf", "%p %y %m %U %G\n"]
+        found = subprocess.run(command, cwd=root, capture_output=True, text=True, check=True).stdout
+        return {line for line in found.splitlines() if not line.startswith(("./var/cache/", "./tmp/"))}
+
+    assert listing(builder.cache / "layers" / missing / "root") ^ listing(Store().rootfs(image)) == set()
 
 
 def test_nothing_of_the_builder_is_in_the_layer(builder: Builder, missing: str) -> None:

@@ -34,6 +34,14 @@ def test_not_root(builder: Builder) -> None:
     assert fix == "run it through sudo: sudo make up"
 
 
+@pytest.mark.parametrize("character", [",", ":"])
+def test_a_path_that_cannot_be_mounted(builder: Builder, tmp_path: Path, character: str) -> None:
+    builder.cache = tmp_path / f"one{character}two"
+    message, fix = builder.refusal("bake")
+    assert str(builder.cache) in message and "overlay" in message
+    assert "AISANDBOX_CACHE" in fix
+
+
 def test_no_space(builder: Builder) -> None:
     builder.cache.mkdir()
     mount = 'mount -t tmpfs -o size=64m tmpfs "$AISANDBOX_CACHE" && exec "$@"'

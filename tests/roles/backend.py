@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 from testinfra import backend
@@ -19,7 +20,7 @@ class ContainerBackend(BaseBackend):  # type: ignore[misc]
         super().__init__(name, *args, **kwargs)
 
     def run(self, command: str, *args: str, **_: Any) -> CommandResult:
-        return self.run_local(f"{NSENTER} / /bin/sh -c %s", self.get_command(command, *args))
+        return self.run_local(f"{shlex.quote(str(NSENTER))} / /bin/sh -c %s", self.get_command(command, *args))
 
 
 backend.BACKENDS[ContainerBackend.NAME] = f"{__name__}.{ContainerBackend.__name__}"
