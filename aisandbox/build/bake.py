@@ -157,7 +157,9 @@ def _bootstrap(root: Path, log: Path) -> None:
     packages = "systemd,python3,ca-certificates"
     command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", release, str(root)]
     with log.open("ab") as output:
-        result = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, check=False)
+        # mmdebstrap does not read this host's settings of apt.
+        environment = {**os.environ, **host.read().proxies}
+        result = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, env=environment, check=False)
     if result.returncode:
         reason = next(
             (line for line in log.read_text(errors="replace").splitlines() if line.startswith("E:")), "no reason given"

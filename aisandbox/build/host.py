@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -74,16 +75,36 @@ def _local_path(location: str) -> str | None:
     return location if url.scheme == "" and location.startswith("/") else None
 
 
+PIP_LEVELS = ("global", "user", "site", "env", "env_var")
+"""Where pip reads settings, the strongest last. `pip config list` has them in another order."""
+PIP_LINE = re.compile(
+    r"(?P<level>\w+):|  /.*, exists: \w+"
+    r"|  PIP_(?P<variable>\w+)=(?P<word>.*)"
+    r"|    [\w-]+\.(?P<name>[\w-]+): (?P<value>.*)"
+)
+
+
 def _pip_settings() -> dict[str, list[str]]:
-    """pip's effective settings: files first, environment variables over them, as pip itself merges them."""
-    listing = subprocess.run(
-        [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=True
-    ).stdout
-    settings: dict[str, list[str]] = {}
-    for line in sorted(listing.splitlines(), key=lambda line: line.startswith(":env:")):
-        name, _, value = line.partition("=")
-        settings[name.rsplit(".", 1)[-1].lower()] = value.strip().strip("'\"").replace("\\n", " ").split()
-    return settings
+    """pip's effective settings, as words."""
+    command = [sys.executable, "-m", "pip", "config", "debug"]
+    listing = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    levels: dict[str, dict[str, str]] = {level: {} for level in PIP_LEVELS}
+    level, name = "", ""
+    for line in listing.splitlines():
+        found = PIP_LINE.fullmatch(line)
+        if not found:
+            # A value of several lines goes on.
+            levels[level][name] = f"{levels[level].get(name, '')} {line}"
+        elif found["level"]:
+            level = found["level"]
+        elif found["variable"]:
+            name = found["variable"].lower().replace("_", "-")
+            levels[level][name] = found["word"].strip("'\"")
+        elif found["name"]:
+            name = found["name"]
+            levels[level][name] = found["value"]
+    merged = {name: value for level in PIP_LEVELS for name, value in levels[level].items()}
+    return {name: value.split() for name, value in merged.items()}
 
 
 def _npm_registry() -> str | None:
@@ -97,19 +118,39 @@ def _npm_registry() -> str | None:
     return None
 
 
+def _proxies(pip_proxy: str | None) -> dict[str, str]:
+    """The environment's proxies; where it names none, pip's, then apt's."""
+    found = {name: value for name in PROXY_VARIABLES if (value := os.environ.get(name) or os.environ.get(name.upper()))}
+    if found.keys() & {"http_proxy", "https_proxy"}:
+        return found
+    if pip_proxy:
+        return {**found, "http_proxy": pip_proxy, "https_proxy": pip_proxy}
+    return {**found, **_apt_proxies()}
+
+
+def _apt_proxies() -> dict[str, str]:
+    """Proxies of apt's configuration files, as environment variables."""
+    keys = [word for scheme in ("http", "https") for word in (f"{scheme}_proxy", f"Acquire::{scheme}::Proxy")]
+    try:
+        said = subprocess.run(["apt-config", "shell", *keys], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    pairs = (word.partition("=") for word in shlex.split(said))
+    found = {name: value for name, _, value in pairs if value and value != "DIRECT"}
+    # apt uses the first for both unless told otherwise.
+    return {"https_proxy": found["http_proxy"], **found} if "http_proxy" in found else found
+
+
 def read() -> HostSettings:
     """Read the settings of this host."""
     settings = _pip_settings()
     certificates = [os.environ[name] for name in CA_VARIABLES if os.environ.get(name)] + settings.get("cert", [])
-    proxies = {
-        name: value for name in PROXY_VARIABLES if (value := os.environ.get(name) or os.environ.get(name.upper()))
-    }
     return HostSettings(
         index_url=next(iter(settings.get("index-url", [])), None),
         extra_index_urls=tuple(settings.get("extra-index-url", [])),
         find_links=tuple(settings.get("find-links", [])),
         ca_bundle=next(iter(certificates), None),
-        proxies=proxies,
+        proxies=_proxies(next(iter(settings.get("proxy", [])), None)),
         npm_registry=_npm_registry(),
     )
 

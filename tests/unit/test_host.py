@@ -88,3 +88,42 @@ def test_npm_gets_the_registry_the_bundle_and_the_proxies(
     assert settings["https_proxy"] == "http://proxy:3128"
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", "https://other.example/")
     assert host.read().npm_environment()["npm_config_registry"] == "https://other.example/"
+
+
+def test_pips_strongest_file_wins_whatever_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PIP_FIND_LINKS", "PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL"):
+        monkeypatch.delenv(name, raising=False)
+    user = tmp_path / "a-user"
+    (user / "pip").mkdir(parents=True)
+    (user / "pip" / "pip.conf").write_text(
+        "[global]\nindex-url = https://user.test/simple\nextra-index-url =\n    https://one.test/simple\n    https://two.test/simple\n"
+    )
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(user))
+    assert host.read().index_url == "https://user.test/simple"
+    assert host.read().extra_index_urls == ("https://one.test/simple", "https://two.test/simple")
+    for folder in ("0-first", "z-last"):
+        file = tmp_path / folder / "pip.conf"
+        file.parent.mkdir()
+        file.write_text(f"[global]\nindex-url = https://{folder}.test/simple\n")
+        monkeypatch.setenv("PIP_CONFIG_FILE", str(file))
+        assert host.read().index_url == f"https://{folder}.test/simple"
+    monkeypatch.setenv("PIP_INDEX_URL", "https://variable.test/simple")
+    assert host.read().index_url == "https://variable.test/simple"
+
+
+def test_a_proxy_of_pip_or_apt_is_everybodys(
+    pip_settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apt = tmp_path / "apt.conf"
+    monkeypatch.setenv("APT_CONFIG", str(apt))
+    (tmp_path / "none").mkdir()
+    apt.write_text(f'Dir::Etc::parts "{tmp_path}/none";\n')
+    assert host.read().proxies == {}
+    apt.write_text(f'Dir::Etc::parts "{tmp_path}/none";\nAcquire::http::Proxy "http://apt.test:3128";\n')
+    both = {"http_proxy": "http://apt.test:3128", "https_proxy": "http://apt.test:3128"}
+    assert host.read().proxies == both
+    pip_settings.write_text("[global]\nproxy = http://pip.test:8080\n")
+    assert host.read().uv_environment()["https_proxy"] == "http://pip.test:8080"
+    assert host.read().npm_environment()["http_proxy"] == "http://pip.test:8080"
+    monkeypatch.setenv("https_proxy", "http://environment.test:1")
+    assert host.read().proxies == {"https_proxy": "http://environment.test:1"}
