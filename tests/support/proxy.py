@@ -1,0 +1,62 @@
+"""A company's proxy: tinyproxy on loopback."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from tests.support.sandbox import free_port
+
+REQUEST = re.compile(r"Request \(file descriptor \d+\): (?:CONNECT |\w+ https?://)([^/: ]+)")
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """A running proxy."""
+
+    url: str
+    log: Path
+
+    @property
+    def hosts(self) -> set[str]:
+        """Hosts that it has been asked for."""
+        return set(REQUEST.findall(self.log.read_text(errors="replace")))
+
+
+@contextmanager
+def running() -> Iterator[Proxy]:
+    """A proxy until the block ends."""
+    with tempfile.TemporaryDirectory() as folder:
+        port, log = free_port(), Path(folder, "log")
+        settings = Path(folder, "tinyproxy.conf")
+        settings.write_text(
+            f"Port {port}\nListen 127.0.0.1\nAllow 127.0.0.1\nTimeout 600\nMaxClients 200\n"
+            f'LogFile "{log}"\nLogLevel Connect\n'
+        )
+        with subprocess.Popen(["tinyproxy", "-d", "-c", settings], stdout=subprocess.DEVNULL) as process:
+            try:
+                url = f"http://127.0.0.1:{port}"
+                _wait(url)
+                yield Proxy(url, log)
+            finally:
+                process.terminate()
+
+
+def _wait(url: str) -> None:
+    deadline = time.monotonic() + 20
+    while True:
+        try:
+            httpx.get(url)
+        except httpx.TransportError:
+            assert time.monotonic() < deadline, "tinyproxy does not answer"
+            time.sleep(0.1)
+        else:
+            return
