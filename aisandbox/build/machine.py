@@ -125,12 +125,14 @@ class Machine(Remote):
     def stop(self) -> None:
         """Power off in order; by force after 40 seconds. Does nothing when it is not running."""
         if self.running:
+            self.hang_up()
             nspawn.power_off(self.directory, int(self.facts["pid"]))
         self._give_address_back()
 
     def cut_power(self) -> None:
         """End it at once, as a power cut would. Does nothing when it is not running."""
         if self.running:
+            self.hang_up()
             nspawn.cut_power(self.directory, int(self.facts["pid"]))
         self._give_address_back()
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import subprocess
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -10,6 +12,11 @@ from typing import Any
 from aisandbox import manifest
 from aisandbox.build.errors import BuildError
 from aisandbox.build.waiting import wait_until
+
+CONNECTIONS = Path("/run/aisandbox-build/ssh")
+"""Sockets of connections that commands share: a login costs both sides more than most commands."""
+ALIVE = ["-o", "ServerAliveInterval=3", "-o", "ServerAliveCountMax=2"]
+"""A connection to a machine that is gone ends within seconds."""
 
 
 class Remote(ABC):
@@ -48,7 +55,36 @@ class Remote(ABC):
 
     def run(self, *command: str, timeout: float = 60, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a shell command line on the machine over SSH and capture what it prints."""
-        return subprocess.run(self.ssh_command(*command), capture_output=True, text=True, timeout=timeout, check=check)
+        program, *arguments = self.ssh_command(*command)
+        return subprocess.run(
+            [program, *self._shared_connection(), *arguments], capture_output=True, text=True, timeout=timeout,
+            check=check,
+        )  # fmt: skip
+
+    def hang_up(self) -> None:
+        """End the connection that commands share; call it when the machine goes."""
+        if self._connection.exists():
+            command = ["ssh", "-o", f"ControlPath={self._connection}", "-O", "exit", self.address]
+            subprocess.run(command, capture_output=True, check=False)
+
+    @property
+    def _connection(self) -> Path:
+        login = hashlib.sha256(f"{self.user}@{self.address} {self.key}".encode()).hexdigest()[:16]
+        return CONNECTIONS / login
+
+    def _shared_connection(self) -> list[str]:
+        """Options of SSH that use the shared connection, which is made when there is none."""
+        if os.geteuid() != 0:
+            return []
+        options = ["-o", f"ControlPath={self._connection}"]
+        if not self._connection.exists():
+            CONNECTIONS.mkdir(parents=True, exist_ok=True, mode=0o700)
+            program, *arguments = self.ssh_command()
+            # In the background it would keep our pipes open. Should it fail, the command itself says why.
+            quiet = subprocess.DEVNULL
+            master = [program, "-M", "-N", "-f", *options, *ALIVE, *arguments]
+            subprocess.run(master, stdin=quiet, stdout=quiet, stderr=quiet, check=False)
+        return options
 
     def wait_for_ssh(self, seconds: float = 60) -> None:
         """Wait until a login works.

@@ -66,9 +66,9 @@ class Watch:
         status = _get(f"{self._instance['chat_url']}/aisandbox/status.json")
         if status:
             self._detail = str(status.get("message") or status.get("phase") or "starting")
-        return _answers(f"{self._instance['api_url'].removesuffix('/v1')}/ready") and _answers(
-            f"{self._instance['chat_url']}/health"
-        )
+        # The flag is what pages wait for; it follows the services' own answers a moment later.
+        api, chat = self._instance["api_url"].removesuffix("/v1"), self._instance["chat_url"]
+        return all(map(_answers, (f"{api}/ready", f"{chat}/health", f"{chat}/aisandbox/ready")))
 
 
 def _answers(url: str) -> bool:

@@ -1,4 +1,4 @@
-"""The image check where it counts: the baked image, a booted machine by SSH and on itself, and a sealed builder."""
+"""The image check where it counts: the baked image, its disk, and a sealed builder (tests/boot has a machine)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,26 +15,16 @@ from aisandbox.build import bake
 from aisandbox.build.container import OVERLAY_OPTIONS, enter_namespaces
 from aisandbox.build.image import write_image
 from aisandbox.build.layers import Layer, Store, load
-from aisandbox.build.machine import Machine, make_key
+from aisandbox.build.machine import make_key
 from aisandbox.build.progress import Phases
 from aisandbox.build.seed import ssh_user_data, write_seed_dir
 from aisandbox.manifest import REPOSITORY
+from tests.support.checks import Report, command, findings, having
 from tests.support.cloud.hypervisor import Hypervisor, Instance, Place, Seed, stock_image
 from tests.support.machines import output, wait_for
 
 WAIVED = {"tokens"}
 SEED = "/var/lib/cloud/seed/nocloud"
-Report = dict[str, Any]
-
-
-def command(*arguments: str | Path) -> Report:
-    """What `aisandbox.build check` reports, which tells by its exit code as well."""
-    argv = [sys.executable, "-m", "aisandbox.build", "check", *map(str, arguments), "--json", "--offline"]
-    result = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert result.returncode in (0, 1) and result.stdout, result.stderr
-    report: Report = json.loads(result.stdout)
-    assert report["failed"] == bool(result.returncode)
-    return report
 
 
 def over(lower: str, folder: Path, *arguments: str) -> Report:
@@ -48,15 +37,6 @@ def over(lower: str, folder: Path, *arguments: str) -> Report:
     assert result.stdout, result.stderr
     report: Report = json.loads(result.stdout)
     return report
-
-
-def having(report: Report, *states: str) -> set[str]:
-    return {check["id"] for check in report["checks"] if check["status"] in states}
-
-
-def findings(report: Report, check: str) -> list[str]:
-    (found,) = [entry["findings"] for entry in report["checks"] if entry["id"] == check]
-    return [finding["path"] for finding in found]
 
 
 def test_the_baked_image_passes(image: Layer) -> None:
@@ -95,51 +75,6 @@ def test_the_written_disk_passes(image: Layer) -> None:
     assert having(report, "error", "warning") == {"azure-agent"}
     assert having(report, "waived") == WAIVED | {"azure-root-delay"}
     assert "partitions" in having(report, "ok")
-
-
-def on_the_machine(machine: Machine) -> Report:
-    result = machine.run("sudo aisandbox check --json --offline", check=False)
-    report: Report = json.loads(result.stdout)
-    assert report["failed"] == bool(result.returncode)
-    return report
-
-
-def test_a_machine_passes_on_itself_and_by_ssh(machine: Machine, tmp_path: Path) -> None:
-    own = on_the_machine(machine)
-    assert having(own, "error") == set() and own["stage"] == "instance"
-    assert having(own, "not checked") == {"security-updates"}
-    by_ssh = command(f"{machine.user}@{machine.address}", "--key", machine.key, "--known-hosts", tmp_path / "hosts")
-    assert {c["id"]: c["status"] for c in by_ssh["checks"]} == {c["id"]: c["status"] for c in own["checks"]}
-    assert output(machine, "sudo sh -c 'ls /run/aisandbox-check* 2>/dev/null | wc -l'") == "0"
-
-
-def test_faults_of_a_machine_are_found(machine: Machine) -> None:
-    faults = {
-        "listening-ports": "systemd-run --unit=planted -q python3 -m http.server 9999 --bind 0.0.0.0 --directory /run",
-        "failed-units": "systemd-run --unit=failing -q false",
-        "secret-permissions": "chmod 0644 /etc/aisandbox/open-webui.env",
-        "login-shells": "useradd --system --shell /bin/bash planted",
-    }
-    mends = (
-        "systemctl stop planted", "systemctl reset-failed failing",
-        "chmod 0600 /etc/aisandbox/open-webui.env", "userdel planted",
-    )  # fmt: skip
-    try:
-        for fault in faults.values():
-            output(machine, f"sudo {fault}")
-        wait_for("the server", lambda: "9999" in output(machine, "ss -Htln"), 20)
-        report = on_the_machine(machine)
-    finally:
-        for mend in mends:
-            machine.run(f"sudo {mend}", check=False)
-    assert having(report, "error") == faults.keys()
-    assert findings(report, "listening-ports") == ["tcp/9999"]
-    assert findings(report, "failed-units") == ["failing.service"]
-
-
-def test_only_root_may_ask(machine: Machine) -> None:
-    result = machine.run("aisandbox check", check=False)
-    assert result.returncode == 2 and "sudo aisandbox check" in result.stderr
 
 
 @pytest.fixture(scope="module")

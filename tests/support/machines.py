@@ -62,7 +62,12 @@ def wait_until_ready(machine: Remote) -> None:
 def settle(machine: Remote) -> None:
     """Wait until what `aisandbox configure` has asked systemd for is done, and chat and API answer."""
     wait_for("systemd's jobs", lambda: "No jobs" in machine.run("systemctl list-jobs", check=False).stdout)
-    wait_for("the instance", lambda: bool(status(machine)["state"] == "ready"))
+    wait_for("the instance", lambda: ready(machine))
+
+
+def ready(machine: Remote) -> bool:
+    """Whether it says that it is ready. Where its page cannot be reached from here, only its root is asked."""
+    return published(machine)["state"] in ("ready", "unknown") and bool(status(machine)["state"] == "ready")
 
 
 def wait_for(what: str, condition: Callable[[], bool], seconds: float = PATIENCE) -> None:
@@ -88,6 +93,15 @@ def output(machine: Remote, command: str) -> str:
 def status(machine: Remote) -> dict[str, Any]:
     """What `aisandbox status --json` tells."""
     overview: dict[str, Any] = json.loads(output(machine, "sudo aisandbox status --json"))
+    return overview
+
+
+def published(machine: Addressed) -> dict[str, Any]:
+    """What the progress page is told: as `status`, less what is not for strangers, and at next to no cost."""
+    try:
+        overview: dict[str, Any] = httpx.get(url(machine, "chat", "/aisandbox/status.json"), timeout=5).json()
+    except (httpx.TransportError, ValueError):
+        return {"state": "unknown", "problems": [], "phases": []}
     return overview
 
 
