@@ -11,8 +11,6 @@ import subprocess
 from collections.abc import Iterator
 
 import pytest
-from xdist.remote import Producer
-from xdist.scheduler import LoadScopeScheduling
 
 from aisandbox.build import bake
 from aisandbox.build.layers import Layer, Store
@@ -21,8 +19,6 @@ from aisandbox.build.progress import Phases
 from aisandbox.build.remote import Remote
 from tests.support import machines
 
-MACHINES = {"boot", "e2e", "marketplace"}
-"""Folders whose tests share machines."""
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"
 """What a change of a file would change, for `find -printf`."""
 
@@ -32,20 +28,9 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     # A shell's `&` has interrupts ignored, and every command of the tests would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-class Groups(LoadScopeScheduling):  # type: ignore[misc]
-    """What pytest-xdist hands to one of its processes as a whole (its own groups by marks need an older pytest)."""
-
-    def _split_scope(self, nodeid: str) -> str:
-        _, folder, *rest = nodeid.partition("::")[0].split("/")
-        if folder == "unit":
-            return "/".join(rest)
-        return "machines" if folder in MACHINES else folder
-
-
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Groups:
-    return Groups(config, log)
+    # Whatever the shell has set; tests/fresh runs the commands themselves under other settings.
+    os.environ["LC_ALL"] = "C.UTF-8"
+    os.umask(0o022)
 
 
 @pytest.fixture(scope="session")

@@ -29,6 +29,8 @@ def test_people_see_its_files_and_a_terminal(page: Page, chat: OpenWebUI) -> Non
     page.get_by_role("button", name="Terminal", exact=True).click()
     screen = page.locator(".xterm")
     expect(screen).to_be_visible()
+    # What is typed before the prompt is there reaches nobody.
+    expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[$#] "))
     screen.click()
     page.keyboard.type("echo $((40 + 2)) > from-terminal.txt; cat from-terminal.txt\n")
     expect(page.locator(".xterm-rows")).to_contain_text("42")

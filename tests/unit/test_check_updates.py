@@ -60,8 +60,13 @@ def mirror(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     subprocess.run(["gpgconf", "--homedir", str(home), "--kill", "gpg-agent"], check=True)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Proxy, directory=str(folder / "files")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
+    # This host's own proxy would come before one of the environment.
+    settings = folder / "apt.conf"
+    (folder / "apt.conf.d").mkdir()
+    proxy = f"http://127.0.0.1:{server.server_port}"
+    settings.write_text(f'Acquire::http::Proxy "{proxy}";\nDir::Etc::parts "{folder}/apt.conf.d";\n')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("http_proxy", f"http://127.0.0.1:{server.server_port}")
+        patch.setenv("APT_CONFIG", str(settings))
         patch.delenv("no_proxy", raising=False)
         yield keys
     server.shutdown()

@@ -11,7 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import jsonschema
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -222,6 +221,8 @@ def test_the_choice_in_force_and_its_sources(places: Places) -> None:
 
 
 def test_the_schema_is_printed(places: Places) -> None:
+    import jsonschema  # half a second, in every process of the suite
+
     schema = json.loads(command(places, "schema").stdout)
     assert schema == MANIFEST.options_schema()
     jsonschema.Draft202012Validator.check_schema(schema)

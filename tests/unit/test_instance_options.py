@@ -7,7 +7,6 @@ import stat
 from datetime import date
 from pathlib import Path
 
-import jsonschema
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -156,6 +155,8 @@ EXACT = [option for option in MANIFEST.options if option.type not in ("cidrs", "
 
 
 def allowed(option: Option, value: object) -> bool:
+    import jsonschema  # half a second, in every process of the suite
+
     return bool(jsonschema.Draft202012Validator(option.schema_()).is_valid(value))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import jsonschema
 import pytest
 import yaml
 
@@ -90,6 +89,8 @@ def test_an_unknown_family_has_no_parsers() -> None:
 
 
 def test_examples_obey_their_own_rules() -> None:
+    import jsonschema  # half a second, in every process of the suite
+
     for option in MANIFEST.options:
         for value in (option.example, option.default):
             if value is not None:
@@ -97,6 +98,8 @@ def test_examples_obey_their_own_rules() -> None:
 
 
 def test_the_options_make_one_json_schema_that_requires_nothing() -> None:
+    import jsonschema  # half a second, in every process of the suite
+
     schema = MANIFEST.options_schema()
     jsonschema.Draft202012Validator.check_schema(schema)
     assert list(schema["properties"]) == list(MANIFEST.options_by_key)

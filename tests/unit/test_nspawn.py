@@ -10,7 +10,7 @@ from aisandbox.build import nspawn
 
 
 def test_a_machine_runs_from_the_moment_it_is_started_until_it_ends(tmp_path: Path) -> None:
-    command = ["unshare", "--user", sys.executable, "-c", "input()", str(tmp_path)]
+    command = ["env", sys.executable, "-c", "input()", str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         # Two programs are executed one after the other meanwhile.
         assert all(nspawn.runs(tmp_path, process.pid) for _ in range(2000))

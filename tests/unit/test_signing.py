@@ -9,6 +9,7 @@ import pytest
 
 from aisandbox.build import signing
 from aisandbox.build.errors import BuildError
+from aisandbox.build.supply import checksums
 from tests.support import keys
 
 
@@ -47,9 +48,11 @@ def test_a_changed_file_another_key_and_no_signature_are_refused(tmp_path: Path,
 
 
 def test_a_password_comes_from_the_environment_only(
-    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pair = keys.make(tmp_path, password="correct horse")
+    """One pair for all: each use of a password takes minisign seconds and a gigabyte."""
+    password = "correct hörse"
+    pair = keys.make(tmp_path, password)
     monkeypatch.delenv(signing.PASSWORD, raising=False)
     with pytest.raises(BuildError, match=f"{signing.PASSWORD} is not set"):
         signing.sign(file, pair.secret)
@@ -57,9 +60,12 @@ def test_a_password_comes_from_the_environment_only(
     with pytest.raises(BuildError, match="Wrong password") as caught:
         signing.sign(file, pair.secret)
     assert "wrong" not in str(caught.value) + caught.value.fix
-    monkeypatch.setenv(signing.PASSWORD, "correct horse")
-    signing.sign(file, pair.secret)
+    monkeypatch.setenv(signing.PASSWORD, password)
+    checksums.sign(file, pair.secret, "aisandbox 1.0")
     signing.verify(file, pair.line)
+    command = ["minisign", "-V", "-Q", "-p", str(pair.public), "-m", str(file)]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip() == "aisandbox 1.0"
+    assert password not in "".join(capfd.readouterr())
 
 
 @pytest.mark.parametrize("content", [None, "", "not a key\n", "untrusted comment: x\nnot base64!\n"])

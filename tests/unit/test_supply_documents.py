@@ -233,13 +233,9 @@ def test_checksums_are_those_of_sha256sum(files: Path) -> None:
     assert sha256sum(files).returncode == 1
 
 
-@pytest.mark.parametrize("password", ["", "pass wörd"])
-def test_the_signature_verifies_with_minisign(
-    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, password: str, capfd: pytest.CaptureFixture[str]
-) -> None:
-    pair = keys.make(tmp_path / "keys", password)
+def test_the_signature_verifies_with_minisign(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pair = keys.make(tmp_path / "keys")
     monkeypatch.setenv("AISANDBOX_SIGNING_KEY", str(pair.secret))
-    monkeypatch.setenv("AISANDBOX_SIGNING_PASSWORD", password)
     secret = checksums.key()
     assert secret
     checksums.sign(files / "SHA256SUMS", secret, "aisandbox-0.1.0-cpu")
@@ -256,8 +252,6 @@ def test_the_signature_verifies_with_minisign(
     sums = files / "SHA256SUMS"
     sums.write_text(sums.read_text().replace("a c", "a d"))
     assert subprocess.run(command, cwd=files, capture_output=True, check=False).returncode != 0
-    if password:
-        assert password not in "".join(capfd.readouterr())
 
 
 def test_without_a_key_nothing_is_signed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
