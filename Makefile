@@ -67,8 +67,9 @@ release: builder ## Make the signed bundle for `aisandbox upgrade` in build/rele
 	@$(SUDO) $(BUILD) release --flavour $(FLAVOUR) --key '$(KEY)' $(if $(SINCE),--since '$(SINCE)')
 
 ##@ Test
-PYTEST := $(SUDO) $(PYTHON) -m pytest
-.PHONY: lint test test-unit test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace bench
+# One runner for all suites: progress, logs and costs in build/test-report/ (PYTEST='-k name' for further words).
+TESTS := $(SUDO) $(PYTHON) -m tests.runner $(if $(PYTEST),--pytest='$(PYTEST)')
+.PHONY: lint test test-unit test-fresh test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace bench
 lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@ruff check --quiet
 	@ruff format --check --quiet
@@ -78,30 +79,28 @@ lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*.sh templates/motd.sh.j2
 	@packer fmt -check packer
 	@$(BUILD) validate >/dev/null
-# Suites side by side leave no core idle; tests/conftest.py says what stays together. Machines of the last line would be
-# in the way of the bakes, which look at every namespace of the host for what they have left.
-SIDE_BY_SIDE := $(SUDO) $(PYTHON) -m pytest --numprocesses 2 --dist loadscope --no-loadscope-reorder
-test: test-unit lint ## Set up, lint and run every test
-	@$(SIDE_BY_SIDE) tests/image tests/gateway tests/sandbox
-	@$(SIDE_BY_SIDE) tests/boot tests/e2e tests/marketplace tests/roles tests/container
-test-unit: dev ## Unit tests, four side by side: most of them wait (two minutes)
-	@$(PYTEST) --numprocesses 4 --dist loadscope tests/unit
+test: lint ## Set up, lint and run every test
+	@$(TESTS)
+test-unit: dev ## Unit tests, four side by side: many of them wait
+	@$(TESTS) unit
+test-fresh: dev ## The set-up on a pristine Debian: as root, and as a user with sudo behind a proxy
+	@$(TESTS) fresh
 test-gateway: dev ## nginx and Open WebUI as on the appliance, in Chromium
-	@$(PYTEST) tests/gateway
+	@$(TESTS) gateway
 test-sandbox: dev ## The sandbox's server and desktop as processes of this host, by its clients and in Chromium
-	@$(PYTEST) tests/sandbox
+	@$(TESTS) sandbox
 test-container: dev ## The containers under podman: the sandbox alone, and the whole appliance
-	@$(PYTEST) tests/container
-test-roles: dev ## Every Ansible role by molecule (ROLE=name for one)
-	@$(PYTEST) tests/roles $(if $(ROLE),-k '$(ROLE)')
+	@$(TESTS) container
+test-roles: dev ## Every Ansible role by molecule (PYTEST='-k name' for one)
+	@$(TESTS) roles
 test-boot: dev ## A booted machine: first boot, choices, restarts, reboots
-	@$(PYTEST) tests/boot
+	@$(TESTS) boot
 test-e2e: dev ## Chat in Chromium and the API with official clients, on a booted machine
-	@$(PYTEST) tests/e2e
+	@$(TESTS) e2e
 test-image: dev ## Baking, its failures, and the disk image under QEMU
-	@$(PYTEST) tests/image
-test-marketplace: dev ## Bakes and deployments on clouds that are pretended, on machines that are not
-	@$(PYTEST) tests/marketplace
+	@$(TESTS) image
+test-marketplace: dev ## Bakes and deployments on simulated clouds, on real machines
+	@$(TESTS) marketplace
 BENCHMARKS ?= first_boot engine_start sandbox_exec sandbox_code sandbox_cdp sandbox_file download
 bench: dev ## Benchmarks; results go to build/bench/ (BENCHMARKS=sandbox_exec for one)
 	@for name in $(BENCHMARKS); do $(SUDO) $(PYTHON) -m tests.bench.bench_$$name || exit; done
@@ -113,7 +112,7 @@ builder: ## Install what baking and booting need
 container: builder ## Install what the sandbox's container needs, too
 	@scripts/setup.sh container
 dev: ## Install what tests and linters need, too
-	@scripts/setup.sh builder && scripts/setup.sh container && scripts/setup.sh dev
+	@scripts/setup.sh dev
 clean: ## Stop and delete machines, images and logs; baked layers stay in the cache
 	@[ ! -x $(PYTHON) ] || $(SUDO) $(BUILD) remove --all
 	@$(SUDO) rm -rf build

@@ -1,0 +1,1 @@
+"""Runs the test suites side by side and reports what each of them costs: `python -m tests.runner [SUITE ...]`."""

@@ -1,0 +1,75 @@
+"""Records the programs of this host that the suites start; a fresh machine is tested for having all of them.
+
+The kernel tells of every file that is opened to be executed (fanotify); what a suite has started is told from the rest
+by its control group. Programs of machines and containers lie elsewhere, although their paths may look the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+import tempfile
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+from aisandbox.build.layers import cache_directory
+from aisandbox.manifest import REPOSITORY
+from tests.runner.cpu import PREFIX
+
+LIST = REPOSITORY / "tests" / "data" / "programs.txt"
+_CLASS_NOTIFICATION, _UNLIMITED_QUEUE = 0x0, 0x10
+_MARK_ADD, _MARK_FILE_SYSTEM, _OPENED_TO_EXECUTE = 0x1, 0x100, 0x1000
+_EVENT = struct.Struct("=IBBHQii")
+"""Length, version, two fields of no use here, mask, descriptor of the file, process."""
+# Libraries and helpers come with the packages of the programs that use them.
+_OTHERS = ("/usr/lib/", "/usr/libexec/", "/lib/", "/proc/", "/var/lib/", "/memfd:")
+
+
+def listed() -> set[str]:
+    """Names of the programs that a fresh machine must have after the set-up."""
+    return set(LIST.read_text().split())
+
+
+class Recorder:
+    """Collects names of programs until it is closed. Without the kernel's help `names` stays None."""
+
+    def __init__(self) -> None:
+        self.names: set[str] | None = None
+        self._skipped = (*_OTHERS, *(f"{path}/" for path in _folders()))
+        library = ctypes.CDLL(None, use_errno=True)
+        flags = os.O_RDONLY | os.O_LARGEFILE | os.O_CLOEXEC
+        self._descriptor = library.fanotify_init(_CLASS_NOTIFICATION | _UNLIMITED_QUEUE, flags)
+        if self._descriptor < 0:
+            return
+        mask = ctypes.c_uint64(_OPENED_TO_EXECUTE)
+        if library.fanotify_mark(self._descriptor, _MARK_ADD | _MARK_FILE_SYSTEM, mask, -100, b"/") == 0:
+            self.names = set()
+            threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        while True:
+            events = os.read(self._descriptor, 65536)
+            while events:
+                length, *_, file, process = _EVENT.unpack_from(events)
+                events = events[length:]
+                try:
+                    self._take(file, process)
+                finally:
+                    os.close(file)
+
+    def _take(self, file: int, process: int) -> None:
+        path = Path(f"/proc/self/fd/{file}").readlink()
+        if self.names is None or path.name in self.names or str(path).startswith(self._skipped):
+            return
+        # A process that has ended by now tells nothing; the next one of that program will.
+        with suppress(OSError):
+            is_of_host = os.path.samestat(os.fstat(file), path.stat())
+            if is_of_host and PREFIX in Path(f"/proc/{process}/cgroup").read_text():
+                self.names.add(path.name)
+
+
+def _folders() -> list[str]:
+    """Where programs lie that tests and bakes make themselves."""
+    return [os.path.realpath(path) for path in (REPOSITORY, cache_directory(), tempfile.gettempdir(), "/run")]

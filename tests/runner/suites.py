@@ -1,0 +1,45 @@
+"""The test suites: what each consists of, what it shares, and what it must not run beside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A part of the tests that runs as one process."""
+
+    name: str
+    paths: tuple[str, ...]
+    """What pytest collects."""
+    seconds: float
+    """Expected duration on two cores with warm caches; suites start longest first."""
+    processes: int = 0
+    """Worker processes of pytest-xdist; 0 runs the tests in the suite's own process."""
+    in_memory: bool = False
+    """Whether its temporary files, of which it makes many small ones, lie in memory where there is enough."""
+    apart_from: frozenset[str] = frozenset()
+    """Suites that disturb this one, or are disturbed by it."""
+
+
+SUITES = (
+    Suite("unit", ("tests/unit",), 90, processes=4, in_memory=True),
+    Suite("fresh", ("tests/fresh",), 400),
+    Suite("image", ("tests/image",), 700, apart_from=frozenset({"machines", "marketplace"})),
+    Suite("gateway", ("tests/gateway",), 300),
+    Suite("sandbox", ("tests/sandbox",), 350),
+    Suite("machines", ("tests/boot", "tests/e2e"), 900),
+    Suite("marketplace", ("tests/marketplace",), 600, apart_from=frozenset({"machines"})),
+    Suite("roles", ("tests/roles",), 500),
+    Suite("container", ("tests/container",), 300),
+)
+
+
+def named(name: str) -> Suite | None:
+    """A suite, or a folder of one by itself."""
+    for suite in SUITES:
+        if name == suite.name:
+            return suite
+        if (folder := f"tests/{name}") in suite.paths:
+            return replace(suite, name=name, paths=(folder,))
+    return None
