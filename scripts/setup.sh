@@ -16,7 +16,7 @@ if [ "$profile" != builder ]; then
     packages="$packages podman runc containernetworking-plugins"
 fi
 if [ "$profile" = dev ]; then
-    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light certbot strace gnupg gcc libc6-dev dnsmasq-base tinyproxy-bin"
+    packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light certbot strace gnupg gcc libc6-dev curl procps dnsmasq-base tinyproxy-bin"
     packages="$packages tigervnc-standalone-server openbox novnc xdotool x11-xserver-utils xclip scrot ffmpeg ripgrep nftables"
     locks="$locks locks/dev.txt"
 fi

@@ -49,8 +49,7 @@ def layer_listings(image: Layer) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def machine(image: Layer, layer_listings: dict[str, str]) -> Iterator[Machine]:
     """A machine as somebody gets it who chooses nothing."""
-    process = os.environ.get("PYTEST_XDIST_WORKER", "")
-    with machines.booted(f"test{process}", image) as machine:
+    with machines.booted("test", image) as machine:
         yield machine
 
 

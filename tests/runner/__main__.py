@@ -14,7 +14,7 @@ from pathlib import Path
 
 from aisandbox.manifest import REPOSITORY
 from tests.runner import cpu, report
-from tests.runner.programs import LIST, Recorder, listed
+from tests.runner.programs import LIST, Recorder, beyond_debian, listed
 from tests.runner.report import duration
 from tests.runner.run import Run
 from tests.runner.suites import SUITES, Suite, named
@@ -107,13 +107,14 @@ def main() -> int:
     report.write(FOLDER, runs, seconds, busy)
     print(f"\n{report.table(runs, seconds, busy)}\n")
     print(f"The same and every suite's log: {FOLDER.relative_to(REPOSITORY)}/")
-    new = sorted((recorder.names or set()) - listed())
+    started = beyond_debian(recorder.names or set())
+    new = sorted(started - listed())
     if new:
         print(
             f"The tests start programs that {LIST.relative_to(REPOSITORY)} does not list: {', '.join(new)}\n"
             "  fix: add them there, and the packages that bring them to scripts/setup.sh"
         )
-    (FOLDER / "programs.txt").write_text("".join(f"{name}\n" for name in sorted(recorder.names or ())))
+    (FOLDER / "programs.txt").write_text("".join(f"{name}\n" for name in sorted(started)))
     passed, failed = sum(run.count("passed") for run in runs), sum(len(run.failed) for run in runs)
     skipped = sum(run.count("skipped") for run in runs)
     print(f"{passed} passed, {failed} failed" + (f", {skipped} skipped" if skipped else ""))

@@ -9,26 +9,27 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
 
-from aisandbox.build.layers import cache_directory
+from aisandbox.build.layers import Store, load
 from aisandbox.manifest import REPOSITORY
 from tests.runner.cpu import PREFIX
 
+FOLDERS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
+"""Where packages and people put programs. Libraries and helpers come with the programs that use them."""
+OPTIONAL = {"terraform"}
+"""Programs that no package of Debian brings; tests that want them are skipped without."""
 LIST = REPOSITORY / "tests" / "data" / "programs.txt"
 _CLASS_NOTIFICATION, _UNLIMITED_QUEUE = 0x0, 0x10
 _MARK_ADD, _MARK_FILE_SYSTEM, _OPENED_TO_EXECUTE = 0x1, 0x100, 0x1000
 _EVENT = struct.Struct("=IBBHQii")
 """Length, version, two fields of no use here, mask, descriptor of the file, process."""
-# Libraries and helpers come with the packages of the programs that use them.
-_OTHERS = ("/usr/lib/", "/usr/libexec/", "/lib/", "/proc/", "/var/lib/", "/memfd:")
 
 
 def listed() -> set[str]:
-    """Names of the programs that a fresh machine must have after the set-up."""
+    """Names of programs that the suites start and a minimal Debian lacks: what the set-up must bring."""
     return set(LIST.read_text().split())
 
 
@@ -37,7 +38,6 @@ class Recorder:
 
     def __init__(self) -> None:
         self.names: set[str] | None = None
-        self._skipped = (*_OTHERS, *(f"{path}/" for path in _folders()))
         library = ctypes.CDLL(None, use_errno=True)
         flags = os.O_RDONLY | os.O_LARGEFILE | os.O_CLOEXEC
         self._descriptor = library.fanotify_init(_CLASS_NOTIFICATION | _UNLIMITED_QUEUE, flags)
@@ -61,7 +61,7 @@ class Recorder:
 
     def _take(self, file: int, process: int) -> None:
         path = Path(f"/proc/self/fd/{file}").readlink()
-        if self.names is None or path.name in self.names or str(path).startswith(self._skipped):
+        if self.names is None or path.name in self.names or str(path.parent) not in FOLDERS:
             return
         # A process that has ended by now tells nothing; the next one of that program will.
         with suppress(OSError):
@@ -70,6 +70,9 @@ class Recorder:
                 self.names.add(path.name)
 
 
-def _folders() -> list[str]:
-    """Where programs lie that tests and bakes make themselves."""
-    return [os.path.realpath(path) for path in (REPOSITORY, cache_directory(), tempfile.gettempdir(), "/run")]
+def beyond_debian(names: set[str]) -> set[str]:
+    """Those of the programs that the minimal Debian system, the bake's lowest layer, does not have."""
+    root = Store().rootfs(load("cpu")["debian"])
+    return {
+        name for name in names - OPTIONAL if not any(os.path.lexists(f"{root}{folder}/{name}") for folder in FOLDERS)
+    }
