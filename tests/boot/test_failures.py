@@ -109,8 +109,7 @@ def told(machine: Machine, *texts: str) -> dict[str, Any]:
         pytest.fail(f"no problem with {texts}: {json.dumps(status(machine)['problems'], indent=1)}")
     # How often something has crashed changes all the time, and its last words are not for everyone.
     reason = found["reason"].partition(" has crashed ")[0]
-    published = url(machine, "chat", "/aisandbox/status.json")
-    wait_for("the progress page", lambda: reason in str(httpx.get(published).json()["problems"]), 10)
+    wait_for("the progress page", lambda: reason in str(published(machine)["problems"]), 10)
     assert httpx.get(url(machine, "chat", "/aisandbox/progress.html")).status_code in (200, 503)
     assert reason in output(machine, "run-parts /etc/update-motd.d")
     assert found["fix"]
@@ -119,15 +118,20 @@ def told(machine: Machine, *texts: str) -> dict[str, Any]:
 
 def still_chats(machine: Machine) -> None:
     wait_for("an answer", lambda: bool(names(machine)), 60)
-    # It starts anew with another default model.
-    wait_for("the chat page", lambda: httpx.get(url(machine, "chat", "/health")).status_code == 200, 60)
+    has_chat_page(machine)
     assert Visitor(machine).ask(names(machine)[0], "Who are you?")
+
+
+def has_chat_page(machine: Machine) -> None:
+    """Open WebUI starts anew with another default model."""
+    wait_for("the chat page", lambda: httpx.get(url(machine, "chat", "/health")).status_code == 200, 60)
 
 
 def becomes(machine: Machine, model: str) -> None:
     """The fix was applied: the model is served without a reboot, and nothing is left to complain about."""
     wait_for(model, lambda: names(machine)[:1] == [model], 120)
     wait_for("no problem left", lambda: published(machine)["problems"] == [] == status(machine)["problems"], 30)
+    has_chat_page(machine)
 
 
 def test_a_typo_in_the_models_name(machine: Machine) -> None:
@@ -179,6 +183,7 @@ def test_a_model_that_fails_leaves_the_one_before_and_the_history(machine: Machi
     configure(machine, "--model example/broken")
     told(machine, "example/broken")
     wait_for("the model before", lambda: names(machine)[:1] == ["example/tiny"], 120)
+    has_chat_page(machine)
     assert "said to the tiny model" in Visitor(machine).history()
 
 
