@@ -57,10 +57,12 @@ class Run:
         self._memory = _folder_in_memory(suite.name) if suite.in_memory else None
         if self._memory:
             command += [f"--basetemp={self._memory}/tmp"]
+        # Started from a worker of pytest-xdist, as by the runner's own tests, it is none itself.
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         self._start = time.monotonic()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=REPOSITORY, env={**os.environ, "AISANDBOX_TEST_EVENTS": str(self._events)},
+                command, cwd=REPOSITORY, env={**inherited, "AISANDBOX_TEST_EVENTS": str(self._events)},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=self.account.join,
             )  # fmt: skip
