@@ -72,7 +72,8 @@ def run_all(suites: list[Suite], jobs: int, arguments: list[str], folder: Path) 
 
 def _result(run: Run) -> str:
     if run.exit_status:
-        return f"{len(run.failed)} of {len(run.outcomes)} failed" if run.failed else f"ended with {run.exit_status}"
+        failed = f"{len(run.failed)} of {len(run.outcomes)} failed" if run.failed else f"ended with {run.exit_status}"
+        return f"{failed} (its temporary files: {run.temporary})"
     return f"{len(run.outcomes)} passed"
 
 

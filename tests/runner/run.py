@@ -54,16 +54,15 @@ class Run:
         command += [f"--junitxml={folder / suite.name}.xml"]
         if suite.processes:
             command += ["--numprocesses", str(suite.processes), "--dist", "worksteal"]
-        self._memory = _folder_in_memory(suite.name) if suite.in_memory else None
-        if self._memory:
-            command += [f"--basetemp={self._memory}/tmp"]
+        # Removed unless the suite fails. Of its own: pytest's clean-up at the end of one suite disturbs that of another in the same folder.
+        self.temporary = _temporary_folder(suite.in_memory)
         # Started from a worker of pytest-xdist, as by the runner's own tests, it is none itself.
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+        environment |= {"AISANDBOX_TEST_EVENTS": str(self._events), "PYTEST_DEBUG_TEMPROOT": self.temporary}
         self._start = time.monotonic()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=REPOSITORY, env={**inherited, "AISANDBOX_TEST_EVENTS": str(self._events)},
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
                 preexec_fn=self.account.join,
             )  # fmt: skip
 
@@ -85,8 +84,8 @@ class Run:
             self.seconds = time.monotonic() - self._start
             self.account.close()
             self._events.unlink(missing_ok=True)
-            if self._memory:
-                shutil.rmtree(self._memory, ignore_errors=True)
+            if not self.exit_status:
+                shutil.rmtree(self.temporary, ignore_errors=True)
         return [name for name in self.failed if name not in before]
 
     def interrupt(self) -> None:
@@ -125,9 +124,9 @@ class Run:
                     self.tests.append(Timing(name, event["seconds"]))
 
 
-def _folder_in_memory(name: str) -> str | None:
-    try:
-        has_room = shutil.disk_usage(MEMORY).free > MEMORY_BYTES
-        return tempfile.mkdtemp(prefix=f"aisandbox-test-{name}-", dir=MEMORY) if has_room else None
-    except OSError:
-        return None
+def _temporary_folder(in_memory: bool) -> str:
+    """A folder whose name is short, as those of sockets must be, and which servers of other users can enter."""
+    place = MEMORY if in_memory and MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > MEMORY_BYTES else None
+    folder = tempfile.mkdtemp(prefix="t-", dir=place)
+    Path(folder).chmod(0o755)
+    return folder

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
+
+import pytest
 
 from tests.runner import __main__ as runner
 from tests.runner import report
@@ -37,6 +40,13 @@ def broken():
 def test_without_its_fixture(broken):
     pass
 """
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What failed suites leave goes with the test."""
+    (tmp_path / "t").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
 
 
 def suite(folder: Path, text: str, name: str = "some") -> Suite:
