@@ -54,7 +54,8 @@ class Run:
         command += [f"--junitxml={folder / suite.name}.xml"]
         if suite.processes:
             command += ["--numprocesses", str(suite.processes), "--dist", "worksteal"]
-        # Removed unless the suite fails. Of its own: pytest's clean-up at the end of one suite disturbs that of another in the same folder.
+        # Removed unless the suite fails. Its own: pytest's clean-up at the end of one suite disturbs others in the
+        # same folder.
         self.temporary = _temporary_folder(suite.in_memory)
         # Started from a worker of pytest-xdist, as by the runner's own tests, it is none itself.
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -62,8 +63,8 @@ class Run:
         self._start = time.monotonic()
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                preexec_fn=self.account.join,
+                command, cwd=REPOSITORY, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, preexec_fn=self.account.join,
             )  # fmt: skip
 
     @property
