@@ -27,6 +27,8 @@ REBOOT = 133
 PR_SET_PDEATHSIG = 1
 STOP_SECONDS = 40.0
 CONSOLE = "console.log"
+GROUPS = Path("/sys/fs/cgroup")
+GROUP_PREFIX = "aisandbox-machine-"
 
 
 def launch(directory: Path, address: str, lower: str, *, binds: Mapping[str, str], read_only: Mapping[str, str]) -> int:
@@ -100,9 +102,45 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
+def _enter_own_groups(name: str) -> None:
+    """Move this process, and so the machine, into control groups of its own.
+
+    Machines in one group would share the groups of their services: what one's systemd removes, the other's is about to
+    use, and neither can kill a group that holds processes of the other.
+    """
+    hierarchies = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    for _, controllers, path in hierarchies:
+        # A new group of `cpuset` takes no processes, and systemd makes none.
+        if controllers == "cpuset":
+            continue
+        for mount in _group_mounts(controllers):
+            parent = mount / path.lstrip("/")
+            _remove_empty_groups(parent)
+            with suppress(OSError):
+                group = parent / f"{GROUP_PREFIX}{name}-{os.getpid()}"
+                group.mkdir()
+                (group / "cgroup.procs").write_text("0")
+
+
+def _group_mounts(controllers: str) -> list[Path]:
+    """Where a hierarchy is mounted; the one without controllers is version 2."""
+    folder = controllers.removeprefix("name=")
+    names = [GROUPS / folder] if folder else [GROUPS / "unified", GROUPS]
+    return [path for path in names if (path / "cgroup.procs").exists()][:1]
+
+
+def _remove_empty_groups(parent: Path) -> None:
+    """Remove the groups of machines that have ended."""
+    for group in parent.glob(f"{GROUP_PREFIX}*"):
+        for folder, _, _ in os.walk(group, topdown=False):
+            with suppress(OSError):
+                Path(folder).rmdir()
+
+
 def main() -> None:
     directory = Path(sys.argv[1])
     config = json.loads((directory / "nspawn.json").read_text())
+    _enter_own_groups(config["name"])
     for name in ("upper", "work", "merged"):
         (directory / name).mkdir(exist_ok=True)
     options = (

@@ -183,6 +183,9 @@ def test_every_deployment_is_an_instance_of_its_own(deployed: dict[str, Instance
     for file in ("/etc/machine-id", "/etc/ssh/ssh_host_ed25519_key.pub", "/var/lib/cloud/data/instance-id"):
         contents = {output(instance, f"cat {file}") for instance in deployed.values()}
         assert len(contents) == len(deployed), file
+    # Two systemds in one control group disturb each other.
+    groups = {Path(f"/proc/{instance.pid}/cgroup").read_text() for instance in deployed.values()}
+    assert len(groups) == len(deployed)
     for instance in deployed.values():
         assert output(instance, "hostname") == f"ip-{instance.address.replace('.', '-')}"
         assert output(instance, f"cat /sys/class/net/{instance.place.interface}/address") == instance.place.mac
