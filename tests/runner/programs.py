@@ -19,8 +19,8 @@ from tests.runner.cpu import PREFIX
 
 FOLDERS = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin")
 """Where packages and people put programs. Libraries and helpers come with the programs that use them."""
-OPTIONAL = {"terraform"}
-"""Programs that no package of Debian brings; tests that want them are skipped without."""
+OPTIONAL = {"fc-list", "file", "lsb_release", "terraform"}
+"""Programs that others look for and do without; a test that wants terraform is skipped where there is none."""
 LIST = REPOSITORY / "tests" / "data" / "programs.txt"
 _CLASS_NOTIFICATION, _UNLIMITED_QUEUE = 0x0, 0x10
 _MARK_ADD, _MARK_FILE_SYSTEM, _OPENED_TO_EXECUTE = 0x1, 0x100, 0x1000
