@@ -23,15 +23,15 @@ class Suite:
 
 
 SUITES = (
-    Suite("unit", ("tests/unit",), 90, processes=4, in_memory=True),
-    Suite("fresh", ("tests/fresh",), 400),
-    Suite("image", ("tests/image",), 700, apart_from=frozenset({"machines", "marketplace"})),
-    Suite("gateway", ("tests/gateway",), 300),
-    Suite("sandbox", ("tests/sandbox",), 350),
+    Suite("unit", ("tests/unit",), 120, processes=4, in_memory=True),
+    Suite("fresh", ("tests/fresh",), 500),
+    Suite("image", ("tests/image",), 750, apart_from=frozenset({"machines", "marketplace"})),
+    Suite("gateway", ("tests/gateway",), 350),
+    Suite("sandbox", ("tests/sandbox",), 400),
     Suite("machines", ("tests/boot", "tests/e2e"), 900),
-    Suite("marketplace", ("tests/marketplace",), 600, apart_from=frozenset({"machines"})),
-    Suite("roles", ("tests/roles",), 500),
-    Suite("container", ("tests/container",), 300),
+    Suite("marketplace", ("tests/marketplace",), 650, apart_from=frozenset({"machines"})),
+    Suite("roles", ("tests/roles",), 700),
+    Suite("container", ("tests/container",), 450),
 )
 
 
