@@ -71,8 +71,10 @@ class Recorder:
 
 
 def beyond_debian(names: set[str]) -> set[str]:
-    """Those of the programs that the minimal Debian system, the bake's lowest layer, does not have."""
+    """Those of the programs that the minimal Debian system, the bake's lowest layer, lacks; none before it is baked."""
     root = Store().rootfs(load("cpu")["debian"])
+    if not root.exists():
+        return set()
     return {
         name for name in names - OPTIONAL if not any(os.path.lexists(f"{root}{folder}/{name}") for folder in FOLDERS)
     }
