@@ -37,14 +37,18 @@ def page() -> Iterator[Page]:
 def test_a_question_is_answered_as_a_stream(page: Page, machine: Machine, known: Entry) -> None:
     messages: list[str | bytes] = []
     page.on("websocket", lambda socket: socket.on("framereceived", lambda text: messages.append(text)))
-    chromium.open_chat(page, url(machine, "chat", "/"))
-    page.evaluate(WATCH_GROWTH, known.answer)
-    chromium.send(page, known.questions[0])
-    expect(page.get_by_text(known.answer)).to_be_visible()
-    assert len([message for message in messages if "response:completion" in str(message)]) > 10
-    growth = page.evaluate("window.growth")
-    assert growth[-1] == len(known.answer)
-    assert any(20 < length < len(known.answer) for length in growth), growth
+    seen: list[list[int]] = []
+    # The guide answers in a fraction of a second: a busy browser may show all of it at once.
+    while not any(20 < length < len(known.answer) for growth in seen for length in growth):
+        assert len(seen) < 5, seen
+        messages.clear()
+        chromium.open_chat(page, url(machine, "chat", "/"))
+        page.evaluate(WATCH_GROWTH, known.answer)
+        chromium.send(page, known.questions[0])
+        expect(page.get_by_text(known.answer)).to_be_visible()
+        assert len([message for message in messages if "response:completion" in str(message)]) > 10
+        seen.append(page.evaluate("window.growth"))
+        assert seen[-1][-1] == len(known.answer)
 
 
 def test_the_api_says_the_same(client: openai.OpenAI, known: Entry) -> None:
@@ -71,4 +75,4 @@ def test_it_is_still_there_after_a_power_cycle(page: Page, machine: Machine, ima
     page.goto(url(machine, "chat", "/"))
     page.get_by_role("button", name="Open Sidebar").click()
     history = page.get_by_role("navigation", name="Chat history")
-    expect(history.get_by_text(known.questions[0])).to_be_visible()
+    expect(history.get_by_text(known.questions[0]).first).to_be_visible()
