@@ -43,5 +43,3 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
         return
     if report.when == "call" or report.outcome != "passed":
         _write("test", name=report.nodeid, outcome=report.outcome, when=report.when, seconds=round(report.duration, 2))
-    if report.when == "teardown":
-        _write("end", name=report.nodeid, seconds=round(report.duration, 2))

@@ -1,7 +1,7 @@
 """Records the programs of this host that the suites start; a fresh machine is tested for having all of them.
 
-The kernel tells of every file that is opened to be executed (fanotify); what a suite has started is told from the rest
-by its control group. Programs of machines and containers lie elsewhere, although their paths may look the same.
+The kernel reports every file that is opened for execution (fanotify). A program counts if its process is in the control
+group of a suite and the file is the host's own: in machines and containers other files have the same paths.
 """
 
 from __future__ import annotations

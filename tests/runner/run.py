@@ -20,10 +20,9 @@ from tests.runner.suites import Suite
 
 INTERRUPT_SECONDS = 180
 """How long an interrupted suite may take to remove its machines and containers."""
-
-
 MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of our own is made there
 MEMORY_BYTES = 4 * 2**30
+"""Free memory without which temporary files go to the disk."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class Timing:
 
 
 class Run:
-    """A running or finished suite. `done` counts tests by outcome."""
+    """A running or finished suite; `outcomes` holds its tests by name."""
 
     def __init__(self, suite: Suite, folder: Path, arguments: list[str]) -> None:
         self.suite = suite

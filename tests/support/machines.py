@@ -97,7 +97,7 @@ def status(machine: Remote) -> dict[str, Any]:
 
 
 def published(machine: Addressed) -> dict[str, Any]:
-    """What the progress page is told: as `status`, less what is not for strangers, and at next to no cost."""
+    """The state that the progress page shows: that of `status` without private details, and cheap to read."""
     try:
         overview: dict[str, Any] = httpx.get(url(machine, "chat", "/aisandbox/status.json"), timeout=5).json()
     except (httpx.TransportError, ValueError):
