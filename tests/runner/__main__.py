@@ -6,6 +6,7 @@ Everything that they print goes to build/test-report/, one log and one JUnit fil
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import signal
 import sys
@@ -81,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.runner", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of: {', '.join(s.name for s in SUITES)}; all")
     parser.add_argument("--jobs", type=int, default=2, help="suites side by side (2)")
-    parser.add_argument("--pytest", default="", help="further words for pytest, such as '-k name'")
+    parser.add_argument("--pytest", default="", help="further words for pytest, such as -k name")
     chosen = parser.parse_args()
     suites = list[Suite]()
     for name in chosen.suites:
@@ -98,7 +99,7 @@ def main() -> int:
     start, busy = time.monotonic(), cpu.busy_seconds()
     recorder = Recorder()
     try:
-        runs = run_all(suites, chosen.jobs, chosen.pytest.split(), FOLDER)
+        runs = run_all(suites, chosen.jobs, shlex.split(chosen.pytest), FOLDER)
     except KeyboardInterrupt:
         return 130
     seconds, busy = time.monotonic() - start, cpu.busy_seconds() - busy
