@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
 import time
 import urllib.request
@@ -16,7 +15,7 @@ import psutil
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.support.sandbox import Sandbox, program, running
+from tests.support.sandbox import Sandbox, launch, program, running
 
 
 class Lifecycle:
@@ -37,9 +36,8 @@ class Lifecycle:
     def start_again(self) -> None:
         """What a supervisor does when the browser has ended."""
         self._process.wait(20)
-        arguments = [sys.executable, "-m", "sandbox_api.launch", "browser"]
         log = self.sandbox.root / "browser.log"
-        self._process = self._stack.enter_context(program(arguments, self.sandbox.variables, log))
+        self._process = self._stack.enter_context(program(launch("browser"), self.sandbox.variables, log))
 
     def kill(self) -> None:
         self._process.kill()

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-PROGRAM = "/usr/bin/chromium"
+PROGRAM = Path(__file__).parent / "bin" / "chromium"
 QUIET = [
     "--no-sandbox",
     "--disable-gpu",

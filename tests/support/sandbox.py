@@ -19,6 +19,7 @@ import httpx
 
 from aisandbox.manifest import REPOSITORY
 from tests.support.environments import environment, node, web_assets
+from tests.support.without_netlink import without_netlink
 
 PATIENCE_S = 60.0
 
@@ -83,6 +84,12 @@ def wait_for(url: str, process: subprocess.Popen[bytes], log: Path, client: http
             time.sleep(0.02)
 
 
+def launch(name: str) -> list[str]:
+    """The command that starts a program beside the server."""
+    command = [sys.executable, "-m", "sandbox_api.launch", name]
+    return without_netlink(command) if name == "browser" else command
+
+
 @contextmanager
 def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
     """The server, and these programs of `sandbox_api.launch` (`desktop` stands for the three that make it).
@@ -128,12 +135,7 @@ def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
-        started = {
-            name: stack.enter_context(
-                program([sys.executable, "-m", "sandbox_api.launch", name], variables, root / f"{name}.log")
-            )
-            for name in wanted
-        }
+        started = {name: stack.enter_context(program(launch(name), variables, root / f"{name}.log")) for name in wanted}
         process = stack.enter_context(program([sys.executable, "-m", "sandbox_api"], variables, log))
         wait_for("/v1/openapi.json", process, log, client)
         yield Sandbox(f"http://127.0.0.1:{port}", root, variables, process, log, client, started)
