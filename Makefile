@@ -9,6 +9,8 @@ BUILD := $(PYTHON) -m aisandbox.build
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env)
 export AISANDBOX_REPO := $(CURDIR)
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
+# Containers' images set it; every Python would then compile our code and Ansible's anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help
 help: ## Print this

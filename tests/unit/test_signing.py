@@ -50,7 +50,6 @@ def test_a_changed_file_another_key_and_no_signature_are_refused(tmp_path: Path,
 def test_a_password_comes_from_the_environment_only(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """One pair for all: each use of a password takes minisign seconds and a gigabyte."""
     password = "correct hörse"
     pair = keys.make(tmp_path, password)
     monkeypatch.delenv(signing.PASSWORD, raising=False)

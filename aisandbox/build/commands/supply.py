@@ -12,7 +12,7 @@ from aisandbox.build.bake import NEEDED_GIB, bake
 from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import Store
 from aisandbox.build.progress import Phases
-from aisandbox.build.supply import audit_report, collect, compare, cyclonedx_json, vulnerabilities
+from aisandbox.build.supply import audit_report, collect, compare, vulnerabilities
 from aisandbox.build.supply.inventory import Inventory
 
 REPORTS = manifest.REPOSITORY / "build" / "audit"
@@ -41,6 +41,8 @@ def audit_command(
     npm: Annotated[str, typer.Option(help="Registry of npm.", envvar="AISANDBOX_AUDIT_NPM")] = vulnerabilities.NPM,
 ) -> None:
     """Look for known vulnerabilities. Status 3: an update mends some; 4: not everybody could be asked."""
+    from aisandbox.build.supply import cyclonedx_json
+
     with Phases() as phases:
         inventory = cyclonedx_json.read(sbom) if sbom else _layers(flavour, phases)
         services = vulnerabilities.Services(pypi, debian, npm, data)

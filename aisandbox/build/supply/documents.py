@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox.build.progress import Phases
-from aisandbox.build.supply import collect, cyclonedx_json, licence_report, source, spdx_json
+from aisandbox.build.supply import collect, licence_report, source
 from aisandbox.build.supply.document import Document
 from aisandbox.build.supply.inventory import Inventory, Kind
 from aisandbox.build.supply.source import Source
@@ -21,6 +21,9 @@ def write(document: Document, folder: Path, prefix: str = "") -> list[Path]:
     Raises:
         BuildError: a licence is in that the policy refuses; nothing is written.
     """
+    # Their libraries take longer to import than most commands take to run.
+    from aisandbox.build.supply import cyclonedx_json, spdx_json
+
     report = licence_report.report(document.inventory, document.subject)
     report.check()
     contents = {

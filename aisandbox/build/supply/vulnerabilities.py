@@ -14,7 +14,6 @@ from typing import Any
 
 import requests
 from packaging.version import InvalidVersion, Version
-from pip_audit._service import PyPIService, ResolvedDependency, ServiceError
 from requests.adapters import HTTPAdapter
 
 from aisandbox import manifest
@@ -166,6 +165,9 @@ class _Elsewhere(HTTPAdapter):
 
 
 def _python(packages: list[Package], services: Services, found: Audit, retry_seconds: float) -> None:
+    # Importing it asks pip for its version, which every command would wait for.
+    from pip_audit._service import PyPIService, ResolvedDependency, ServiceError
+
     service = PyPIService(cache_directory() / "pip-audit", TIMEOUT)
     _prepared(service.session)
     if services.pypi != PYPI:
