@@ -71,12 +71,16 @@ release: builder ## Make the signed bundle for `aisandbox upgrade` in build/rele
 ##@ Test
 # One runner for all suites: progress, logs and costs in build/test-report/ (PYTEST='-k name' for further words).
 TESTS := $(SUDO) $(PYTHON) -m tests.runner $(if $(PYTEST),--pytest='$(PYTEST)')
-.PHONY: lint test test-unit test-fresh test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace bench
+.PHONY: lint lint-ansible lint-python lint-rest test test-unit test-fresh test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace bench
 lint: dev ## Check Python, Ansible, YAML, shell and Packer files
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint-ansible lint-python lint-rest
+lint-ansible:
+	@ansible-lint -q
+lint-python:
 	@ruff check --quiet
 	@ruff format --check --quiet
 	@mypy --no-error-summary
-	@ansible-lint -q
+lint-rest:
 	@yamllint .
 	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*.sh templates/motd.sh.j2
 	@packer fmt -check packer
