@@ -193,7 +193,7 @@ def test_hostile_fields_of_the_stackscript_do_what_they_would_do_directly(
     assert not_executed(tmp_path)
 
 
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     values=st.fixed_dictionaries(
         {
