@@ -134,6 +134,8 @@ def lease(former: str | None = None) -> str:
     while wanted and _lingers(wanted[0]) and wanted[0] not in _held() and time.monotonic() < deadline:
         time.sleep(0.1)
     with _leases():
+        # The last machine may have ended meanwhile, and the network with it.
+        up()
         taken = _held()
         addresses = [*wanted, *(network.address(index) for index in range(200))]
         address = next(address for address in addresses if address not in taken and not _lingers(address))

@@ -15,11 +15,11 @@ from typing import Any
 import httpx
 import pytest
 
-from aisandbox.build import network
 from aisandbox.build.layers import Layer, Store
 from aisandbox.build.machine import Machine
 from aisandbox.manifest import REPOSITORY
 from tests.support import https, hub, machines
+from tests.support.bridge import bridge
 from tests.support.machines import MANIFEST, Visitor, output, published, status, url, wait_for
 
 GUIDE = MANIFEST.embedded_model.id
@@ -50,7 +50,7 @@ def models(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[h
     garbage.write_bytes(os.urandom(garbage.stat().st_size))
     huge = model("huge")
     os.truncate(huge / "model.safetensors", LARGE)
-    with hub.running(folder.parent, bind=network.up().gateway) as running:
+    with bridge() as network, hub.running(folder.parent, bind=network.gateway) as running:
         # Nobody downloads it, so nobody needs to read 64 GB of zeros.
         running.assume_digest(huge / "model.safetensors", "0" * 64)
         running.faults.gated, running.faults.accepted, running.faults.token = (
@@ -209,7 +209,7 @@ def test_no_network_at_all(machine: Machine) -> None:
 
 def test_a_wrong_clock(machine: Machine, tmp_path: Path) -> None:
     """The machine's clock is this host's; to it, a certificate of another decade looks as to one with a wrong clock."""
-    with https.running(tmp_path, 2080, 2090, bind=network.up().gateway) as (endpoint, _):
+    with bridge() as network, https.running(tmp_path, 2080, 2090, bind=network.gateway) as (endpoint, _):
         configure(machine, f"--model example/other --set hub_endpoint={endpoint}")
         wait_for("the wait", lambda: "The clock of this instance says" in str(published(machine)["phases"]), 60)
         still_chats(machine)

@@ -14,7 +14,6 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aisandbox.build import network
 from aisandbox.build import release as releases
 from aisandbox.build.layers import Layer, Store
 from aisandbox.build.machine import Machine
@@ -22,6 +21,7 @@ from aisandbox.build.progress import Phases
 from aisandbox.instance.upgrade import rules
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.support import keys, machines
+from tests.support.bridge import bridge
 from tests.support.keys import Pair
 from tests.support.machines import MANIFEST, Visitor, output, status, url, wait_for, wait_until_ready
 
@@ -177,7 +177,7 @@ def test_an_upgrade_keeps_everything_and_serves(machine: Machine, newer: Path) -
     def handler(*arguments: object) -> http.server.SimpleHTTPRequestHandler:
         return http.server.SimpleHTTPRequestHandler(*arguments, directory=str(newer))  # type: ignore[arg-type]
 
-    with http.server.ThreadingHTTPServer((network.up().gateway, 0), handler) as server:
+    with bridge() as network, http.server.ThreadingHTTPServer((network.gateway, 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         host, port = server.server_address[:2]
         told = upgraded(machine, f"http://{host!s}:{port} --public-key {KEY_FILE}")

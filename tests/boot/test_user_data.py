@@ -14,11 +14,11 @@ import httpx
 import pytest
 import yaml
 
-from aisandbox.build import network
 from aisandbox.build.layers import Layer, Store
 from aisandbox.build.machine import Machine
 from aisandbox.manifest import REPOSITORY
 from tests.support import hub, machines
+from tests.support.bridge import bridge
 from tests.support.machines import MANIFEST, Visitor, output, status, url
 
 MODEL = "example/tiny"
@@ -48,7 +48,7 @@ def model_hub(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     models = Store().rootfs(guide) / MANIFEST.paths.opt.relative_to("/") / "models"
     (snapshot,) = models.glob("models--*/snapshots/*")
     shutil.copytree(snapshot, folder / MODEL)
-    with hub.running(folder, bind=network.up().gateway) as running:
+    with bridge() as network, hub.running(folder, bind=network.gateway) as running:
         running.faults.gated, running.faults.accepted, running.faults.token = {MODEL}, {MODEL}, TOKEN
         yield running
 

@@ -64,7 +64,8 @@ class Builder:
 
     def traces(self) -> list[str]:
         """Processes and mounts that have to do with the cache, in whatever namespace."""
-        mark = str(self.cache)
+        # The kernel shows a blank in the name of a mount as an octal number.
+        marks = (str(self.cache), str(self.cache).replace(" ", "\\040"))
         found = []
         for process in Path("/proc").glob("[0-9]*"):
             for name in ("cmdline", "mountinfo"):
@@ -72,7 +73,7 @@ class Builder:
                     text = (process / name).read_text(errors="replace")
                 except OSError:
                     continue
-                if mark in text:
+                if any(mark in text for mark in marks):
                     found.append(f"{process}/{name}")
         return found
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import bake, host, network
+from aisandbox.build import bake, host
 from aisandbox.build.host import HostSettings
 from aisandbox.build.layers import Store, load
 from aisandbox.build.progress import Phases
 from tests.support import hub
+from tests.support.bridge import bridge
 from tests.support.cloud.hypervisor import stock_image
 from tests.support.machines import MANIFEST
 
@@ -41,5 +42,5 @@ def model_hub(stock: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory)
     models = Store().rootfs(load("cpu")["guide"]) / MANIFEST.paths.opt.relative_to("/") / "models"
     (snapshot,) = models.glob("models--*/snapshots/*")
     shutil.copytree(snapshot, folder / MODEL)
-    with hub.running(folder, bind=network.up().gateway) as running:
+    with bridge() as network, hub.running(folder, bind=network.gateway) as running:
         yield running

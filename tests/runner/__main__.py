@@ -81,7 +81,7 @@ def _result(run: Run) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.runner", description=__doc__)
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"of: {', '.join(s.name for s in SUITES)}; all")
-    parser.add_argument("--jobs", type=int, default=2, help="suites side by side (2)")
+    parser.add_argument("--jobs", type=int, default=3, help="suites side by side (3)")
     parser.add_argument("--pytest", default="", help="further words for pytest, such as -k name")
     chosen = parser.parse_args()
     suites = list[Suite]()

@@ -25,13 +25,13 @@ class Suite:
 SUITES = (
     Suite("unit", ("tests/unit",), 120, processes=4, in_memory=True),
     Suite("fresh", ("tests/fresh",), 500),
-    Suite("image", ("tests/image",), 750, apart_from=frozenset({"machines", "marketplace"})),
-    Suite("gateway", ("tests/gateway",), 350),
-    Suite("sandbox", ("tests/sandbox",), 400),
-    Suite("machines", ("tests/boot", "tests/e2e"), 900),
-    Suite("marketplace", ("tests/marketplace",), 650, apart_from=frozenset({"machines"})),
-    Suite("roles", ("tests/roles",), 700),
-    Suite("container", ("tests/container",), 450),
+    Suite("image", ("tests/image",), 740, apart_from=frozenset({"marketplace"})),
+    Suite("gateway", ("tests/gateway",), 330),
+    Suite("sandbox", ("tests/sandbox",), 390),
+    Suite("machines", ("tests/boot", "tests/e2e"), 1100),
+    Suite("marketplace", ("tests/marketplace",), 650),
+    Suite("roles", ("tests/roles",), 540),
+    Suite("container", ("tests/container",), 300),
 )
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
-import os
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from aisandbox.build import network
+from tests.support.bridge import bridge
 
 LOCK = Path("/run/aisandbox-build/dhcp.lock")
 PR_SET_PDEATHSIG = 1
@@ -43,17 +43,13 @@ def serving(folder: Path) -> Iterator[Dhcp]:
     LOCK.parent.mkdir(parents=True, exist_ok=True)
     with LOCK.open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # The bridge goes with the last address that is leased: this one stays while machines come and go.
-        held = network.lease()
-        try:
-            server = subprocess.Popen(_command(folder, network.up()), preexec_fn=_die_with_parent)
+        with bridge() as net:
+            server = subprocess.Popen(_command(folder, net), preexec_fn=_die_with_parent)
             try:
                 yield Dhcp(hosts)
             finally:
                 server.terminate()
                 server.wait()
-        finally:
-            network.release(held, os.getpid())
 
 
 def _command(folder: Path, net: network.Network) -> list[str]:
