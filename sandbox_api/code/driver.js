@@ -17,6 +17,7 @@ const channel = SANDBOX_CHANNEL_FD
   : net.connect(Number(SANDBOX_CHANNEL_PORT), '127.0.0.1', () => channel.write(SANDBOX_CHANNEL_TOKEN + '\n'));
 const { stringify, parse } = JSON; // the code may change the global ones
 const exit = process.exit.bind(process);
+const later = setTimeout;
 
 // Strings and comments are matched first, so that words in them are left alone.
 const QUOTED = /"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[^]*?\*\//.source;
@@ -129,7 +130,15 @@ const interrupted = { ename: 'Interrupted', evalue: 'the execution was interrupt
 function answer(id, body) {
   if (id !== current) return;
   current = 0;
-  channel.write(stringify({ id, count, ...body }) + '\n');
+  const line = stringify({ id, count, ...body }) + '\n';
+  whenWritten(() => channel.write(line));
+}
+
+function whenWritten(done) {
+  // What a full pipe does not take, Node.js writes later: an answer must not overtake it.
+  const waits = [process.stdout, process.stderr].some((stream) => !stream.destroyed && stream.writableLength > 0);
+  if (waits) later(whenWritten, 1, done);
+  else done();
 }
 
 function evaluated(id, problem, outcome) {
