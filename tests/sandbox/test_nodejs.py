@@ -149,6 +149,10 @@ def test_all_output_is_there_before_the_answer(sandbox: Sandbox) -> None:
         # Small pieces fill a pipe before its bytes do, and Node.js then writes the rest later.
         data = execute(sandbox, "for (let i = 0; i < 10000; i++) console.log('y')", session_id="much")
         assert data["stdout"] == "y\n" * 10_000
+    # Output without end holds up no answer.
+    flood = "flood = setInterval(() => { for (let i = 0; i < 3000; i++) console.log('z') }); 0"
+    assert execute(sandbox, flood, session_id="much")["status"] == "ok"
+    assert execute(sandbox, "clearInterval(flood); 1", session_id="much")["result"] == "1"
 
 
 @pytest.mark.parametrize("code", ["for(;;);", "await new Promise(() => {})"])
