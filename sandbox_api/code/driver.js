@@ -17,6 +17,7 @@ const channel = SANDBOX_CHANNEL_FD
   : net.connect(Number(SANDBOX_CHANNEL_PORT), '127.0.0.1', () => channel.write(SANDBOX_CHANNEL_TOKEN + '\n'));
 const { stringify, parse } = JSON; // the code may change the global ones
 const exit = process.exit.bind(process);
+const { stdout, stderr } = process;
 const { write } = require('stream').Writable.prototype;
 
 // Strings and comments are matched first, so that words in them are left alone.
@@ -136,8 +137,8 @@ function answer(id, body) {
 
 function whenWritten(done) {
   // What a full pipe does not take, Node.js writes later: an answer must not overtake it. What timers go on writing is
-  // behind these empty pieces, and not waited for.
-  const full = [process.stdout, process.stderr].filter((stream) => stream.writable && stream.writableLength > 0);
+  // behind these empty pieces, and not waited for; nor is what the code itself holds back.
+  const full = [stdout, stderr].filter((stream) => stream.writable && stream.writableLength > 0 && !stream.writableCorked);
   let left = full.length;
   if (!left) done();
   for (const stream of full) write.call(stream, '', () => --left || done());
@@ -190,7 +191,7 @@ function execute({ id, code, cwd }) {
 process.on('SIGINT', () => answer(current || -1, { error: interrupted }));
 for (const event of ['uncaughtException', 'unhandledRejection']) {
   // A failing timer does not end the session.
-  process.on(event, (error) => process.stderr.write(`Uncaught ${util.inspect(error)}\n`));
+  process.on(event, (error) => stderr.write(`Uncaught ${util.inspect(error)}\n`));
 }
 
 let received = '';

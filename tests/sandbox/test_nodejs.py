@@ -155,6 +155,27 @@ def test_all_output_is_there_before_the_answer(sandbox: Sandbox) -> None:
     assert execute(sandbox, "clearInterval(flood); 1", session_id="much")["result"] == "1"
 
 
+@pytest.mark.parametrize(
+    "code",
+    [
+        # What programs do that keep their output to themselves.
+        "const { PassThrough } = require('stream');"
+        "Object.defineProperty(process, 'stdout', { value: new PassThrough({ highWaterMark: 1 }) });"
+        "process.stdout.write('kept'); 1",
+        "process.stdout.cork(); process.stdout.write('kept'); 1",
+        "process.stdout.write = () => true; console.log('lost'); 1",
+        "process.stdout.end(); 1",
+        "process.stdout.destroy(); 1",
+        "Object.defineProperty(process, 'stdout', { value: null }); 1",
+    ],
+)
+def test_an_answer_comes_whatever_the_code_does_to_its_output(sandbox: Sandbox, code: str) -> None:
+    data = execute(sandbox, code, session_id=f"output-{hash(code)}", timeout=10)
+    assert (data["status"], data["result"]) == ("ok", "1"), data
+    again = execute(sandbox, "2", session_id=f"output-{hash(code)}", timeout=10)
+    assert (again["status"], again["result"]) == ("ok", "2"), again
+
+
 @pytest.mark.parametrize("code", ["for(;;);", "await new Promise(() => {})"])
 def test_timeout_keeps_the_session(sandbox: Sandbox, code: str) -> None:
     execute(sandbox, "kept = 1", session_id="timeouts")
