@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import os
 import sys
 
 from sandbox_api import __version__
@@ -19,7 +20,7 @@ def main() -> int:
     gc.disable()
     from pydantic import ValidationError
 
-    from sandbox_api.settings import Settings
+    from sandbox_api.settings import Settings, unknown_variables
 
     parser = argparse.ArgumentParser(
         "sandbox-api",
@@ -31,6 +32,11 @@ def main() -> int:
     parser.add_argument("--host", help="address to listen on, in place of SANDBOX_HOST")
     parser.add_argument("--port", type=int, help="port to listen on, in place of SANDBOX_PORT")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    if unknown := unknown_variables(os.environ):
+        for name, nearest in unknown.items():
+            fix = f"did you mean {nearest}?" if nearest else "sandbox-api --help lists the settings"
+            print(f"sandbox-api: {name} is not a setting; {fix}", file=sys.stderr)
+        return 2
     try:
         settings = Settings(**given)
     except ValidationError as error:
@@ -41,8 +47,10 @@ def main() -> int:
     except OSError as error:
         print(f"sandbox-api: a file named in the settings cannot be read: {error}", file=sys.stderr)
         return 2
+    from sandbox_api.environment import withdraw_secrets
     from sandbox_api.serve import serve
 
+    withdraw_secrets()
     return serve(settings)
 
 

@@ -1,4 +1,4 @@
-"""Where the caller reaches this sandbox: scheme, host and prefix as seen from the caller's side."""
+"""Where the caller reaches this sandbox, as seen from the caller's side, and where the caller is."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def public_base(connection: HTTPConnection, settings: Settings) -> str:
     `X-Forwarded-Proto`, `-Host` and `-Prefix` count only when the peer is one of SANDBOX_TRUSTED_PROXIES; of a list
     in them, the first word is what the caller used.
     """
-    trusted = connection.client is not None and connection.client.host in settings.trusted_proxies
+    trusted = _is_proxy(connection.client.host if connection.client else "", settings)
 
     def forwarded(name: str) -> str:
         return connection.headers.get(f"x-forwarded-{name}", "").split(",")[0].strip() if trusted else ""
@@ -32,6 +32,24 @@ def public_base(connection: HTTPConnection, settings: Settings) -> str:
     if not prefix or not PREFIX.fullmatch(prefix):
         prefix = str(connection.scope.get("root_path", ""))
     return f"{'https' if scheme.lower() in SECURE else 'http'}://{host}{prefix.rstrip('/')}"
+
+
+def caller_address(connection: HTTPConnection, settings: Settings) -> str:
+    """The caller's address, also behind trusted proxies: the last one in `X-Forwarded-For` that is none of them.
+
+    What stands before it, the caller may have made up.
+    """
+    address = connection.client.host if connection.client else ""
+    forwarded = ",".join(connection.headers.getlist("x-forwarded-for")).split(",")
+    for before in reversed([word.strip() for word in forwarded if word.strip()]):
+        if not _is_proxy(address, settings):
+            break
+        address = before
+    return address
+
+
+def _is_proxy(address: str, settings: Settings) -> bool:
+    return address in settings.trusted_proxies
 
 
 def websocket_base(connection: HTTPConnection, settings: Settings) -> str:

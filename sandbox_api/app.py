@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from sandbox_api import (
     __version__,
@@ -31,12 +31,23 @@ from sandbox_api import (
 )
 from sandbox_api.body_limit import BodyLimit
 from sandbox_api.errors import SandboxError
+from sandbox_api.head import Head
+from sandbox_api.log import logger
+from sandbox_api.missing_body import MissingBody
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
 from sandbox_api.trace import Trace, error_response, trace_id
+from sandbox_api.unicode import dumps
 
 DESCRIPTION = """Shell, files, code, browser and desktop of one sandbox. Every answer has the form
 `{success, message, data, hint, error}`; errors carry a code, a hint and a trace id, with a matching HTTP status."""
+
+
+class SafeJSONResponse(JSONResponse):
+    """FastAPI's own serializer fails on lone surrogates; this one replaces them."""
+
+    def render(self, content: Any) -> bytes:
+        return dumps(content)
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -58,6 +69,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         docs_url=None,  # `pages` serves it from our own files: the sandbox may have no network
         redoc_url=None,
         openapi_url="/v1/openapi.json",
+        default_response_class=SafeJSONResponse,
         lifespan=lifespan,
         responses={"default": {"description": "Error in the one form", "model": error_model()}},
     )
@@ -65,11 +77,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(SandboxError, _on_sandbox_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(UnicodeEncodeError, _on_unencodable)
     packages = (shell, system, file, code, browser, desktop, mcp, skills, util, chat, access, pages, entry)
     # `shell` comes first: its routes are called the most, and are looked for in this order. `entry` comes last: it
     # holds the routes that forward whatever lies under a prefix.
     for package in packages:
         app.include_router(package.router)
+    app.add_middleware(Head)
+    app.add_middleware(MissingBody)
     app.add_middleware(BodyLimit, most=settings.body_bytes)
     app.add_middleware(access.Guard, settings=settings, tokens=services.access)
     app.add_middleware(Trace)
@@ -102,6 +117,14 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     message = "; ".join(f"{place or 'body'}: {problem['msg']}" for place, problem in problems)
     details = [{"field": place, "problem": problem["msg"]} for place, problem in problems]
     return _answer(request, SandboxError("invalid_request", message, data=details))
+
+
+async def _on_unencodable(request: Request, error: Exception) -> Response:
+    """The request has lone surrogates, by JSON's escapes, in what a program, a path or a file gets."""
+    assert isinstance(error, UnicodeEncodeError)
+    logger.warning("text that is not valid Unicode", path=request.url.path, exc_info=error)
+    message = f"text in the request is not valid Unicode: {error.reason}"
+    return _answer(request, SandboxError("invalid_request", message))
 
 
 async def _on_http(request: Request, error: Exception) -> Response:

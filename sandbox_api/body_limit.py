@@ -10,8 +10,8 @@ from sandbox_api.errors import SandboxError
 from sandbox_api.trace import error_response, trace_id
 
 # These stream what they get, and have limits of their own, or hand it on to something that has.
-STREAMED = {"/v1/file/upload", "/v1/file/content"}
-FORWARDED = ("/jupyter", "/code-server", "/proxy", "/cdp")
+STREAMED = {"/v1/file/upload", "/v1/file/content", "/terminal-server/files/upload"}
+FORWARDED = ("/jupyter", "/code-server", "/proxy", "/absproxy", "/cdp")
 
 
 class _TooLargeError(Exception):
@@ -27,7 +27,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope.get("path", "")
-        if scope["type"] != "http" or path in STREAMED or _forwarded(path):
+        if scope["type"] != "http" or is_streamed(path):
             await self.app(scope, receive, send)
             return
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
@@ -62,5 +62,6 @@ class BodyLimit:
         await error_response(error, trace_id(scope))(scope, receive, send)
 
 
-def _forwarded(path: str) -> bool:
-    return any(path == prefix or path.startswith(prefix + "/") for prefix in FORWARDED)
+def is_streamed(path: str) -> bool:
+    """Whether what lies at the path takes a body of any kind and size."""
+    return path in STREAMED or any(path == prefix or path.startswith(prefix + "/") for prefix in FORWARDED)

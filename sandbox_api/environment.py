@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandbox_api.settings import Settings
+from sandbox_api.settings import KEY, PREFIX, SECRETS, Settings
 
 KEPT = {"SANDBOX_ROOT", "SANDBOX_WORKSPACE"}
+WITHHELD = (PREFIX, "JPY_", "INVOCATION_ID", "NOTIFY_SOCKET", "CREDENTIALS_")
 
 
 def child_environment(settings: Settings, extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -18,9 +19,7 @@ def child_environment(settings: Settings, extra: Mapping[str, str] | None = None
         extra: what the request adds; it wins.
     """
     variables = {
-        name: value
-        for name, value in os.environ.items()
-        if name in KEPT or not name.startswith(("SANDBOX_", "JPY_", "INVOCATION_ID", "NOTIFY_SOCKET", "CREDENTIALS_"))
+        name: value for name, value in os.environ.items() if name in KEPT or not name.upper().startswith(WITHHELD)
     }
     variables["SANDBOX_ROOT"] = str(settings.root)
     variables["SANDBOX_WORKSPACE"] = str(settings.workspace_path)
@@ -33,6 +32,17 @@ def child_environment(settings: Settings, extra: Mapping[str, str] | None = None
     found = variables.get("PATH", os.defpath).split(os.pathsep)
     variables["PATH"] = os.pathsep.join(dict.fromkeys([*programs, *found]))
     return {**variables, **(extra or {})}
+
+
+def withdraw_secrets() -> None:
+    """Take the secrets out of our own environment, once the settings are read.
+
+    Libraries start programs of their own with all of it: Playwright its driver, whose environment commands of the same
+    user can read.
+    """
+    secrets = {KEY, *(f"{PREFIX}{name.upper()}" for name in SECRETS)}
+    for name in [name for name in os.environ if name.upper() in secrets]:
+        del os.environ[name]
 
 
 def prepare(settings: Settings) -> None:

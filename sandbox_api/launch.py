@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from sandbox_api.environment import child_environment, prepare
+from sandbox_api.environment import child_environment, prepare, withdraw_secrets
 from sandbox_api.settings import Settings
 
 PATIENCE_S = 30.0
@@ -206,6 +206,7 @@ def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in PROGRAMS:
         _fail(f"usage: python -m sandbox_api.launch {'|'.join(PROGRAMS)}")
     settings = Settings()
+    withdraw_secrets()
     prepare(settings)
     command = PROGRAMS[sys.argv[1]](settings)
     os.chdir(settings.workspace_path)

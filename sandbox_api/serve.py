@@ -16,6 +16,7 @@ from uvicorn.protocols.http import httptools_impl
 from sandbox_api import environment, log
 from sandbox_api.access.tokens import ConfigurationError
 from sandbox_api.app import create_app
+from sandbox_api.protocol import Protocol
 from sandbox_api.settings import Settings
 
 LARGEST_WEBSOCKET_MESSAGE = 256 * 2**20
@@ -90,6 +91,7 @@ def serve(settings: Settings) -> int:
 
     config = uvicorn.Config(
         answer,
+        http=Protocol,
         log_config=None,
         log_level="warning",  # at info it writes the queries of websockets, which may carry tickets
         access_log=False,

@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandbox_api.envelope import failed
 from sandbox_api.errors import SandboxError
 from sandbox_api.log import logger
+from sandbox_api.unicode import dump_model
 
 HEADER = "x-trace-id"
 # A caller may bring its own, so that its log and ours can be joined.
@@ -27,8 +28,7 @@ def trace_id(scope: Scope) -> str:
 
 
 def error_response(error: SandboxError, trace: str, status: int | None = None) -> Response:
-    body = failed(error, trace).model_dump_json()
-    return Response(body, status or error.status, media_type="application/json")
+    return Response(dump_model(failed(error, trace)), status or error.status, media_type="application/json")
 
 
 class Trace:

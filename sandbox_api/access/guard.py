@@ -135,7 +135,7 @@ class Guard:
         for part in prefixes:
             response.set_cookie(
                 name,
-                self.access.cookies.sign(part, grant.subject, self.settings.cookie_ttl_s),
+                self.access.cookies.sign(part, grant.subject, self.settings.cookie_ttl_s, view_only=grant.view_only),
                 max_age=int(self.settings.cookie_ttl_s),
                 path=prefix + part,
                 secure=base.startswith("https:"),

@@ -14,6 +14,11 @@ class TicketRequest(BaseModel):
         pattern=r"^/[A-Za-z0-9._~/%-]*$",
         description="The ticket works at this path and under it, such as /vnc/; everywhere when it is left out.",
     )
+    view_only: bool = Field(
+        False,
+        description="Whoever comes by the ticket sees the desktop and cannot touch it: keys, pointer and clipboard are "
+        "dropped. Needs a path under /vnc.",
+    )
 
 
 class Ticket(BaseModel):

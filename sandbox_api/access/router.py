@@ -22,9 +22,12 @@ async def create_ticket(
 
     A page exchanges it for a cookie that holds for that page alone; the start page's holds for everything.
     """
-    path, caller = (body or TicketRequest()).path, request.state.caller
-    ticket, ttl = services.access.issue_ticket(caller, path), services.settings.ticket_ttl_s
-    url = f"{public_base(request, services.settings)}{path}?ticket={ticket}"
+    wanted = body or TicketRequest()
+    path, ttl = wanted.path, services.settings.ticket_ttl_s
+    ticket = services.access.issue_ticket(request.state.caller, path, view_only=wanted.view_only)
+    # The page then hides what the viewer may not do.
+    query = ("view_only=1&" if wanted.view_only else "") + f"ticket={ticket}"
+    url = f"{public_base(request, services.settings)}{path}?{query}"
     return TicketAnswer(data=Ticket(ticket=ticket, expires_in=ttl, path=path, url=url), ticket=ticket, expires_in=ttl)
 
 

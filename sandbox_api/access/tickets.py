@@ -17,11 +17,15 @@ MOST_TICKETS = 1000
 
 @dataclass(frozen=True)
 class Grant:
-    """What a ticket or a cookie allows: everything at and under `path`, until `expires` (time.time())."""
+    """What a ticket or a cookie allows: everything at and under `path`, until `expires` (time.time()).
+
+    `view_only`: the desktop's viewer may look, and touch nothing.
+    """
 
     path: str
     subject: str
     expires: float
+    view_only: bool = False
 
     def allows(self, path: str) -> bool:
         return time.time() < self.expires and covers(self.path, path)
@@ -34,7 +38,7 @@ class Tickets:
         self._ttl_s = ttl_s
         self._grants: dict[bytes, Grant] = {}
 
-    def issue(self, path: str, subject: str) -> str:
+    def issue(self, path: str, subject: str, *, view_only: bool = False) -> str:
         """A ticket for `path` and what lies under it.
 
         Raises:
@@ -45,7 +49,7 @@ class Tickets:
         if len(self._grants) >= MOST_TICKETS:
             raise SandboxError("limit_reached", f"{MOST_TICKETS} tickets are unused", hint="Wait until some expire.")
         ticket = secrets.token_urlsafe(32)
-        self._grants[self._digest(ticket)] = Grant(path, subject, now + self._ttl_s)
+        self._grants[self._digest(ticket)] = Grant(path, subject, now + self._ttl_s, view_only)
         return ticket
 
     def redeem(self, ticket: str, path: str) -> Grant | None:
@@ -68,8 +72,8 @@ class Cookies:
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
 
-    def sign(self, path: str, subject: str, ttl_s: float) -> str:
-        grant = [path, subject, time.time() + ttl_s]
+    def sign(self, path: str, subject: str, ttl_s: float, *, view_only: bool = False) -> str:
+        grant = [path, subject, time.time() + ttl_s, view_only]
         content = json.dumps(grant).encode().hex()
         return f"{content}.{self._signature(content)}"
 

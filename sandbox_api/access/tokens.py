@@ -14,6 +14,8 @@ from sandbox_api.settings import Settings
 if TYPE_CHECKING:
     from jwt import PyJWK
 
+SHORTEST_KEY = 15
+"""Characters; as many as NIST SP 800-63B asks of a password that nothing else stands beside."""
 SMALLEST_SECRET = 32
 """Bytes; RFC 7518 wants as many as the hash of HS256 has."""
 SMALLEST_RSA_KEY = 2048
@@ -88,6 +90,11 @@ class Tokens:
     """
 
     def __init__(self, settings: Settings) -> None:
+        if any(len(key.get_secret_value()) < SHORTEST_KEY for key in settings.api_keys):
+            raise ConfigurationError(
+                f"an API key has fewer than {SHORTEST_KEY} characters, so that it could be guessed; "
+                "`openssl rand -hex 24` makes one for SANDBOX_API_KEYS"
+            )
         self._keys = [hashlib.sha256(key.get_secret_value().encode()).digest() for key in settings.api_keys]
         self._audience, self._issuer = settings.jwt_audience, settings.jwt_issuer
         self._secret = settings.jwt_secret.get_secret_value().encode() if settings.jwt_secret else None
@@ -122,7 +129,8 @@ class Tokens:
         """Whom a JWT is about.
 
         Raises:
-            InvalidTokenError: it is malformed, not signed by an accepted key, expired, or meant for others.
+            InvalidTokenError: it is malformed, not signed by an accepted key, without an end or expired, or meant for
+                others.
         """
         if not self.takes_jwt:
             raise InvalidTokenError("the key is not known")
@@ -149,12 +157,15 @@ class Tokens:
                         audience=self._audience,
                         issuer=self._issuer,
                         leeway=LEEWAY_S,
-                        options={"verify_aud": self._audience is not None},
+                        options={"require": ["exp"]},
                     )
                     return str(claims.get("sub", ""))
                 except jwt.InvalidSignatureError as error:
                     problem = error
             raise InvalidTokenError("the token's signature is wrong") from problem
+        except jwt.InvalidAudienceError as error:
+            wanted = self._audience or "none, as SANDBOX_JWT_AUDIENCE is not set"
+            raise InvalidTokenError(f"the token is for another audience; accepted here: {wanted}") from error
         except jwt.PyJWTError as error:
             raise InvalidTokenError(f"the token is not accepted: {error}") from error
 

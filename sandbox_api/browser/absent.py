@@ -8,7 +8,8 @@ from sandbox_api.envelope import Envelope
 from sandbox_api.errors import SandboxError
 
 CAPTCHA = "recognising and solving captchas is not offered"
-PROXY = "outgoing traffic is not proxied here; it goes where the host's network takes it"
+PROXY = "outgoing traffic is not proxied; it uses the host's network"
+HINTS = {PROXY: "For a command, set HTTP_PROXY in its environment; /proxy/PORT/ reaches servers inside the sandbox."}
 ROUTES: tuple[tuple[str, str, str], ...] = (
     ("GET", "/v1/browser/captcha/detect", CAPTCHA),
     ("POST", "/v1/browser/captcha/wait", CAPTCHA),
@@ -31,7 +32,7 @@ router = APIRouter()
 
 def _add(method: str, path: str, reason: str) -> None:
     async def refuse() -> Envelope[None]:
-        raise SandboxError("not_implemented", reason)
+        raise SandboxError("not_implemented", reason, hint=HINTS.get(reason))
 
     name = f"{method} {path}".lower().replace("/", "_").replace("{", "").replace("}", "").replace(" ", "")
     router.add_api_route(

@@ -3,13 +3,13 @@ all."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from sandbox_api.browser.failures import LONGEST
 from sandbox_api.browser.scripts import VALUE
 from sandbox_api.browser.session import Acting
 from sandbox_api.errors import SandboxError
+from sandbox_api.unicode import loads
 
 # In the time that is left the page must still be asked for the value.
 SHARE = 0.8
@@ -76,7 +76,7 @@ async def _value(acting: Acting, answer: dict[str, Any], most: int) -> Any:
     text = answer["result"].get("value")
     if text is None or len(text) > most:
         raise _too_large(most)
-    return json.loads(text)
+    return loads(text)
 
 
 def _too_large(most: int) -> SandboxError:

@@ -5,16 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-import tempfile
-import zipfile
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, File, Query, Request, UploadFile, WebSocket
+from fastapi import APIRouter, Query, Request, WebSocket
 from pydantic import BaseModel, Field
-from starlette.background import BackgroundTask
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
 from sandbox_api.chat.conversation import InConversation
@@ -30,7 +25,6 @@ SYSTEM_PROMPT = (
 )
 PREFIX = "panel-"
 """Of the names of the panel's terminals."""
-CHUNK = 256 * 1024
 AUTH_S = 10.0
 UNAUTHORIZED = 4001
 NOT_FOUND = 4004
@@ -118,43 +112,17 @@ async def move(body: MoveRequest, chat: InConversation) -> dict[str, str]:
 
 
 @router.post("/files/upload")
-async def upload(
-    chat: InConversation, file: Annotated[UploadFile, File()], directory: Annotated[str, Query()] = "."
-) -> dict[str, Any]:
-    async def chunks() -> AsyncIterator[bytes]:
-        while chunk := await file.read(CHUNK):
-            yield chunk
-
-    name = Path(file.filename or "").name
-    if not name:
-        raise SandboxError("invalid_request", "the upload has no file name")
-    stored = await chat.services.file.upload(str(Path(chat.path(directory)) / name), chunks(), size=file.size)
+async def upload(request: Request, chat: InConversation, directory: Annotated[str, Query()] = ".") -> dict[str, Any]:
+    kind, length = request.headers.get("content-type", ""), request.headers.get("content-length", "")
+    announced = int(length) if length.isdigit() else None
+    stored = await chat.services.file.uploads.form(kind, request.stream(), announced, folder=chat.path(directory))
     return {"path": stored.file_path, "size": stored.file_size}
 
 
 @router.post("/files/archive")
 async def archive(body: ArchiveRequest, chat: InConversation) -> Response:
     """Files and folders as one ZIP."""
-    real = [chat.services.paths.resolve(chat.path(path)) for path in body.paths]
-    for path in real:
-        await chat.services.file.stat(str(path))
-    target = Path(tempfile.mkstemp(suffix=".zip")[1])
-    try:
-        await asyncio.to_thread(_zip, real, target)
-    except OSError as error:
-        target.unlink()
-        raise SandboxError("io_error", f"the archive could not be made: {error.strerror}") from error
-    name = f"{real[0].name or 'files'}.zip" if len(real) == 1 else "files.zip"
-    return FileResponse(target, filename=name, media_type="application/zip", background=BackgroundTask(target.unlink))
-
-
-def _zip(paths: list[Path], target: Path) -> None:
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in paths:
-            # A link may lead anywhere: its target is no part of what was asked for.
-            for file in [path] if path.is_file() else sorted(path.rglob("*")):
-                if file.is_file() and not file.is_symlink():
-                    archive.write(file, file.relative_to(path.parent))
+    return await chat.services.file.archive([chat.path(path) for path in body.paths])
 
 
 # Terminal
@@ -201,7 +169,7 @@ async def connect(websocket: WebSocket, terminal_id: str, services: Injected) ->
         await websocket.close(NOT_FOUND, "there is no such terminal")
         return
     try:
-        await services.access.vouch(_token(await asyncio.wait_for(websocket.receive_text(), AUTH_S)))
+        await services.access.vouch(websocket, _token(await asyncio.wait_for(websocket.receive_text(), AUTH_S)))
     except (TimeoutError, KeyError, WebSocketDisconnect):
         return
     except SandboxError as error:

@@ -18,9 +18,16 @@ router.include_router(panel.router)
 
 @router.get("/openapi.json")
 async def openapi() -> dict[str, Any]:
-    return _document()
+    return document()
 
 
 @cache
-def _document() -> dict[str, Any]:
-    return get_openapi(title="Sandbox", version=__version__, routes=tools.router.routes)
+def document() -> dict[str, Any]:
+    """What Open WebUI reads to know the tools."""
+    described = get_openapi(title="Sandbox", version=__version__, routes=tools.router.routes)
+    for operations in described["paths"].values():
+        for operation in operations.values():
+            # Open WebUI shows the model the description alone, where there is one.
+            told = [operation["summary"], operation.get("description")]
+            operation["description"] = ". ".join(text for text in told if text)
+    return described

@@ -8,6 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from sandbox_api.chat.conversation import InConversation
+from sandbox_api.errors import SandboxError
+from sandbox_api.file.service import EXCERPT_LINES
 from sandbox_api.shell.command import Command
 from sandbox_api.shell.models import LONGEST_COMMAND
 
@@ -28,9 +30,7 @@ class CommandRequest(BaseModel):
 
 
 class CodeRequest(BaseModel):
-    code: str = Field(
-        max_length=LONGEST_COMMAND, description="Of Python, the value of the last expression is returned, too."
-    )
+    code: str = Field(max_length=LONGEST_COMMAND, description="The value of the last expression is returned, too.")
     language: Literal["python", "javascript"] = "python"
     timeout: float = Field(WAIT_S, gt=0, le=280, description="Seconds.")
 
@@ -116,9 +116,19 @@ async def read_file(
     start_line: Annotated[int | None, Query(ge=1, description="First line, from 1.")] = None,
     end_line: Annotated[int | None, Query(ge=1, description="Last line.")] = None,
 ) -> dict[str, Any]:
-    first = start_line - 1 if start_line else None
-    read = await chat.services.file.read(chat.path(path), start_line=first, end_line=end_line)
-    return {"path": read.file, "total_lines": read.total_lines, "content": read.content}
+    """Returns at most 2000 lines; if there are more, `next_line` is where to continue. `omitted_chars` is what was cut
+    off a very long line."""
+    first = start_line or 1
+    count = EXCERPT_LINES if end_line is None else min(end_line - first + 1, EXCERPT_LINES)
+    if count < 1:
+        raise SandboxError("invalid_request", f"end_line {end_line} is before start_line {first}")
+    read = await chat.services.file.excerpt(chat.path(path), first_line=first, line_count=count)
+    answer: dict[str, Any] = {"path": read.path, "total_lines": read.total_lines, "content": read.content}
+    if read.more:
+        answer["next_line"] = read.last_line + 1
+    if read.omitted_chars:
+        answer["omitted_chars"] = read.omitted_chars
+    return answer
 
 
 @router.get("/files/display", operation_id="display_file", summary="Show a file to the user in the file viewer")

@@ -9,9 +9,10 @@ const util = require('util');
 const vm = require('vm');
 const { createRequire } = require('module');
 
-const { SANDBOX_CHANNEL_FD, SANDBOX_CHANNEL_PORT, SANDBOX_CHANNEL_TOKEN, SANDBOX_TEXT_LIMIT } = process.env;
-for (const name of Object.keys(process.env)) if (/^SANDBOX_(CHANNEL_|TEXT_LIMIT)/.test(name)) delete process.env[name];
-const TEXT_LIMIT = Number(SANDBOX_TEXT_LIMIT);
+const { SANDBOX_CHANNEL_FD, SANDBOX_CHANNEL_PORT, SANDBOX_CHANNEL_TOKEN, SANDBOX_TEXT_LIMIT, SANDBOX_PARSER } = process.env;
+for (const name of Object.keys(process.env)) if (/^SANDBOX_(CHANNEL_|TEXT_LIMIT|PARSER)/.test(name)) delete process.env[name];
+const { IMPORT, asScript } = require('./syntax.js')(SANDBOX_PARSER);
+const { clip, shown } = require('./values.js')(Number(SANDBOX_TEXT_LIMIT));
 const channel = SANDBOX_CHANNEL_FD
   ? new net.Socket({ fd: Number(SANDBOX_CHANNEL_FD), readable: true, writable: true })
   : net.connect(Number(SANDBOX_CHANNEL_PORT), '127.0.0.1', () => channel.write(SANDBOX_CHANNEL_TOKEN + '\n'));
@@ -19,37 +20,6 @@ const { stringify, parse } = JSON; // the code may change the global ones
 const exit = process.exit.bind(process);
 const { stdout, stderr } = process;
 const { write } = require('stream').Writable.prototype;
-
-// Strings and comments are matched first, so that words in them are left alone.
-const QUOTED = /"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`|\/\/[^\n]*|\/\*[^]*?\*\//.source;
-const DYNAMIC = new RegExp(`(${QUOTED})|(?<![.\\w$])import(?=\\s*\\()`, 'g');
-const STATIC = /(^|;)([ \t]*)import\s+(?:([^'"();]*?)\s*from\s*)?(["'])([^"'\n]+)\4[^\S\n]*(?:with\s*(\{[^}]*\}))?/gm;
-const IMPORT = '__sandboxImport';
-
-function bindings(clause, loaded) {
-  // `a`, `* as b` and `{ c as d }` of an import statement, as declarations.
-  const parts = [];
-  let rest = clause.trim();
-  const whole = /^([\w$]+)\s*(?:,\s*|$)/.exec(rest);
-  if (whole) {
-    parts.push(`{ default: ${whole[1]} }`);
-    rest = rest.slice(whole[0].length);
-  }
-  const namespace = /^\*\s*as\s+([\w$]+)$/.exec(rest);
-  if (namespace) parts.push(namespace[1]);
-  else if (rest) parts.push(rest.replace(/\s+as\s+/g, ': '));
-  return parts.map((part) => `const ${part} = ${loaded};`).join(' ');
-}
-
-function prepared(code) {
-  // What modules may do and scripts may not: imports. Lines keep their numbers.
-  return code
-    .replace(STATIC, (_, before, indent, clause, quote, name, attributes) => {
-      const loaded = `await ${IMPORT}(${stringify(name)}${attributes ? `, { with: ${attributes} }` : ''})`;
-      return before + indent + (clause ? bindings(clause, loaded) : `${loaded};`);
-    })
-    .replace(DYNAMIC, (found, quoted) => (quoted === undefined ? IMPORT : found));
-}
 
 function enter(cwd) {
   process.chdir(cwd);
@@ -61,32 +31,6 @@ function enter(cwd) {
   const loader = vm.constants && vm.constants.USE_MAIN_CONTEXT_DEFAULT_LOADER;
   if (loader) options.importModuleDynamically = loader;
   hidden(IMPORT, new vm.Script('(name, options) => import(name, options)', options).runInThisContext());
-}
-
-const clip = (text) =>
-  text.length <= TEXT_LIMIT
-    ? text
-    : `${text.slice(0, TEXT_LIMIT / 2)}\n[... ${text.length - TEXT_LIMIT} characters left out ...]\n${text.slice(-TEXT_LIMIT / 2)}`;
-
-function isData(value) {
-  // What JSON says in full; of a Map it would say {}.
-  if (typeof value === 'number') return Number.isFinite(value);
-  if (typeof value !== 'object' || value === null) return ['string', 'boolean', 'object'].includes(typeof value);
-  const kind = Object.getPrototypeOf(value);
-  return Array.isArray(value) || kind === null || kind === Object.prototype || typeof value.toJSON === 'function';
-}
-
-function shown(value) {
-  const data = { 'text/plain': clip(util.inspect(value, { depth: 6, maxArrayLength: 200, maxStringLength: TEXT_LIMIT, breakLength: 100 })) };
-  if (isData(value)) {
-    try {
-      const json = stringify(value);
-      if (json !== undefined && json.length <= TEXT_LIMIT) data['application/json'] = parse(json);
-    } catch {
-      // Circular, or a bigint: the text has it.
-    }
-  }
-  return data;
 }
 
 function described(error) {
@@ -164,10 +108,14 @@ const guarded = new vm.Script('globalThis.__sandboxRun()', { filename: __filenam
 
 function execute({ id, code, cwd }) {
   current = id;
-  count += 1;
   try {
     if (cwd) enter(cwd);
-    const expression = prepared(code);
+  } catch ({ code, message }) {
+    return answer(id, { refused: { code: String(code), message } });
+  }
+  count += 1;
+  try {
+    const expression = asScript(code);
     let started = false;
     Object.defineProperty(globalThis, '__sandboxRun', {
       configurable: true,

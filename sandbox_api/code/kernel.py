@@ -8,9 +8,11 @@ import json
 import os
 import secrets
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sandbox_api import family
 from sandbox_api.code import process as processes
 from sandbox_api.code.output import Collector
 from sandbox_api.code.wire import LARGEST, Channel, Codec, Message
@@ -21,6 +23,7 @@ START_S = 60.0
 END_S = 5.0
 IDLE_GRACE_S = 1.0
 """How long the last outputs may come after the reply; when none come, ZMQ has dropped them."""
+ENTERED = "entered"
 PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
 # No history database: every execution would write to it.
 ARGUMENTS = ("-m", "ipykernel_launcher", "--HistoryManager.enabled=False")
@@ -32,6 +35,22 @@ try: 1 / 0
 except ZeroDivisionError: get_ipython().InteractiveTB.text(*_s.exc_info())
 get_ipython().display_formatter.format(_s)
 del _s
+"""
+# jupyter_client cannot encode lone surrogates: the message is dropped, even a reply. Escaped, they get through, and our
+# side replaces them.
+PACK = """
+def _pack():
+    import json
+    session = get_ipython().kernel.session
+    packed = session.pack
+    def pack(message):
+        try:
+            return packed(message)
+        except UnicodeEncodeError:
+            return json.dumps(message, default=str).encode()
+    session.pack = pack
+_pack()
+del _pack
 """
 # What programs write to the kernel's own descriptors comes to IPython by a pipe and a thread. After code that ran
 # programs, wait until all of it has come, so that it belongs to that code and not to the next.
@@ -103,6 +122,7 @@ class Kernel:
         self._event: Any = None
         self.alive = False
         self.version = ""
+        self._mark = family.new_mark()
 
     # Start and end
 
@@ -131,6 +151,7 @@ class Kernel:
             "MPLBACKEND": "module://matplotlib_inline.backend_inline",
             "PYTHONUNBUFFERED": "1",
             "JPY_PARENT_PID": str(os.getpid()),  # the kernel ends itself when we are gone
+            family.VARIABLE: self._mark,
         }
         if processes.WINDOWS:
             from jupyter_client.win_interrupt import create_interrupt_event
@@ -159,7 +180,7 @@ class Kernel:
                 self._shell = self._open("shell")
                 self._iopub = self._open("iopub")
                 await self._hear()
-                await self.execute(WARM_UP + ("" if processes.WINDOWS else SETTLE), None).done
+                await self.execute(WARM_UP + PACK + ("" if processes.WINDOWS else SETTLE), None).done
         except TimeoutError as error:
             await self.end()
             raise KernelDied(f"the kernel did not answer within {START_S:.0f} s") from error
@@ -208,7 +229,8 @@ class Kernel:
         """Kill the process and all that it started."""
         self.alive = False
         if self._process:
-            await processes.kill(self._process.pid)
+            running = self._process.returncode is None
+            await processes.kill(self._process.pid if running else None, self._mark)
         if self._watch:
             await asyncio.wait({self._watch}, timeout=END_S)
             self._watch.cancel()
@@ -230,12 +252,26 @@ class Kernel:
 
     def execute(self, code: str, collector: Collector | None) -> Run:
         """Start to execute; without a collector silently. Wait for `Run.done`."""
+        return self._request(code, collector)
+
+    def enter(self, folder: Path) -> Run:
+        """Start to change to a folder. Wait for `Run.done`, then see `refusal`."""
+        # An expression beside the code assigns no name in the user's namespace.
+        return self._request("", None, {ENTERED: f"__import__('os').chdir({str(folder)!r})"})
+
+    @staticmethod
+    def refusal(run: Run) -> tuple[str, str] | None:
+        """Name and text of the exception, if a folder could not be entered."""
+        outcome = run.reply.get("user_expressions", {}).get(ENTERED, {})
+        return (outcome.get("ename", ""), outcome.get("evalue", "")) if outcome.get("status") == "error" else None
+
+    def _request(self, code: str, collector: Collector | None, expressions: Mapping[str, str] | None = None) -> Run:
         silent = collector is None
         content = {
             "code": code,
             "silent": silent,
             "store_history": not silent,
-            "user_expressions": {},
+            "user_expressions": expressions or {},
             "allow_stdin": False,
             "stop_on_error": True,
         }

@@ -6,6 +6,7 @@ import asyncio
 import codecs
 import contextlib
 import json
+import os
 import re
 import secrets
 import shutil
@@ -16,31 +17,27 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
+from sandbox_api import family
 from sandbox_api.code import process as processes
 from sandbox_api.code.models import Execution, NodeInfo, NodePackage
 from sandbox_api.code.output import Collector
-from sandbox_api.code.sessions import Sessions
+from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
 from sandbox_api.settings import Settings
+from sandbox_api.unicode import dumps, loads
 
 DRIVER = Path(__file__).with_name("driver.js")
+ONCE = Path(__file__).with_name("once.js")
 GRACE_S = 2.0
 """Time to obey an interrupt."""
 START_S = 20.0
 PIPES_S = 0.2
 """How long output may come after the process has ended: its children can hold the pipes open for ever."""
 SETTLE_S = 0.001
-LONGEST_ARGUMENT = 100_000
-"""Bytes of code on the command line; Linux refuses a single argument from 128 KiB on."""
 LONGEST_ANSWER = 64 * 2**20
-# Modules have no `require`, but code for both worlds is common.
-REQUIRE = (
-    "data:text/javascript,import{createRequire}from'node:module';"
-    "Object.defineProperty(globalThis,'require',"
-    "{value:createRequire(process.cwd()+'/script.js'),configurable:true,writable:true})"
-)
+NO_PARSER = "In sessions, imports need the library acorn: set SANDBOX_WEB_ASSETS, or use require()."
 ERROR = re.compile(r"^(?:Uncaught )?(?P<ename>[A-Z]\w*)(?: \[[A-Z_]+\])?: (?P<evalue>.*)$", re.MULTILINE)
 
 
@@ -79,16 +76,19 @@ class Process:
 
     def __init__(self) -> None:
         self.pipes = Pipes()
+        self._mark = family.new_mark()
 
     async def spawn(self, settings: Settings, arguments: list[str], cwd: Path, **options: Any) -> None:
         assert settings.node is not None
-        extra = {"NO_COLOR": "1", **options.pop("variables", {})}
+        extra = {"NO_COLOR": "1", family.VARIABLE: self._mark, **options.pop("variables", {})}
         try:
             self.transport, _ = await asyncio.get_running_loop().subprocess_exec(
                 lambda: self.pipes, str(settings.node), *arguments,
                 cwd=cwd, env=child_environment(settings, extra), **processes.OWN_GROUP, **options,
             )  # fmt: skip
         except OSError as error:
+            if not os.access(cwd, os.X_OK):
+                raise not_entered(cwd, type(error).__name__, error.strerror or "") from error
             raise SandboxError("code_unavailable", f"{settings.node} cannot be started: {error.strerror}") from error
 
     @property
@@ -100,8 +100,8 @@ class Process:
         return self.transport.get_returncode()
 
     async def finish(self) -> None:
-        """Kill what is left of its group, and let go of its pipes."""
-        await processes.kill(self.pid)
+        """Kill what it started, and let go of its pipes."""
+        await processes.kill(self.pid if self.returncode is None else None, self._mark)
         await asyncio.wait({self.pipes.ended}, timeout=GRACE_S)
         await asyncio.wait({self.pipes.closed}, timeout=PIPES_S)
         self.transport.close()
@@ -119,6 +119,8 @@ class NodeSession:
 
     async def start(self, cwd: Path) -> None:
         variables = {"SANDBOX_TEXT_LIMIT": str(self._settings.answer_output_chars)}
+        if parser := _parser(self._settings):
+            variables["SANDBOX_PARSER"] = parser
         options: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "variables": variables}
         if processes.WINDOWS:  # descriptors are not handed on there
             await self._spawn_with_port(cwd, variables, options)
@@ -170,7 +172,7 @@ class NodeSession:
                 line = await self._reader.readline()
                 if not line.endswith(b"\n"):
                     break
-                answer: dict[str, Any] = json.loads(line)
+                answer: dict[str, Any] = loads(line)
                 if answer.get("id") == request["id"]:
                     # What was written before the answer lies in the pipes; the loop reads them in its next rounds.
                     for _ in range(3):
@@ -289,19 +291,21 @@ class NodeRuntime:
         self, code: str, cwd: Path, seconds: float, stdin: str | None, files: Mapping[str, str]
     ) -> Execution:
         answer, collector = Execution(status="ok", code=code), Collector(self._settings)
-        folder: Path | None = None
+        folders: list[Path] = []
         process = Process()
         process.pipes.sink = collector.stream
         start = time.monotonic()
         try:
+            self._settings.cache.mkdir(parents=True, exist_ok=True, mode=0o700)  # code may have deleted it
+            job = Path(tempfile.mkdtemp(prefix="once-", dir=self._settings.cache))
+            folders.append(job)
+            await asyncio.to_thread(self._write_job, job, code)
+            if files:
+                cwd = await asyncio.to_thread(_write_files, cwd, files)
+                folders.append(cwd)
             options: dict[str, Any] = {"stdin": asyncio.subprocess.PIPE if stdin else asyncio.subprocess.DEVNULL}
-            arguments = ["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", "--import", REQUIRE]
-            if files or len(code.encode()) > LONGEST_ARGUMENT:
-                folder = await asyncio.to_thread(self._write, cwd, code, files)
-                main = next(name for name in ("script.js", "script-0.js") if name not in files)
-                await process.spawn(self._settings, [*arguments, main], folder, **options)
-            else:
-                await process.spawn(self._settings, [*arguments, "--eval", code], cwd, **options)
+            arguments = ["--disable-warning=MODULE_TYPELESS_PACKAGE_JSON", str(ONCE), str(job)]
+            await process.spawn(self._settings, arguments, cwd, **options)
             self._running.add(process)
             if stdin and (pipe := process.transport.get_pipe_transport(0)):
                 writer = cast(asyncio.WriteTransport, pipe)
@@ -313,12 +317,15 @@ class NodeRuntime:
                 await asyncio.wait({process.pipes.closed}, timeout=PIPES_S)
                 answer.exit_code = process.returncode or 0
             await process.finish()
+            result = await asyncio.to_thread(_read_value, job)
         finally:
             if process in self._running:
                 self._running.discard(process)
                 await process.finish()
-            if folder:
+            for folder in folders:
                 await asyncio.to_thread(shutil.rmtree, folder, True)
+        if result:
+            collector.rich(result, is_result=True)
         if timed_out:
             answer.status, answer.exit_code = "timeout", 124
             answer.note = f"The time of {seconds:g} s was over; the process was ended."
@@ -334,27 +341,9 @@ class NodeRuntime:
         answer.seconds = round(time.monotonic() - start, 4)
         return answer.model_copy(update=collector.fields())
 
-    @staticmethod
-    def _write(cwd: Path, code: str, files: Mapping[str, str]) -> Path:
-        """A temporary folder in `cwd`, where modules of `cwd` are found, with the code and the files."""
-        for name in files:
-            path = PurePosixPath(name)
-            if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or ":" in name:
-                raise SandboxError("invalid_request", f"a file's path must be relative and stay inside: {name[:200]}")
-        try:
-            folder = Path(tempfile.mkdtemp(prefix=".node-", dir=cwd))
-        except OSError as error:
-            raise SandboxError("permission_denied", f"cannot write to {cwd}: {error.strerror}") from error
-        try:
-            main = next(name for name in ("script.js", "script-0.js") if name not in files)
-            for name, text in {**files, main: code}.items():
-                path_ = folder / name
-                path_.parent.mkdir(parents=True, exist_ok=True)
-                path_.write_text(text, encoding="utf-8", newline="")
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise SandboxError("io_error", f"a file cannot be written: {error}") from error
-        return folder
+    def _write_job(self, folder: Path, code: str) -> None:
+        job = {"code": code, "parser": _parser(self._settings), "limit": self._settings.answer_output_chars}
+        (folder / "job.json").write_bytes(dumps(job))
 
     async def _in_session(self, code: str, session_id: str | None, cwd: Path | None, seconds: float) -> Execution:
         session, new = await self.sessions.obtain(session_id, cwd or self._settings.workspace_path)
@@ -366,12 +355,12 @@ class NodeRuntime:
             if node is None or fresh:
                 node = session.runtime = NodeSession(self._settings)
                 try:
-                    await node.start(session.cwd)
+                    await node.start(folder or session.cwd)
                 except BaseException:
                     session.runtime = None
                     raise
             try:
-                return await self._run(node, code, folder, seconds, answer)
+                return await self._run(node, code, folder, seconds, answer, session)
             finally:
                 if not node.alive:
                     session.runtime = None
@@ -380,7 +369,13 @@ class NodeRuntime:
                     task.add_done_callback(self._tasks.discard)
 
     async def _run(
-        self, node: NodeSession, code: str, cwd: Path | None, seconds: float, answer: Execution
+        self,
+        node: NodeSession,
+        code: str,
+        cwd: Path | None,
+        seconds: float,
+        answer: Execution,
+        session: Session[NodeSession],
     ) -> Execution:
         collector = node.outputs
         self._number += 1
@@ -414,10 +409,16 @@ class NodeRuntime:
             if not work.done():
                 work.cancel()
             work.add_done_callback(lambda done: None if done.cancelled() else done.exception())
+        if cwd and (refused := reply.get("refused")):
+            raise not_entered(cwd, refused["code"], refused["message"])
+        if cwd and reply:
+            session.entered(cwd)
         answer.execution_count = reply.get("count")
         if error_ := reply.get("error"):
             collector.fail(error_["ename"], error_["evalue"], error_["traceback"])
             answer.status, answer.exit_code = "error", 1
+            if "import" in code and _parser(self._settings) is None:
+                answer.note = NO_PARSER
         elif data_ := reply.get("data"):
             collector.rich(data_, count=answer.execution_count, is_result=True)
         if timed_out:
@@ -472,9 +473,51 @@ class NodeRuntime:
             )
 
 
+def _parser(settings: Settings) -> str | None:
+    """The folder of acorn, which parses JavaScript."""
+    folder = settings.web_assets / "acorn" if settings.web_assets else None
+    return str(folder) if folder and folder.is_dir() else None
+
+
 def _filled(answer: Execution, collector: Collector, start: float) -> Execution:
     answer.seconds = round(time.monotonic() - start, 4)
     return answer.model_copy(update=collector.fields())
+
+
+def _write_files(cwd: Path, files: Mapping[str, str]) -> Path:
+    """A temporary folder in `cwd`, where modules of `cwd` are found, with the files.
+
+    Raises:
+        SandboxError: `invalid_request` for a path, `permission_denied`, `io_error`.
+    """
+    for name in files:
+        path = PurePosixPath(name)
+        if not name or path.is_absolute() or ".." in path.parts or "\0" in name or "\\" in name or ":" in name:
+            raise SandboxError("invalid_request", f"a file's path must be relative and stay inside: {name[:200]}")
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=".node-", dir=cwd))
+    except OSError as error:
+        raise SandboxError("permission_denied", f"cannot write to {cwd}: {error.strerror}") from error
+    try:
+        for name, text in files.items():
+            file = folder / name
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text, encoding="utf-8", newline="")
+    except (OSError, UnicodeEncodeError) as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise SandboxError("io_error", f"a file cannot be written: {error}") from error
+        raise
+    return folder
+
+
+def _read_value(job: Path) -> dict[str, Any] | None:
+    """The value that the code left, if any."""
+    try:
+        value = loads((job / "value.json").read_bytes())
+    except (OSError, ValueError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def _packages(folder: Path | None) -> list[NodePackage]:

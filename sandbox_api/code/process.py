@@ -10,6 +10,8 @@ import subprocess
 import sys
 from typing import Any
 
+from sandbox_api import family
+
 WINDOWS = sys.platform == "win32"
 
 OWN_GROUP: dict[str, Any] = (
@@ -25,7 +27,14 @@ def interrupt(pid: int) -> None:
             os.killpg(pid, signal.SIGINT)
 
 
-def _kill_tree(pid: int) -> None:
+def _kill_tree(pid: int | None, mark: str) -> None:
+    if sys.platform == "linux":
+        family.send(family.KILL, mark.__eq__, () if pid is None else (pid,))
+    elif pid is not None:
+        _kill_descendants(pid)
+
+
+def _kill_descendants(pid: int) -> None:
     import psutil
 
     # Children that left the group are found while their parent lives.
@@ -43,9 +52,14 @@ def _kill_tree(pid: int) -> None:
             victim.kill()
 
 
-async def kill(pid: int) -> None:
-    """Kill a process that leads its group, its group, and its descendants. Whoever started it waits for its end."""
-    await asyncio.to_thread(_kill_tree, pid)
+async def kill(pid: int | None, mark: str) -> None:
+    """Kill everything that a process started, and itself. Whoever started it waits for its end.
+
+    Args:
+        pid: of the process, which leads a group; None if it has ended.
+        mark: that it was started with.
+    """
+    await asyncio.to_thread(_kill_tree, pid, mark)
 
 
 def cause(returncode: int | None) -> str:

@@ -9,10 +9,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sandbox_api.code.kernel import Kernel, KernelDied
+from sandbox_api.code.kernel import Kernel, KernelDied, Run
 from sandbox_api.code.models import Execution
 from sandbox_api.code.output import ANSI, Collector, clipped
-from sandbox_api.code.sessions import Session, Sessions
+from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
 from sandbox_api.log import logger
@@ -182,7 +182,7 @@ class PythonRuntime:
                 raise
             folder = session.enter(cwd, fresh)
             try:
-                return await self._run(kernel, code, folder, seconds, answer)
+                return await self._run(kernel, code, folder, seconds, answer, session)
             finally:
                 if not kernel.alive:
                     session.runtime = None
@@ -221,26 +221,50 @@ class PythonRuntime:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, kernel: Kernel, code: str, cwd: Path | None, seconds: float, answer: Execution) -> Execution:
+    @staticmethod
+    async def _finish(kernel: Kernel, run: Run, seconds: float, answer: Execution) -> None:
+        """Wait for a run. When its time is over, it is interrupted and the answer's status is `timeout`.
+
+        Raises:
+            KernelDied: the kernel has ended.
+        """
+        await asyncio.wait({run.done}, timeout=max(0.0, seconds))
+        if not run.done.done():
+            answer.status = "timeout"
+            kernel.interrupt()
+            await asyncio.wait({run.done}, timeout=GRACE_S)
+        if run.done.done():
+            run.done.result()
+        else:
+            answer.restarted = True
+            await kernel.end()
+
+    async def _run(
+        self,
+        kernel: Kernel,
+        code: str,
+        cwd: Path | None,
+        seconds: float,
+        answer: Execution,
+        session: Session[Kernel] | None = None,
+    ) -> Execution:
         collector = Collector(self._settings)
         start = time.monotonic()
-        timed_out = False
+        run: Run | None = None
         try:
             if cwd:
-                await kernel.execute(f"import os as _o; _o.chdir({str(cwd)!r}); del _o", None).done
-            run = kernel.execute(code, collector)
-            await asyncio.wait({run.done}, timeout=seconds)
-            if not run.done.done():
-                timed_out = True
-                kernel.interrupt()
-                await asyncio.wait({run.done}, timeout=GRACE_S)
-            if not run.done.done():
-                answer.restarted = True
-                await kernel.end()
-            else:
-                run.done.result()
+                entering = kernel.enter(cwd)
+                await self._finish(kernel, entering, seconds, answer)
+                if answer.status == "ok":
+                    if refusal := kernel.refusal(entering):
+                        raise not_entered(cwd, *refusal)
+                    if session:
+                        session.entered(cwd)
+            if answer.status == "ok":
+                run = kernel.execute(code, collector)
+                await self._finish(kernel, run, seconds - (time.monotonic() - start), answer)
         except KernelDied as error:
-            if not timed_out:
+            if answer.status == "ok":
                 answer.status, answer.restarted, answer.exit_code = "error", True, 1
                 data = _filled(answer, collector, start)
                 raise SandboxError("kernel_failed", str(error), data=data.model_dump(mode="json")) from error
@@ -248,16 +272,23 @@ class PythonRuntime:
         except asyncio.CancelledError:
             await kernel.end()
             raise
-        answer.execution_count = run.count
-        if run.lost:
-            answer.note = "Output was lost: it came faster, or was larger, than can be sent."
-            if kernel.alive:
-                await kernel.reconnect()
-        if timed_out:
-            answer.status, answer.exit_code = "timeout", 124
+        if answer.status == "timeout":
+            answer.exit_code = 124
             how = "the process was ended, its state is lost" if answer.restarted else "it was interrupted"
             answer.note = f"The time of {seconds:g} s was over; {how}."
-        elif run.reply.get("status") == "error":
+        if run is not None:
+            await self._read_reply(kernel, run, collector, answer)
+        return _filled(answer, collector, start)
+
+    @staticmethod
+    async def _read_reply(kernel: Kernel, run: Run, collector: Collector, answer: Execution) -> None:
+        """What the kernel says beside the outputs."""
+        answer.execution_count = run.count
+        if run.lost:
+            answer.note = answer.note or "Output was lost: it came faster, or was larger, than can be sent."
+            if kernel.alive:
+                await kernel.reconnect()
+        if answer.status == "ok" and run.reply.get("status") == "error":
             answer.status, answer.exit_code = "error", 1
             if run.reply.get("ename") == "StdinNotImplementedError":
                 answer.note = "There is no standard input here: put the values into the code."
@@ -268,7 +299,6 @@ class PythonRuntime:
             elif payload.get("source") == "ask_exit":
                 answer.restarted = True
                 await kernel.end()
-        return _filled(answer, collector, start)
 
 
 def _filled(answer: Execution, collector: Collector, start: float) -> Execution:

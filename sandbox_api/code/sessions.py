@@ -33,6 +33,14 @@ class Runtime(Protocol):
 R = TypeVar("R", bound=Runtime)
 
 
+def not_entered(folder: Path, name: str, problem: str) -> SandboxError:
+    """Args: name: of the exception (Python) or of the error number (Node.js)."""
+    code = "permission_denied" if name in ("PermissionError", "EACCES", "EPERM") else "file_not_found"
+    return SandboxError(
+        code, f"the working directory {folder} cannot be entered: {problem}", hint="Choose another cwd."
+    )
+
+
 @dataclass
 class Session(Generic[R]):
     id: str
@@ -50,10 +58,12 @@ class Session(Generic[R]):
 
     def enter(self, cwd: Path | None, fresh: bool) -> Path | None:
         """The folder that the process has to go to before this call; None to leave it where its code has gone."""
-        if cwd is None and not fresh and not self.moved:
-            return None
-        self.cwd, self.moved = cwd or self.cwd, False
-        return self.cwd
+        self.moved = self.moved or fresh
+        return cwd or self.cwd if cwd or self.moved else None
+
+    def entered(self, folder: Path) -> None:
+        """The process is in the folder that `enter` gave."""
+        self.cwd, self.moved = folder, False
 
     @property
     def busy(self) -> bool:

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from sandbox_api.log import logger
+from sandbox_api.unicode import loads
+
 DELIMITER = b"<IDS|MSG>"
 BATCH = 50
 """Messages that are read before other work gets its turn."""
@@ -28,7 +31,7 @@ class Message:
 
     @property
     def content(self) -> dict[str, Any]:
-        value: dict[str, Any] = json.loads(self.body)
+        value: dict[str, Any] = loads(self.body)
         return value
 
 
@@ -113,7 +116,10 @@ class Channel:
                 frames = self._socket.recv_multipart(self._no_wait)
             except self._again:
                 return
-            self._receive(frames)
+            try:
+                self._receive(frames)
+            except Exception:  # a malformed message must not block the ones behind it
+                logger.exception("kernel message")
         self._loop.call_soon(self._drain)
 
     def close(self) -> None:

@@ -43,27 +43,32 @@ async def connect(path: Path) -> tuple[StreamReader, StreamWriter]:
 class ViewOnly:
     """Lets through what a viewer needs to see, and drops keys, pointer, clipboard and resizing.
 
-    It follows the viewer's bytes: version (12), security type (1), the shared flag (1), then messages.
+    It follows the viewer's bytes: version (12), security type (1), the shared flag (1), then messages. Other versions
+    and security types bring greetings of other lengths, behind which keys would pass for something harmless.
     """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
-        self._greeting = [len(VERSION), 1, 1]
+        # Each part with its size and what it must be, if that matters.
+        self._greeting: list[tuple[int, bytes | None]] = [(len(VERSION), VERSION), (1, bytes([NO_SECURITY])), (1, None)]
 
     def __call__(self, data: bytes) -> bytes:
         """The bytes that may pass; parts of a message wait for the rest.
 
         Raises:
-            ProtocolError: an unknown or oversized message, behind which nothing can be told apart.
+            ProtocolError: another version or security type than the filter follows, or an unknown or oversized
+                message, behind which nothing can be told apart.
         """
         self._buffer += data
         passed = bytearray()
         while self._buffer:
-            size = self._greeting[0] if self._greeting else self._size()
+            size = self._greeting[0][0] if self._greeting else self._size()
             if size is None or len(self._buffer) < size:
                 break
             if self._greeting:
-                del self._greeting[0]
+                _, wanted = self._greeting.pop(0)
+                if wanted not in (None, self._buffer[:size]):
+                    raise ProtocolError(f"the viewer must speak {VERSION.decode().strip()} without a password")
                 passed += self._buffer[:size]
             elif self._buffer[0] in HARMLESS:
                 passed += self._buffer[:size]

@@ -15,6 +15,7 @@ from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from sandbox_api import forward
+from sandbox_api.access.service import Caller
 from sandbox_api.addresses import public_base, websocket_base
 from sandbox_api.entry import cdp, pages, vnc
 from sandbox_api.entry.service import EntryService
@@ -126,7 +127,11 @@ async def _json(request: Request) -> Response:
 
 
 class Viewer:
-    """The desktop's RFB as a websocket; with `?view_only=1` the viewer's hands are tied here, not only in its page."""
+    """The desktop's RFB as a websocket.
+
+    A caller whose ticket or cookie says so may only look, whatever the address says; with `?view_only=1` anybody else
+    looks only, too.
+    """
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         socket = _entry(HTTPConnection(scope)).settings.vnc_socket
@@ -134,8 +139,10 @@ class Viewer:
             error = SandboxError("display_unavailable", "there is no desktop on this host", hint=NO_DESKTOP)
             await error_response(error, trace_id(scope))(scope, receive, send)
             return
+        caller: Caller = scope["state"]["caller"]
         given = parse_qs(scope["query_string"].decode("latin-1"), keep_blank_values=True).get("view_only", ["0"])
-        await vnc.bridge(scope, receive, send, socket, view_only=given[-1].lower() not in OFF)
+        view_only = caller.view_only or given[-1].lower() not in OFF
+        await vnc.bridge(scope, receive, send, socket, view_only=view_only)
 
 
 async def _vnc_index(request: Request) -> Response:

@@ -51,11 +51,11 @@ class Download(Response):
         self.headers["content-length"] = str(len(span))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        gone = asyncio.ensure_future(_disconnected(receive))
+        gone = asyncio.ensure_future(disconnected(receive))
         reading: asyncio.Future[bytes] | None = None
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            left = 0 if scope["method"] == "HEAD" else len(self.span)
+            left = len(self.span)
             if left:
                 reading = self._read(left)
             while left and reading and not gone.done():
@@ -66,7 +66,7 @@ class Download(Response):
                 # The next block is read while this one is sent.
                 reading = self._read(left) if left else None
                 await send({"type": "http.response.body", "body": block, "more_body": bool(left)})
-            if scope["method"] == "HEAD" or not self.span:
+            if not self.span:
                 await send({"type": "http.response.body", "body": b""})
         finally:
             gone.cancel()
@@ -86,7 +86,7 @@ class Download(Response):
             return True
 
 
-async def _disconnected(receive: Receive) -> None:
+async def disconnected(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass
 

@@ -147,21 +147,21 @@ class Editor:
             raise SandboxError("invalid_request", "str_replace needs old_str")
         line = 0
 
-        def alter(before: text.Text) -> str:
+        def alter(before: text.Text) -> bytes:
             nonlocal line
-            old, new = before.searched(request.old_str or ""), before.searched(request.new_str or "")
-            content = before.content
-            count = content.count(old)
-            if not count:
+            places = before.found(request.old_str or "")
+            if not places:
                 raise SandboxError("text_not_found", f"old_str does not occur in {request.path}")
-            if count > 1 and request.replace_mode is None:
-                message = f"old_str occurs {count} times in {request.path}, {_places(content, old)}"
+            if len(places) > 1 and request.replace_mode is None:
+                numbers = ", ".join(str(before.content.count("\n", 0, place.start) + 1) for place in places[:10])
+                message = f"old_str occurs {len(places)} times in {request.path}, in lines {numbers}"
                 raise SandboxError("text_not_unique", message)
-            place = content.rindex(old) if request.replace_mode == "LAST" else content.index(old)
-            line = content.count("\n", 0, place)
-            if request.replace_mode == "ALL":
-                return content.replace(old, new)
-            return content[:place] + new + content[place + len(old) :]
+            if request.replace_mode == "LAST":
+                places = places[-1:]
+            elif request.replace_mode != "ALL":
+                places = places[:1]
+            line = before.content.count("\n", 0, places[0].start)
+            return before.replaced(places, request.new_str or "")
 
         return self._edit(request, alter, lambda: (line, (request.new_str or "").count("\n") + 1))
 
@@ -170,26 +170,26 @@ class Editor:
             raise SandboxError("invalid_request", "insert needs insert_line and new_str")
         wanted, new = request.insert_line, request.new_str
 
-        def alter(before: text.Text) -> str:
+        def alter(before: text.Text) -> bytes:
             lines = _lines(before.content)
             if wanted > len(lines):
                 raise SandboxError("invalid_request", f"{request.path} has {len(lines)} lines, fewer than {wanted}")
-            above, below = "".join(lines[:wanted]), "".join(lines[wanted:])
+            above, below = "".join(lines[:wanted]), lines[wanted:]
             # The text becomes lines of its own, also after a last line without an end.
-            above += "\n" if above and not above.endswith("\n") else ""
-            inner = before.searched(new)
-            return above + inner + ("\n" if below and not inner.endswith("\n") else "") + below
+            start = "\n" if above and not above.endswith("\n") else ""
+            end = "\n" if below and not new.endswith("\n") else ""
+            return before.replaced([range(len(above), len(above))], start + new + end)
 
         return self._edit(request, alter, lambda: (wanted, new.count("\n") + 1))
 
     def _edit(
-        self, request: models.EditorRequest, alter: Callable[[text.Text], str], place: Callable[[], tuple[int, int]]
+        self, request: models.EditorRequest, alter: Callable[[text.Text], bytes], place: Callable[[], tuple[int, int]]
     ) -> models.EditorResult:
         raw = b""
 
-        def keeping(before: text.Text) -> str:
+        def keeping(before: text.Text) -> bytes:
             nonlocal raw
-            raw = before.encode(before.content)
+            raw = before.raw
             return alter(before)
 
         real = self._files.paths.resolve(request.path)
@@ -237,13 +237,3 @@ def _lines(content: str) -> list[str]:
 def numbered(content: str, start: int) -> str:
     """Lines with their numbers, as `cat -n` shows them."""
     return "\n".join(f"{number:6}\t{line}" for number, line in enumerate(content.split("\n"), start))
-
-
-def _places(content: str, old: str) -> str:
-    """Line numbers of the first occurrences."""
-    numbers: list[str] = []
-    place = content.find(old)
-    while place >= 0 and len(numbers) < 10:
-        numbers.append(str(content.count("\n", 0, place) + 1))
-        place = content.find(old, place + len(old))
-    return f"in lines {', '.join(numbers)}"

@@ -18,7 +18,7 @@ from sandbox_api.errors import SandboxError
 from sandbox_api.file import models, pictures, text
 from sandbox_api.file.conditions import NONE, Precondition, etag
 from sandbox_api.file.failures import shown
-from sandbox_api.file.folder import TEMPORARY, Draft, Folder, draft, opened, parent_of, require_file
+from sandbox_api.file.folder import Draft, Folder, draft, draft_name, opened, parent_of, require_file
 from sandbox_api.file.tree import iso
 from sandbox_api.paths import Confinement
 
@@ -152,23 +152,23 @@ class Files:
         )  # fmt: skip
 
     def change(
-        self, path: str, alter: Callable[[text.Text], str | None], condition: Precondition = NONE
+        self, path: str, alter: Callable[[text.Text], bytes | None], condition: Precondition = NONE
     ) -> tuple[str, str, os.stat_result]:
-        """Alter a text file. None from `alter` leaves it as it is.
+        """Alter a text file. `alter` gives the new file; None leaves it as it is.
 
         Returns:
-            text before and after, and the state afterwards.
+            text before and after, with `\\n` for every line end, and the state afterwards.
         """
         with self.locked(self.paths.resolve(path)):
             real, content, found = self.load(path)
             condition.check(real, found)
-            before = text.Text.of(content, path)
+            before = text.Text(content, path)
             after = alter(before)
             if after is None:
                 return before.content, before.content, found
             with self._parent(real) as folder:
-                found = self._store(folder, real.name, before.encode(after), found)
-        return before.content, after, found
+                found = self._store(folder, real.name, after, found)
+        return before.content, text.Text.of(after), found
 
     def replace(
         self, request: models.ReplaceRequest, condition: Precondition
@@ -176,11 +176,11 @@ class Files:
         """Returns: the result, and a hint when there was nothing to replace."""
         count = 0
 
-        def alter(before: text.Text) -> str | None:
+        def alter(before: text.Text) -> bytes | None:
             nonlocal count
-            old = before.searched(request.old_str)
-            count = before.content.count(old)
-            return before.content.replace(old, request.new_str) if count else None
+            places = before.found(request.old_str)
+            count = len(places)
+            return before.replaced(places, request.new_str) if places else None
 
         _, _, found = self.change(request.file, alter, condition)
         result = models.ReplaceResult(file=request.file, replaced_count=count, etag=etag(found))
@@ -331,7 +331,7 @@ class Files:
     @staticmethod
     def _copy_tree(source: Path, folder: Folder, name: str) -> None:
         """Beside its place first: the copy is there whole, or not at all."""
-        temporary = f"{TEMPORARY}{os.urandom(8).hex()}.tmp"
+        temporary = draft_name()
         place = folder.path / temporary
         try:
             shutil.copytree(source, place, symlinks=True)

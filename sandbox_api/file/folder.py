@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,8 +25,24 @@ NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 FILE_FLAGS = NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 COPIED = 2**20
 MOST_PARTS = 512
-TEMPORARY = ".sandbox-"
-"""Names of files that are being written start with it; listings and watchers leave them out."""
+DRAFT = re.compile(r"\.sandbox-[0-9a-f]{16}\.tmp")
+"""Names of files and folders that are being written."""
+STARTED = time.time()
+
+
+def draft_name() -> str:
+    return f".sandbox-{secrets.token_hex(8)}.tmp"
+
+
+def is_in_progress(name: str, path: str) -> bool:
+    """Whether this is a draft of the running server. Those of an earlier server are leftovers."""
+    if not DRAFT.fullmatch(name):
+        return False
+    try:
+        # Not mtime: a folder that is being copied has the mtime of its original.
+        return os.lstat(path).st_ctime >= STARTED
+    except OSError:
+        return True
 
 
 class Folder:
@@ -139,7 +157,7 @@ class Draft:
 
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
-        self.name = f"{TEMPORARY}{secrets.token_hex(8)}.tmp"
+        self.name = draft_name()
         self.descriptor = folder.open(self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def write(self, *parts: bytes) -> None:

@@ -53,6 +53,19 @@ class ReadResult(BaseModel):
     total_lines: int | None = Field(None, description="Lines of the file, when its end was read.")
 
 
+class Excerpt(BaseModel):
+    """As many lines of a text file as a model can take at once."""
+
+    path: str
+    content: str = Field(description="Lines; the last one without its line end.")
+    size: int = Field(description="Bytes of the whole file.")
+    first_line: int
+    last_line: int
+    total_lines: int | None = Field(description="Lines of the file, when its end was read.")
+    more: bool = Field(description="Whether the file goes on after last_line.")
+    omitted_chars: int = Field(description="Characters of last_line that were cut off.")
+
+
 class WriteRequest(SudoRequest, Guarded):
     file: str = Name
     content: str = Field(description="Text, or base64.")
@@ -338,6 +351,9 @@ class FileEvent(BaseModel):
     path: str
     is_directory: bool
     timestamp: float = Field(description="In seconds.")
+    new_path: str | None = Field(
+        None, description="New path after a rename within the watched folder; a `create` event for it follows."
+    )
 
 
 class PollRequest(Request):

@@ -185,7 +185,6 @@ def _length(request: Request) -> int | None:
     return int(length) if length.isascii() and length.isdigit() else None
 
 
-@router.head("/download", response_class=Response, include_in_schema=False)
 @router.get("/download", response_class=Response, responses=BINARY)
 async def download_file(
     request: Request,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Literal, TypeVar
 
 from anyio import CapacityLimiter, to_thread
@@ -13,12 +14,14 @@ from starlette.responses import Response
 
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
-from sandbox_api.file import download, models, tree
+from sandbox_api.file import archive, download, models, tree
 from sandbox_api.file.conditions import NONE, Precondition
 from sandbox_api.file.editor import Editor
 from sandbox_api.file.failures import told
 from sandbox_api.file.files import Files
 from sandbox_api.file.search import Searches
+from sandbox_api.file.sweep import sweep
+from sandbox_api.file.tree import Budget
 from sandbox_api.file.upload import Uploads
 from sandbox_api.file.watch import Watchers
 from sandbox_api.health import Health
@@ -26,6 +29,7 @@ from sandbox_api.paths import Confinement
 from sandbox_api.settings import Settings
 
 SEARCHES_AT_ONCE = 4
+EXCERPT_LINES = 2000
 GIB = 2**30
 
 Model = TypeVar("Model", bound=models.Request)
@@ -48,6 +52,7 @@ class FileService:
     def __init__(self, settings: Settings, paths: Confinement) -> None:
         self._paths = paths
         self._seconds = settings.search_timeout_s
+        self._most_chars = settings.answer_output_chars
         self._files = Files(paths, settings.read_bytes)
         self._editor = Editor(self._files, settings.answer_output_chars, settings.search_timeout_s)
         self._searches = Searches(child_environment(settings), settings.search_timeout_s, settings.read_bytes)
@@ -56,9 +61,12 @@ class FileService:
         self._searching = CapacityLimiter(SEARCHES_AT_ONCE)
 
     async def start(self) -> None:
-        """Nothing to start."""
+        self._sweep = Budget(self._seconds)
+        self._sweeping = asyncio.create_task(to_thread.run_sync(sweep, self._paths, self._sweep))
 
     async def stop(self) -> None:
+        self._sweep.spent = True
+        await self._sweeping
         self._searches.stop()
         self.watchers.stop()
 
@@ -91,6 +99,25 @@ class FileService:
             end_byte=end_byte, encoding=encoding,
         )  # fmt: skip
         return await self._run("read", path, lambda: self._files.read(request))
+
+    async def excerpt(self, path: str, *, first_line: int = 1, line_count: int = EXCERPT_LINES) -> models.Excerpt:
+        """Lines from 1, cut at the length of an answer (SANDBOX_ANSWER_OUTPUT_CHARS)."""
+        start = first_line - 1
+        # One more, to know whether the file goes on.
+        read = await self.read(path, start_line=start, end_line=start + line_count + 1)
+        there = line_count + 1 if read.total_lines is None else max(0, read.total_lines - start)
+        lines, omitted = read.content.split("\n")[: min(there, line_count)], 0
+        content = "\n".join(lines)
+        if len(content) > self._most_chars:
+            content = content[: self._most_chars]
+            whole = content.split("\n")[:-1]
+            # Whole lines, unless already the first one is too long.
+            omitted = 0 if whole else len(lines[0]) - len(content)
+            lines = whole or [content]
+        return models.Excerpt(
+            path=read.file, content="\n".join(lines), size=read.size, first_line=first_line,
+            last_line=start + len(lines), total_lines=read.total_lines, more=len(lines) < there, omitted_chars=omitted,
+        )  # fmt: skip
 
     async def write(
         self, path: str, content: str, *, condition: Precondition = NONE, **options: Any
@@ -189,6 +216,12 @@ class FileService:
     ) -> Response:
         return await self._run(
             "download", path, lambda: download.prepare(self._paths, path, headers, policy, inline=inline)
+        )
+
+    async def archive(self, paths: Sequence[str]) -> Response:
+        """Files and folders as one ZIP."""
+        return await self._run(
+            "archive", paths[0], lambda: archive.prepare(self._paths, paths, self._seconds), self._searching
         )
 
     async def watch(self, path: str, **options: Any) -> models.WatchInfo:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import codecs
 import os
-from dataclasses import dataclass
+from bisect import bisect_left
 from typing import IO
 
 from sandbox_api.errors import SandboxError
@@ -30,28 +30,85 @@ def decode(content: bytes, path: str) -> str:
         raise _binary(path) from error
 
 
-@dataclass(frozen=True)
 class Text:
-    """A file's text for editing: line ends are `\\n` here; byte order mark and `\\r\\n` come back by `encode`."""
+    """A file's text for editing.
 
-    content: str
-    bom: bool
-    crlf: bool
+    In files with Windows' line ends, callers write and find `\\n` for `\\r\\n`; single lines that end otherwise do no
+    harm. Files without any are taken as they are.
 
-    @classmethod
-    def of(cls, content: bytes, path: str) -> Text:
-        text = decode(content, path)
-        # Mixed line ends are left as they are: only a file that has one kind can be given back unharmed.
-        crlf = text.count("\n") == text.count("\r\n") > 0
-        return cls(text.replace("\r\n", "\n") if crlf else text, content.startswith(codecs.BOM_UTF8), crlf)
+    Attributes:
+        raw: the file.
+        content: its text, with `\\n` for every line end.
+    """
+
+    def __init__(self, content: bytes, path: str) -> None:
+        """Raises: SandboxError: `binary_file`."""
+        self.raw = content
+        self._text = decode(content, path)
+        self._bom = codecs.BOM_UTF8 if content.startswith(codecs.BOM_UTF8) else b""
+        self.content = self._text.replace("\r\n", "\n")
+        # Places in `content` of line ends that are `\r\n` in the file.
+        self._long = _long_ends(self._text)
 
     def searched(self, wanted: str) -> str:
         """A caller's text in the form of `content`."""
-        return wanted.replace("\r\n", "\n") if self.crlf else wanted
+        return wanted.replace("\r\n", "\n") if self._long else wanted
 
-    def encode(self, content: str) -> bytes:
-        text = content.replace("\r\n", "\n").replace("\n", "\r\n") if self.crlf else content
-        return (codecs.BOM_UTF8 if self.bom else b"") + text.encode()
+    def found(self, wanted: str) -> list[range]:
+        """Where a text occurs in `content`, without overlaps."""
+        wanted = self.searched(wanted)
+        places = []
+        place = self.content.find(wanted) if wanted else -1
+        while place >= 0:
+            places.append(range(place, place + len(wanted)))
+            place = self.content.find(wanted, place + len(wanted))
+        return places
+
+    def replaced(self, places: list[range], new: str) -> bytes:
+        """The file with something else in these places of `content`. Everything outside of them stays as it is."""
+        parts, done = [], 0
+        for place in places:
+            start, end = self._raw_place(place.start), self._raw_place(place.stop)
+            parts += [self._text[done:start], self._with_ends(new, place)]
+            done = end
+        return self._bom + "".join([*parts, self._text[done:]]).encode()
+
+    @staticmethod
+    def of(raw: bytes) -> str:
+        """What `content` would be, for a file that was just made from one."""
+        return raw.removeprefix(codecs.BOM_UTF8).decode().replace("\r\n", "\n")
+
+    def _raw_place(self, place: int) -> int:
+        return place + bisect_left(self._long, place)
+
+    def _with_ends(self, new: str, place: range) -> str:
+        """A caller's text with the line ends of what it replaces; further lines end like the last of those."""
+        if not self._long:
+            return new
+        ends = [self._end_at(n) for n in range(place.start, place.stop) if self.content[n] == "\n"]
+        *lines, last = new.split("\n")
+        ends += [ends[-1] if ends else self._end_near(place.stop)] * (len(lines) - len(ends))
+        # A caller that writes `\r\n` means it.
+        ended = [line + ("\n" if line.endswith("\r") else end) for line, end in zip(lines, ends, strict=False)]
+        return "".join([*ended, last])
+
+    def _end_at(self, place: int) -> str:
+        index = bisect_left(self._long, place)
+        return "\r\n" if self._long[index : index + 1] == [place] else "\n"
+
+    def _end_near(self, place: int) -> str:
+        """Of the line that a place lies in, else of the one above."""
+        near = self.content.find("\n", place)
+        return self._end_at(near if near >= 0 else self.content.rfind("\n"))
+
+
+def _long_ends(raw: str) -> list[int]:
+    places: list[int] = []
+    place = raw.find("\r\n")
+    while place >= 0:
+        places.append(place - len(places))
+        place = raw.find("\r\n", place + 2)
+    return places
 
 
 def read_all(stream: IO[bytes], most: int, path: str) -> bytes:

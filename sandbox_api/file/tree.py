@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
-from sandbox_api.file.folder import TEMPORARY
+from sandbox_api.file.folder import is_in_progress
 from sandbox_api.file.models import (
     FileInfo,
     FindRequest,
@@ -49,7 +49,8 @@ def iso(seconds: float) -> str:
 def entries(folder: str) -> list[os.DirEntry[str]]:
     """What is in a folder, by name; files that are just being written are left out."""
     with os.scandir(folder) as found:
-        return sorted((entry for entry in found if not entry.name.startswith(TEMPORARY)), key=lambda entry: entry.name)
+        done = (entry for entry in found if not is_in_progress(entry.name, entry.path))
+        return sorted(done, key=lambda entry: entry.name)
 
 
 def require_folder(real: Path) -> None:

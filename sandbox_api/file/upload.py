@@ -12,7 +12,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from sandbox_api.errors import SandboxError
-from sandbox_api.file.conditions import Precondition, etag
+from sandbox_api.file.conditions import NONE, Precondition, etag
 from sandbox_api.file.failures import told
 from sandbox_api.file.files import Files
 from sandbox_api.file.folder import Draft, draft, parent_of
@@ -45,12 +45,18 @@ class Uploads:
             return await self._finish(started, real, path, condition)
 
     async def form(
-        self, content_type: str, chunks: AsyncIterator[bytes], announced: int | None, condition: Precondition
+        self,
+        content_type: str,
+        chunks: AsyncIterator[bytes],
+        announced: int | None,
+        condition: Precondition = NONE,
+        *,
+        folder: str | None = None,
     ) -> UploadResult:
         """A multipart form with `file` and, before or after it, `path`.
 
-        `path` is the file's path, or an existing folder or ends with a slash; without it the file's own name is used,
-        in the workspace.
+        `path` is the file's path, or an existing folder or ends with a slash. Without it the file keeps its own name
+        and goes to `folder`, or to the workspace.
         """
         with told("upload", ""):
             self._check(announced or 0, LONGEST_FIELD * MOST_PARTS)
@@ -59,9 +65,11 @@ class Uploads:
                 raise SandboxError("unsupported_media_type", "an upload is a multipart/form-data form")
             parts = _parts(options[b"boundary"], chunks)
         with ExitStack() as stack:
-            return await self._form(parts, stack, condition)
+            return await self._form(parts, stack, condition, folder)
 
-    async def _form(self, parts: AsyncIterator[Part], stack: ExitStack, condition: Precondition) -> UploadResult:
+    async def _form(
+        self, parts: AsyncIterator[Part], stack: ExitStack, condition: Precondition, folder: str | None
+    ) -> UploadResult:
         fields: dict[str, bytes] = {}
         started: Draft | None = None
         after: Part | None = None
@@ -90,12 +98,12 @@ class Uploads:
                     raise SandboxError("invalid_request", "one upload carries one file")
                 else:
                     name = value.decode("utf-8", "replace")
-                    place = await to_thread.run_sync(self._target, fields.get("path", b""), name)
+                    place = await to_thread.run_sync(self._target, fields.get("path", b""), name, folder)
                     started = await to_thread.run_sync(self._start, self._files.paths.resolve(place), stack)
                     await self._receive(contents(), started)
             if started is None:
                 raise SandboxError("invalid_request", "file: the form has no such field")
-        path = await to_thread.run_sync(self._target, fields.get("path", b""), name)
+        path = await to_thread.run_sync(self._target, fields.get("path", b""), name, folder)
         with told("upload", path):
             return await self._finish(started, self._files.paths.resolve(path), path, condition)
 
@@ -104,7 +112,7 @@ class Uploads:
             message = f"the upload has more than {self._most_bytes} bytes (SANDBOX_UPLOAD_BYTES)"
             raise SandboxError("too_large", message)
 
-    def _target(self, path: bytes, name: str) -> str:
+    def _target(self, path: bytes, name: str, folder: str | None) -> str:
         wanted = path.decode("utf-8", "replace")
         if wanted and not wanted.endswith("/") and not self._files.paths.resolve(wanted).is_dir():
             return wanted
@@ -112,7 +120,7 @@ class Uploads:
         own = name.replace("\\", "/").rsplit("/", 1)[-1]
         if own in ("", ".", ".."):
             raise SandboxError("invalid_request", "the file has no name: give path")
-        return str(Path(wanted or self._files.paths.workspace) / own)
+        return str(Path(wanted or folder or self._files.paths.workspace) / own)
 
     def _start(self, real: Path, stack: ExitStack) -> Draft:
         if real in self._files.paths.roots:

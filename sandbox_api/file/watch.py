@@ -10,13 +10,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from anyio import to_thread
 
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import from_os_error, shown
-from sandbox_api.file.folder import TEMPORARY
+from sandbox_api.file.folder import DRAFT
 from sandbox_api.file.models import (
     EventType,
     FileEvent,
@@ -40,6 +42,54 @@ KEEP_ALIVE_S = 15.0
 SNAPSHOT_S = 2.0
 
 
+ADDED, MODIFIED = 1, 2
+"""Kinds of changes, as watchfiles numbers them."""
+
+
+class State(NamedTuple):
+    """What tells one state of a file from another."""
+
+    inode: int
+    size: int
+    mtime: int
+    ctime: int
+    mode: int
+
+    @classmethod
+    def of(cls, path: str) -> State | None:
+        try:
+            found = os.lstat(path)
+        except OSError:
+            return None
+        return cls(found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_mode)
+
+    @property
+    def is_folder(self) -> bool:
+        return stat.S_ISDIR(self.mode)
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """The same after a move. The inode alone is not enough: file systems reuse those of deleted files."""
+        return self.inode, self.size, self.mtime
+
+    def changes(self, now: State) -> list[EventType]:
+        """What happened since; `write` if nothing else can be told."""
+        if self.inode != now.inode:
+            return ["write"]
+        attributes: list[EventType] = ["chmod"] if self.mode != now.mode else []
+        if self.is_folder or self.identity == now.identity:
+            touched = self.ctime != now.ctime and not self.is_folder
+            return attributes or ["chmod" if touched else "write"]
+        return ["write", *attributes]
+
+
+class Event(NamedTuple):
+    kind: EventType
+    path: str
+    is_folder: bool
+    new_path: str | None = None
+
+
 class Watcher:
     """One watched path. Its thread ends when `stop` is set."""
 
@@ -55,7 +105,7 @@ class Watcher:
         self._loop = asyncio.get_running_loop()
         self._exclude, self._include = Names(request.exclude), Names(request.include_patterns)
         # Editors and our own writes replace a file by another one; that is told as a write, not as a creation.
-        self._known: set[str] = set()
+        self._known: dict[str, State] = {}
 
     def start(self) -> None:
         """Returns when nothing that happens from now on is missed. Blocks.
@@ -73,11 +123,12 @@ class Watcher:
         if folder:
             budget = Budget(SNAPSHOT_S)
             for entry, _ in walk(str(watched), budget, lambda _, parts: recursive and not self._exclude.match(parts)):
-                self._known.add(entry.path)
+                if state := State.of(entry.path):
+                    self._known[entry.path] = state
                 if len(self._known) >= MOST_KNOWN:
                     break
-        else:
-            self._known.add(str(self._real))
+        elif state := State.of(str(self._real)):
+            self._known[str(self._real)] = state
         threading.Thread(target=self._run, args=(notify, folder), name=f"watch-{self.id}", daemon=True).start()
 
     def _run(self, notify: object, folder: bool) -> None:
@@ -95,32 +146,47 @@ class Watcher:
         finally:
             notify.close()  # type: ignore[attr-defined]
 
-    def _events(self, changes: set[tuple[int, str]], folder: bool) -> list[tuple[EventType, str, bool]]:
-        events: list[tuple[EventType, str, bool]] = []
-        seen: dict[str, set[int]] = {}
-        for change, path in sorted(changes, key=lambda item: item[1]):
-            if self._wanted(path, folder):
-                seen.setdefault(path, set()).add(change)
-        for path, kinds in seen.items():
-            try:
-                is_folder = Path(path).is_dir()
-                exists = os.path.lexists(path)
-            except OSError:
-                is_folder = exists = False
-            if not exists:
-                if path not in self._known and 1 in kinds:
-                    events.append(("create", path, False))
-                self._known.discard(path)
-                events.append(("remove", path, False))
-            elif path in self._known:
-                events.append(("write", path, is_folder))
+    def _events(self, changes: set[tuple[int, str]], folder: bool) -> list[Event]:
+        """What has happened, from what the operating system said and what is there now."""
+        kinds: dict[str, set[int]] = {}
+        for change, path in changes:
+            kinds.setdefault(path, set()).add(change)
+        now = {path: State.of(path) for path in kinds}
+        # A file that was moved within a folder is the same at another path.
+        arrived = {state.identity: path for path, state in now.items() if state and path not in self._known}
+        gone: list[Event] = []
+        there: list[Event] = []
+        for path in sorted(path for path in kinds if self._wanted(path, folder)):
+            if (state := now[path]) is None:
+                gone += self._left(path, ADDED in kinds[path], arrived)
             else:
-                if len(self._known) < MOST_KNOWN:
-                    self._known.add(path)
-                events.append(("create", path, is_folder))
-                if 2 in kinds and not is_folder:
-                    events.append(("write", path, False))
-        return events
+                there += self._found(path, state, MODIFIED in kinds[path])
+        for parent in {os.path.dirname(path) for path in kinds} & self._known.keys():  # noqa: PTH120 - of text
+            if state := State.of(parent):
+                self._known[parent] = state
+        return gone + there
+
+    def _left(self, path: str, was_added: bool, arrived: dict[tuple[int, int, int], str]) -> list[Event]:
+        before = self._known.pop(path, None)
+        if before is None:
+            created = [Event("create", path, False)] if was_added else []
+            return [*created, Event("remove", path, False)]
+        new = arrived.get(before.identity)
+        if new is None:
+            return [Event("remove", path, before.is_folder)]
+        if before.is_folder:
+            for inner in [known for known in self._known if known.startswith(f"{path}/")]:
+                self._known[new + inner.removeprefix(path)] = self._known.pop(inner)
+        return [Event("rename", path, before.is_folder, new)]
+
+    def _found(self, path: str, state: State, was_modified: bool) -> list[Event]:
+        before = self._known.get(path)
+        if before is not None or len(self._known) < MOST_KNOWN:
+            self._known[path] = state
+        if before is None:
+            written = [Event("write", path, False)] if was_modified and not state.is_folder else []
+            return [Event("create", path, state.is_folder), *written]
+        return [Event(kind, path, state.is_folder) for kind in before.changes(state)]
 
     def _wanted(self, path: str, folder: bool) -> bool:
         if not folder:
@@ -129,17 +195,24 @@ class Watcher:
             parts = Path(path).relative_to(self._real).parts
         except ValueError:
             return False
-        if any(part.startswith(TEMPORARY) for part in parts) or self._exclude.match(parts):
+        # Skip drafts, except those that an earlier server left behind: they are known from the start.
+        if path not in self._known and any(DRAFT.fullmatch(part) for part in parts):
+            return False
+        if self._exclude.match(parts):
             return False
         return not self._include or self._include.match(parts)
 
-    def _publish(self, events: list[tuple[EventType, str, bool]]) -> None:
+    def _publish(self, events: list[Event]) -> None:
         now = time.time()
-        for kind, path, is_folder in events:
+        for event in events:
             self.seq += 1
+            new = shown(event.new_path) if event.new_path else None
             self.events.append(
-                FileEvent(seq=self.seq, type=kind, path=shown(path), is_directory=is_folder, timestamp=now)
-            )
+                FileEvent(
+                    seq=self.seq, type=event.kind, path=shown(event.path), is_directory=event.is_folder,
+                    timestamp=now, new_path=new,
+                )
+            )  # fmt: skip
         self.wake()
 
     def wake(self) -> None:
@@ -269,16 +342,14 @@ class Watchers:
 
     async def _wait(self, real: Path, request: WaitRequest) -> WaitResult:
         deadline = time.monotonic() + request.timeout
-        before = _look(real)
-        if before and request.accept_existing:
-            return _happened(request, "create", before)
-        while (left := deadline - time.monotonic()) > 0:
-            await asyncio.sleep(min(WAIT_LOOK_S, left))
-            now = _look(real)  # one system call: quicker than a thread
-            kind = _difference(before, now)
-            if kind in request.event_types:
-                return _happened(request, kind, now)
-            before = now
+        with _Polled(real) as polled:
+            if polled.found and request.accept_existing:
+                return _happened(request, "create", polled.found)
+            while (left := deadline - time.monotonic()) > 0:
+                await asyncio.sleep(min(WAIT_LOOK_S, left))
+                kind, found = polled.again()  # some system calls: quicker than a thread
+                if kind in request.event_types:
+                    return _happened(request, kind, found)
         return WaitResult(path=request.path, triggered=False, timed_out=True)
 
 
@@ -289,12 +360,51 @@ def _look(real: Path) -> os.stat_result | None:
         return None
 
 
-def _difference(before: os.stat_result | None, now: os.stat_result | None) -> EventType | None:
-    if before is None or now is None:
-        return None if before is now else "create" if now else "remove"
-    if (before.st_ino, before.st_size, before.st_mtime_ns) != (now.st_ino, now.st_size, now.st_mtime_ns):
-        return "write"
-    return "chmod" if before.st_mode != now.st_mode else None
+class _Polled:
+    """A path that is polled. Its file is held open, to tell a move from a deletion."""
+
+    def __init__(self, real: Path) -> None:
+        self._real = real
+        self._held = -1
+        self.found = self._look()
+
+    def __enter__(self) -> _Polled:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._let_go()
+
+    def _let_go(self) -> None:
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
+
+    def _look(self) -> os.stat_result | None:
+        found = _look(self._real)
+        if found and hasattr(os, "O_PATH") and (self._held < 0 or os.fstat(self._held).st_ino != found.st_ino):
+            self._let_go()
+            with suppress(OSError):
+                self._held = os.open(self._real, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return found
+
+    def again(self) -> tuple[EventType | None, os.stat_result | None]:
+        """What has happened since the last look, and what is there."""
+        before, self.found = self.found, self._look()
+        if before is None or self.found is None:
+            if before is self.found:
+                return None, None
+            return ("remove" if self._is_deleted(before) else "rename") if before else "create", self.found
+        if (before.st_ino, before.st_size, before.st_mtime_ns) != (
+            self.found.st_ino, self.found.st_size, self.found.st_mtime_ns,
+        ):  # fmt: skip
+            return "write", self.found
+        return "chmod" if before.st_mode != self.found.st_mode else None, self.found
+
+    def _is_deleted(self, before: os.stat_result) -> bool:
+        """A file that was moved away has as many names as before."""
+        links = os.fstat(self._held).st_nlink if self._held >= 0 else 0
+        self._let_go()
+        return not links or links < before.st_nlink and not stat.S_ISDIR(before.st_mode)
 
 
 def _happened(request: WaitRequest, kind: EventType, found: os.stat_result | None) -> WaitResult:

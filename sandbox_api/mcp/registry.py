@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from sandbox_api.errors import SandboxError
 from sandbox_api.log import logger
+from sandbox_api.unicode import dumps, replace_surrogates, replace_surrogates_deep
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Result(BaseModel):
     """What a tool returns: fields for programs, words for a model that reads them, pictures for one that sees."""
 
     def words(self) -> str:
-        return self.model_dump_json(exclude_defaults=True)
+        return dumps(self.model_dump(mode="json", exclude_defaults=True)).decode()
 
     def pictures(self) -> list[Picture]:
         return []
@@ -137,18 +138,21 @@ class Tool:
             return failure("invalid_request", problems, f"See the input schema of {self.name}.")
         except SandboxError as error:
             return failure(error.code, error.message, error.hint, retryable=error.entry.retryable)
+        except UnicodeEncodeError as error:
+            return failure("invalid_request", f"an argument is not valid Unicode: {error.reason}", "Send valid text.")
         except Exception:
             logger.exception("tool", name=self.name)
             return failure("internal_error", "the sandbox failed on this call", "The server's log has the details.")
-        content: list[dict[str, Any]] = [{"type": "text", "text": result.words()}]
+        content: list[dict[str, Any]] = [{"type": "text", "text": replace_surrogates(result.words())}]
         content += [
             {"type": "image", "data": base64.b64encode(picture.data).decode(), "mimeType": picture.mime}
             for picture in result.pictures()
         ]
-        return Outcome(content, result.model_dump(mode="json"))
+        return Outcome(content, replace_surrogates_deep(result.model_dump(mode="json")))
 
 
 def failure(code: str, message: str, hint: str, *, retryable: bool = False) -> Outcome:
+    message = replace_surrogates(message)
     error = {"code": code, "message": message, "hint": hint, "retryable": retryable}
     return Outcome([{"type": "text", "text": f"Error {code}: {message}\n{hint}"}], error=error)
 

@@ -34,41 +34,40 @@ NO_SWAGGER = """<!doctype html><html lang="en"><meta charset="utf-8"><title>AI S
 <p>SANDBOX_WEB_ASSETS names no folder with swagger-ui-dist in it.</p>
 <p>The routes are in <a href="openapi.json">openapi.json</a> and, in words, in <a href="../llms.txt">llms.txt</a>.</p>
 </main></html>"""
-READ = ["GET", "HEAD"]
 
 router = APIRouter(include_in_schema=False)
 
 
-@router.api_route("/", methods=READ)
+@router.get("/")
 async def dashboard() -> FileResponse:
     return FileResponse(FILES["index.html"], headers=HEADERS)
 
 
-@router.api_route("/static/{name}", methods=READ)
+@router.get("/static/{name}")
 async def static(name: str) -> FileResponse:
     if name not in FILES:
         raise SandboxError("not_found", f"there is no static/{name}")
     return FileResponse(FILES[name], headers=HEADERS)
 
 
-@router.api_route("/favicon.ico", methods=READ)
+@router.get("/favicon.ico")
 async def favicon() -> FileResponse:
     return FileResponse(FILES["icon.svg"], headers=HEADERS)
 
 
-@router.api_route("/robots.txt", methods=READ)
+@router.get("/robots.txt")
 async def robots() -> PlainTextResponse:
     return PlainTextResponse("User-agent: *\nDisallow: /\n", headers=HEADERS)
 
 
-@router.api_route("/v1/docs", methods=READ)
+@router.get("/v1/docs")
 async def docs(services: Injected) -> Response:
     if _swagger(services, SWAGGER_FILES[0]) is None:
         return HTMLResponse(NO_SWAGGER, 503, headers=HEADERS)
     return FileResponse(FILES["docs.html"], headers=DOCS_HEADERS)
 
 
-@router.api_route("/v1/docs/assets/{name}", methods=READ)
+@router.get("/v1/docs/assets/{name}")
 async def docs_asset(name: str, services: Injected) -> FileResponse:
     path = _swagger(services, name) if name in SWAGGER_FILES else None
     if path is None:
@@ -82,7 +81,7 @@ def _swagger(services: Injected, name: str) -> Path | None:
     return path if path and path.is_file() else None
 
 
-@router.api_route("/llms.txt", methods=READ)
+@router.get("/llms.txt")
 async def guide(request: Request, services: Injected) -> PlainTextResponse:
     base = public_base(request, services.settings)
     overview, detail = await services.system.overview(base)

@@ -24,6 +24,7 @@ from sandbox_api.shell.models import (
 )
 from sandbox_api.shell.session import Session
 from sandbox_api.shell.spool import Excerpt
+from sandbox_api.unicode import dump_model
 
 router = APIRouter(prefix="/v1/bash", tags=["bash"])
 LISTED_COMMANDS = 10
@@ -32,7 +33,7 @@ LISTED_CHARACTERS = 500
 
 def answer(data: object) -> Response:
     """The answer as it goes out: FastAPI would validate and copy it once more."""
-    return Response(ok(data).model_dump_json(), media_type="application/json")
+    return Response(dump_model(ok(data)), media_type="application/json")
 
 
 def omission(excerpt: Excerpt) -> Omission | None:
@@ -75,7 +76,7 @@ def _session_info(session: Session) -> BashSessionInfo:
 
 
 def result(command: Command, limit: int) -> BashExecResult:
-    """What there is of a command, at most `limit` bytes of each stream."""
+    """What there is of a command, at most `limit` characters of each stream (0: no limit)."""
     final = not command.running
     out, err = (spool.excerpt(limit, final) for spool in command.spools)
     return BashExecResult(

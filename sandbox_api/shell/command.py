@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
+from sandbox_api import family
 from sandbox_api.shell import process
 from sandbox_api.shell.spares import Spares
 from sandbox_api.shell.spool import Spool
@@ -64,16 +65,25 @@ class Command:
         self._changes: set[asyncio.Future[None]] = set()
         self._told = ended
         self._loop = asyncio.get_running_loop()
-        self._timers: list[asyncio.TimerHandle] = []
         spare = spares.run(os.fsencode(text), self._output, self._ended) if spares else None
         self._process = spare or process.start(
             program, arguments, directory, variables, interactive=interactive, output=self._output, ended=self._ended
         )
-        self._timers.append(self._loop.call_later(hard_timeout, self._time_is_up))
+        self._limit = self._loop.call_later(hard_timeout, self._time_is_up)
+        self._kill_timer: asyncio.TimerHandle | None = None
 
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @property
+    def mark(self) -> str:
+        return self._process.mark
+
+    @property
+    def leader(self) -> int | None:
+        """Its number while that leads a session, living or not; None once it is reaped."""
+        return self._process.leader
 
     @property
     def running(self) -> bool:
@@ -95,10 +105,13 @@ class Command:
             self._turns.append([stream, len(data)])
         self._changed()
 
+    def note(self, text: str) -> None:
+        """Say something to its reader, on stderr."""
+        self._output(process.STDERR, text.encode(errors="surrogateescape"))
+
     def _ended(self, code: int) -> None:
         self.finished = time.time()
-        for timer in self._timers:
-            timer.cancel()
+        self._limit.cancel()
         self.exit_code = code if code >= 0 else 128 - code
         if code < 0:
             try:
@@ -177,9 +190,20 @@ class Command:
         """
         if number not in _HARMLESS:
             self._killed = time.monotonic()
-        self._process.signal(number)
-        if number == signal.SIGTERM and grace is not None and self.running:
-            self._timers.append(self._loop.call_later(grace, self._process.signal, _KILL))
+        if number == signal.SIGTERM and grace is not None:
+            self._cancel_kill()
+            # It stays when the shell itself has ended: what the shell started may ignore SIGTERM.
+            self._kill_timer = self._loop.call_later(grace, self._kill_rest)
+        self._process.signal(number, last=self._kill_timer is None)
+
+    def _kill_rest(self) -> None:
+        self._kill_timer = None
+        self._process.signal(family.KILL)
+
+    def _cancel_kill(self) -> None:
+        if self._kill_timer:
+            self._kill_timer.cancel()
+            self._kill_timer = None
 
     def _time_is_up(self) -> None:
         self._timed_out = True
@@ -210,20 +234,14 @@ class Command:
         for spool in self.spools:
             spool.close()
 
-    def close(self, *, end: bool = True) -> None:
-        """Let go of it altogether.
-
-        Args:
-            end: end it and whatever it left running.
-        """
-        for timer in self._timers:
-            timer.cancel()
-        if end:
-            self._killed = time.monotonic()
-            self._process.signal(_KILL)
+    def close(self) -> None:
+        """Let go of it altogether, after everything that it started got SIGKILL."""
+        self._limit.cancel()
+        self._cancel_kill()
+        self._killed = time.monotonic()
         self._process.close()
         if self.running:
-            self._ended(-_KILL)
+            self._ended(-family.KILL)
         self.forget()
 
 
@@ -232,6 +250,5 @@ def _settle(change: asyncio.Future[None]) -> None:
         change.set_result(None)
 
 
-_KILL = int(getattr(signal, "SIGKILL", signal.SIGTERM))
 _HARMLESS_NAMES = ("SIGSTOP", "SIGCONT", "SIGUSR1", "SIGUSR2", "SIGWINCH", "SIGCHLD", "SIGTSTP")
 _HARMLESS = {int(getattr(signal, name)) for name in _HARMLESS_NAMES if hasattr(signal, name)}

@@ -83,7 +83,9 @@ class BashOutputRequest(BaseModel):
     wait: bool = Field(False, description="Wait for something new, or for the end.")
     wait_timeout: Seconds = Field(30, description="Seconds to wait at most.")
     max_output_length: int | None = Field(
-        None, ge=4, description="Bytes of each stream in the answer [SANDBOX_ANSWER_OUTPUT_CHARS]; read on by offset."
+        None,
+        ge=4,
+        description="Characters of each stream in the answer [SANDBOX_ANSWER_OUTPUT_CHARS]; read on by offset.",
     )
 
 
@@ -119,7 +121,9 @@ class BashWriteRequest(BaseModel):
 class BashKillRequest(BaseModel):
     session_id: SessionId
     command_id: str | None = Field(None, max_length=64)
-    signal: str = Field("SIGTERM", max_length=16, description="Name of the signal; it goes to the whole group.")
+    signal: str = Field(
+        "SIGTERM", max_length=16, description="Name of the signal; it goes to everything the command started."
+    )
     grace: Annotated[float, Field(ge=0, le=600)] | None = Field(
         None, description="Seconds after SIGTERM until SIGKILL [2]."
     )

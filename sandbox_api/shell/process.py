@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from sandbox_api import family
+
 CHUNK = 64 * 1024
 DRAIN_S = 0.1
 """How long output is awaited after the shell has ended while one of its children keeps the pipe open."""
@@ -35,6 +37,11 @@ class Process(Protocol):
     """
 
     pid: int
+    mark: str
+
+    @property
+    def leader(self) -> int | None:
+        """Its number while that leads a session, living or not; None once it is reaped."""
 
     @property
     def lingering(self) -> bool:
@@ -45,8 +52,12 @@ class Process(Protocol):
 
     def close_input(self) -> None: ...
 
-    def signal(self, number: int) -> None:
-        """To its whole group, and whatever else is in its session."""
+    def signal(self, number: int, *, last: bool = True) -> None:
+        """To everything that it started.
+
+        Args:
+            last: False when another signal is to follow.
+        """
 
     def close(self) -> None:
         """Let go of it: its pipes are closed, nothing more is called back."""
@@ -89,31 +100,16 @@ def _pidfd_works() -> bool:
 LOOP_PROCESSES = _pidfd_works()
 
 
-def _session_members(session: int) -> list[int]:
-    """Processes of a session, also those in groups of their own (a shell with job control makes them)."""
-    members = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
-        except OSError:
-            continue
-        if int(fields[3]) == session:
-            members.append(int(entry.name))
-    return members
+def _marked(variables: Mapping[bytes, bytes], mark: str) -> dict[bytes, bytes]:
+    return {**variables, family.VARIABLE.encode(): mark.encode()}
 
 
-def signal_group(pid: int, number: int) -> None:
-    """Signal the group and session that `pid` leads. It must not have been reaped yet: its number is still its own."""
-    if sys.platform == "win32":
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
-        return
-    members = _session_members(pid)
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-    for member in members:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            if os.getpgid(member) != pid:
-                os.kill(member, number)
+def _leader(popen: subprocess.Popen[bytes]) -> int | None:
+    return popen.pid if popen.returncode is None else None
+
+
+def signal_family(mark: str, leader: int | None, number: int) -> None:
+    family.send(number, mark.__eq__, () if leader is None else (leader,))
 
 
 class Spawned:
@@ -133,6 +129,7 @@ class Spawned:
         interactive: bool = False,
         inherited: tuple[int, ...] = (),
     ) -> None:
+        self.mark = family.new_mark()
         ours: list[int] = []
         theirs: list[int] = []
         try:
@@ -148,7 +145,7 @@ class Spawned:
                 arguments,
                 executable=program,
                 cwd=directory,
-                env=variables,
+                env=_marked(variables, self.mark),
                 stdin=theirs[2] if interactive else subprocess.DEVNULL,
                 stdout=theirs[STDOUT],
                 stderr=theirs[STDERR],
@@ -191,7 +188,9 @@ class LoopProcess:
         self._waiting = bytearray()
         self._closing_input = False
         self._over = False
+        self._held = False
         self._popen = spawned.popen
+        self.mark = spawned.mark
         self.pid = self._popen.pid
         self._pidfd: int | None = spawned.pidfd
         self._input = spawned.input
@@ -219,16 +218,19 @@ class LoopProcess:
         del self._outputs[stream]
         if not self._outputs and self._pidfd is None:
             if self._over:
-                self._popen.wait()  # it was a zombie until now
+                self._reap()
             else:
                 self._finish()
         return False
 
-    def _exited(self) -> None:
+    def _drop_pidfd(self) -> None:
         assert self._pidfd is not None
         self._loop.remove_reader(self._pidfd)
         os.close(self._pidfd)
         self._pidfd = None
+
+    def _exited(self) -> None:
+        self._drop_pidfd()
         self._drop_input()
         for stream in tuple(self._outputs):
             # What a full pipe holds, and no more: a child that floods must not keep us here.
@@ -244,14 +246,22 @@ class LoopProcess:
         if self._over:
             return
         self._over = True
-        if self._outputs:
-            # Background children still write. The leader stays a zombie meanwhile: its number remains ours to signal.
-            result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
-            assert result is not None
-            code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
-        else:
-            code = self._popen.wait()
+        result = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
+        assert result is not None
+        code = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
+        if self._held:
+            self._held = bool(family.Snapshot().members(self.mark.__eq__, (self.pid,)))
+        self._reap()
         self._ended(code)
+
+    def _reap(self) -> None:
+        """Not while background children write or are to be killed: as a zombie, the leader keeps its number."""
+        if not self._outputs and not self._held and self._pidfd is None:
+            self._popen.wait()
+
+    @property
+    def leader(self) -> int | None:
+        return _leader(self._popen)
 
     @property
     def lingering(self) -> bool:
@@ -293,9 +303,11 @@ class LoopProcess:
             self._input = None
             self._waiting.clear()
 
-    def signal(self, number: int) -> None:
-        if self._popen.returncode is None:
-            signal_group(self.pid, number)
+    def signal(self, number: int, *, last: bool = True) -> None:
+        signal_family(self.mark, self.leader, number)
+        self._held = not last
+        if self._over:
+            self._reap()
 
     def close(self) -> None:
         self._over = True
@@ -304,12 +316,16 @@ class LoopProcess:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self._outputs.clear()
-        if self._pidfd is not None:
+        self._held = False
+        if self._pidfd is None:
+            self._reap()
+        else:  # it was killed a moment ago, and becomes a zombie soon
             self._loop.remove_reader(self._pidfd)
-            os.close(self._pidfd)
-            self._pidfd = None
-        if self._popen.returncode is None:
-            self._popen.poll()
+            self._loop.add_reader(self._pidfd, self._exited_after_close)
+
+    def _exited_after_close(self) -> None:
+        self._drop_pidfd()
+        self._reap()
 
 
 class ThreadProcess:
@@ -330,11 +346,12 @@ class ThreadProcess:
         self._output, self._ended = output, ended
         self._closed = False
         windows = sys.platform == "win32"
+        self.mark = family.new_mark()
         self._popen: subprocess.Popen[bytes] = subprocess.Popen(
             arguments,
             executable=program,
             cwd=directory,
-            env=variables,
+            env=_marked(variables, self.mark),
             stdin=subprocess.PIPE if interactive else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -400,9 +417,12 @@ class ThreadProcess:
         if self._popen.stdin:
             self._popen.stdin.close()
 
-    def signal(self, number: int) -> None:
-        if self._popen.returncode is None:
-            signal_group(self.pid, number)
+    @property
+    def leader(self) -> int | None:
+        return _leader(self._popen)
+
+    def signal(self, number: int, *, last: bool = True) -> None:
+        signal_family(self.mark, self.leader, number)
 
     def close(self) -> None:
         self._closed = True

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import mmap
 import os
 import re
 import secrets
@@ -11,9 +13,10 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sandbox_api import family
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
@@ -32,6 +35,8 @@ KEPT_COMMANDS = 128
 KEPT_BYTES = 256 * 2**20
 """Output of finished commands that is kept at most, all together."""
 SWEEP_S = 15.0
+LONGEST_VARIABLE = 32 * mmap.PAGESIZE
+"""Bytes of a variable, name included, that Linux no longer passes to a program."""
 
 
 def _encode(variables: Mapping[str, str]) -> dict[bytes, bytes]:
@@ -45,6 +50,22 @@ def _possible(variables: Mapping[str, str]) -> bool:
     except UnicodeEncodeError:
         return False
     return all(name and "=" not in name and "\0" not in name + value for name, value in variables.items())
+
+
+def _too_large(variables: Mapping[str, str]) -> SandboxError:
+    """What the system refuses to pass to a program."""
+    sizes = {name: len(os.fsencode(f"{name}={value}")) for name, value in variables.items()}
+    name = max(sizes, key=sizes.__getitem__, default="")
+    what = (
+        f"the variable {name} has {sizes[name]} bytes"
+        if name and sizes[name] >= LONGEST_VARIABLE
+        else f"the variables of this command have {sum(sizes.values())} bytes, beside those of the sandbox"
+    )
+    return SandboxError(
+        "too_large",
+        f"{what}: more than the system passes to a program",
+        hint="Write large values to a file, and give its path in a variable.",
+    )
 
 
 def _version_text(shell: Path) -> str:
@@ -65,6 +86,7 @@ class ShellService:
         self._folder = settings.cache / "shell"
         self._environment: dict[str, str] = {}
         self._encoded: dict[bytes, bytes] = {}
+        self._defaults: state.Items = {}
         self._spares: Spares | None = None
         self.sessions: dict[str, Session] = {}
         self._running = 0
@@ -86,16 +108,32 @@ class ShellService:
         if self._shell and self._bash:
             self._spares = Spares(self._shell, self._paths.workspace, self._encoded)
             self._spares.refill()
+        if self._shell:
+            self._defaults = await asyncio.to_thread(self._read_defaults, self._shell)
         self._sweeper = asyncio.create_task(self._sweep())
+
+    def _read_defaults(self, shell: Path) -> state.Items:
+        """What a fresh shell has, for comparison with what the first commands of a session leave."""
+        after = self._folder / "defaults"
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            subprocess.run(
+                [shell.name, "-c", state.wrapped(":", self._bash, None, after)], executable=shell, timeout=5,
+                cwd=self._paths.workspace, env=self._encoded, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL, check=False,
+            )  # fmt: skip
+            if left := state.read_dump(after.read_bytes()):
+                return left[1]
+        return {}
 
     async def stop(self) -> None:
         if self._sweeper:
             self._sweeper.cancel()
         if self._spares:
             self._spares.stop()
-        await self.terminals.stop()
+        leaders = [leader for session in self.sessions.values() for leader in session.leaders]
+        family.send(family.KILL, family.of_this_server, leaders + self.terminals.leaders)
         for session in list(self.sessions.values()):
-            self._drop(session)
+            self._let_go(session)
         for command in self._left:
             command.close()
         await asyncio.to_thread(shutil.rmtree, self._folder, True)
@@ -148,7 +186,9 @@ class ShellService:
             return session
         if kept:
             self._make_room()
-        session = Session(session_id or secrets.token_hex(8), State(self._paths.directory(directory)), kept)
+        session = Session(
+            session_id or secrets.token_hex(8), State(self._paths.directory(directory), self._defaults), kept
+        )
         self.sessions[session.id] = session
         return session
 
@@ -174,7 +214,7 @@ class ShellService:
             lines.append(f". {shlex.quote(snapshot)}")
         if lines:
             if not all(name.isidentifier() for name in variables):
-                self._drop(session)
+                self._let_go(session)
                 raise SandboxError("invalid_request", "a variable has an impossible name")
             await self.run("\n".join(lines), session_id=session.id)
         return session
@@ -194,17 +234,24 @@ class ShellService:
             SandboxError: `session_not_found`.
         """
         if not self.terminals.close(session_id) or session_id in self.sessions:
-            self._drop(self.session(session_id))
+            self._end([self.session(session_id)])
 
     def close_all(self) -> int:
         sessions = list(self.sessions.values())
-        for session in sessions:
-            self._drop(session)
+        self._end(sessions)
         for name in list(self.terminals.all):
             self.terminals.close(name)
         return len(sessions)
 
-    def _drop(self, session: Session) -> None:
+    def _end(self, sessions: Sequence[Session]) -> None:
+        """Kill all that these sessions started, and let go of them."""
+        marks = {mark for session in sessions for mark in session.marks}
+        leaders = [leader for session in sessions for leader in session.leaders]
+        family.send(family.KILL, marks.__contains__, leaders)
+        for session in sessions:
+            self._let_go(session)
+
+    def _let_go(self, session: Session) -> None:
         self.sessions.pop(session.id, None)
         for command in session.commands:
             command.close()
@@ -258,7 +305,7 @@ class ShellService:
 
         Raises:
             SandboxError: `shell_unavailable`, `invalid_request`, `limit_reached`, `path_not_absolute`,
-                `file_not_found`, `not_a_directory`, `permission_denied`.
+                `file_not_found`, `not_a_directory`, `permission_denied`, `too_large`, `disk_full`.
         """
         if self._shell is None:
             raise SandboxError("shell_unavailable", "this host has no shell")
@@ -266,19 +313,29 @@ class ShellService:
             raise SandboxError("invalid_request", "the command or a variable has a NUL character or an impossible name")
         if self._running >= self.settings.max_commands:
             raise SandboxError("limit_reached", f"{self._running} commands run (SANDBOX_MAX_COMMANDS)")
-        place = self._directory(directory, strict)
+        chosen = self._directory(directory, strict)
         session = self.create(session_id, kept=session_id is not None)
-        if place is None:
-            place = session.directory
+        place = chosen or session.directory
+        gone: str | None = None
+        options = (
+            variables or {}, interactive or stdin is not None,
+            hard_timeout or self.settings.command_hard_timeout_s, keep_links or session.keep_links,
+        )  # fmt: skip
         try:
-            command = self._start(
-                session, text, place, variables or {}, interactive or stdin is not None,
-                hard_timeout or self.settings.command_hard_timeout_s, keep_links or session.keep_links,
-            )  # fmt: skip
+            try:
+                command = self._start(session, text, place, *options)
+            except OSError as error:
+                if chosen or error.filename != place or place == self._paths.workspace:
+                    raise
+                # Nobody could leave a session whose folder has been removed: its `cd` would not start either.
+                gone, place = f"the session's folder {place} is not usable ({error.strerror})", self._paths.workspace
+                command = self._start(session, text, place, *options)
         except OSError as error:
             if not session.commands and not session.kept:
                 self.sessions.pop(session.id)
-            raise self._refusal(error, place) from error
+            raise self._refusal(error, place, variables or {}) from error
+        if gone:
+            command.note(f"sandbox: {gone}; this command runs in {place}\n")
         if stdin is not None:
             if not command.write(stdin.encode(errors="surrogateescape")):
                 command.close_input()
@@ -296,13 +353,17 @@ class ShellService:
                 raise
             return None
 
-    def _refusal(self, error: OSError, place: Path) -> SandboxError:
-        if not place.is_dir():
+    def _refusal(self, error: OSError, place: Path, given: Mapping[str, str]) -> SandboxError:
+        if error.filename == place or not place.is_dir():
+            if isinstance(error, PermissionError):
+                return SandboxError("permission_denied", f"commands may not run in {place}: {error.strerror}")
             return SandboxError("file_not_found", f"the working directory is not there: {place}")
-        if isinstance(error, PermissionError):
-            return SandboxError("permission_denied", f"commands may not run in {place}: {error.strerror}")
-        if isinstance(error, FileNotFoundError):
-            return SandboxError("shell_unavailable", f"there is no shell at {self._shell}")
+        if error.errno == errno.E2BIG:
+            return _too_large(given)
+        if error.errno == errno.ENOSPC:
+            return SandboxError("disk_full", f"a command's files do not fit: {error.strerror}")
+        if isinstance(error, FileNotFoundError | PermissionError) or error.errno == errno.ENOEXEC:
+            return SandboxError("shell_unavailable", f"the shell {self._shell} does not start: {error.strerror}")
         return SandboxError("limit_reached", f"the system starts no further process: {error.strerror}")
 
     def _start(
@@ -317,16 +378,16 @@ class ShellService:
     ) -> Command:
         assert self._shell is not None
         carried = session.state
-        keeps = carried.variables is not None or state.may_change(text)
+        keeps = carried.items is not None or state.may_change(text)
         links = keep_links or (keeps and place == carried.directory)
-        if given or links or carried.variables is not None:
+        if given or links or carried.items is not None:
             variables = _encode({**carried.environment(self._environment), **given})
             if links:
                 variables[b"PWD"] = os.fsencode(place)  # else the shell finds out where the links lead
         else:
             variables = self._encoded
         files = (
-            [self._folder / f"{secrets.token_hex(8)}.{kind}" for kind in ("command", "before", "after")]
+            [self._folder / f"{secrets.token_hex(8)}.{kind}" for kind in ("command", "before", "after", "startup")]
             if keeps or len(text) > state.LONGEST_ARGUMENT // 4
             else []
         )
@@ -335,33 +396,44 @@ class ShellService:
         plain = alone and variables is self._encoded and not files and place == self._paths.workspace
         argument = state.plain(text, files[0]) if files else text
         if keeps:
-            _, before, after = files
+            _, before, after, startup = files
             script = carried.script(given)
             if script is not None:
                 before.write_text(script, errors="surrogateescape", newline="")
-            argument = state.wrapped(argument, self._bash, before if script is not None else None, after)
-        if not session.commands and place != carried.directory:
-            carried.directory = place
+            if self._bash and carried.traces and state.can_start_from_file(text, variables):
+                startup.write_text(state.startup(before, after), errors="surrogateescape")
+                variables[b"BASH_ENV"] = state.startup_name(startup)
+            else:
+                argument = state.wrapped(argument, self._bash, before if script is not None else None, after)
+        number = session.count + 1
+        if not session.commands:
+            carried.move(place, number)
+        start = carried.start(number)
 
         def ended(command: Command) -> None:
-            if keeps and session.latest is command:
+            if keeps:
                 with contextlib.suppress(OSError), files[2].open("rb") as dump:
-                    carried.follow(dump.read(state.LARGEST_STATE + 1), given.keys())
+                    carried.follow(dump.read(state.LARGEST_STATE + 1), given.keys(), start)
+                if session.running is None:
+                    carried.settle()
             for file in files:
                 file.unlink(missing_ok=True)
             self._ended(command)
 
-        command = Command(
-            text, session.id, self._shell, [self._shell.name, "-c", argument], place, variables,
-            interactive=interactive, hard_timeout=hard_timeout, capacity=self.settings.command_output_bytes,
-            folder=self._folder, ended=ended, spares=self._spares if plain else None,
-        )  # fmt: skip
+        try:
+            command = Command(
+                text, session.id, self._shell, [self._shell.name, "-c", argument], place, variables,
+                interactive=interactive, hard_timeout=hard_timeout, capacity=self.settings.command_output_bytes,
+                folder=self._folder, ended=ended, spares=self._spares if plain else None,
+            )  # fmt: skip
+        except OSError:
+            for file in files:
+                file.unlink(missing_ok=True)
+            raise
         self._running += 1
-        session.commands.append(command)
-        session.count += 1
-        session.used = time.time()
-        if place != carried.directory and not keeps:
-            carried.directory = place
+        session.add(command)
+        if not keeps:
+            carried.move(place, number)
         return command
 
     async def run(
@@ -421,6 +493,8 @@ class ShellService:
     def _ended(self, command: Command) -> None:
         """Keep the finished commands within their number and bytes; the oldest go first."""
         self._running -= 1
+        if session := self.sessions.get(command.session_id):
+            session.used = time.time()
         self._finished[command.id] = command
         command.kept_bytes = command.stdout.kept + command.stderr.kept
         self._kept_bytes += command.kept_bytes
@@ -437,7 +511,7 @@ class ShellService:
         if command.lingering:
             self._left.append(command)
             if len(self._left) > KEPT_COMMANDS:
-                self._left.pop(0).close(end=False)
+                self._left.pop(0).close()
         if session := self.sessions.get(command.session_id):
             session.commands.remove(command)
             if not session.kept and not session.commands:
@@ -451,7 +525,11 @@ class ShellService:
                 if (command.finished or old) < old:
                     self._forget(command)
             self._left = [command for command in self._left if command.lingering]
-            for session in list(self.sessions.values()):
-                if session.used < old and session.running is None:
-                    self._drop(session)
+            idle = [session for session in self.sessions.values() if session.used < old and session.running is None]
+            if idle:
+                processes = family.Snapshot()
+                for session in idle:
+                    # A server that a command left behind is in use as long as it runs.
+                    if not processes.members(session.marks.__contains__, session.leaders):
+                        self._let_go(session)
             self.terminals.sweep()

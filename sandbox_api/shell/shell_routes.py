@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 import signal
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
+from sandbox_api.addresses import public_base
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
@@ -42,12 +42,13 @@ from sandbox_api.shell.models import (
 )
 from sandbox_api.shell.session import Session
 from sandbox_api.shell.terminal import Terminal
+from sandbox_api.unicode import dumps
 
 router = APIRouter(prefix="/v1/shell", tags=["shell"])
 
 PING_S = 15.0
 PIECE = 64 * 1024
-"""Bytes in one event of a stream."""
+"""Characters in one event of a stream."""
 ACTIVE_S = 300.0
 STATUSES: dict[Status, ShellStatus] = {
     "pending": "running",
@@ -190,7 +191,7 @@ def _event_stream(
 
 
 def _event(name: str, **data: object) -> str:
-    return f"event: {name}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+    return f"event: {name}\ndata: {dumps(data).decode()}\n\n"
 
 
 async def _events(command: Command, on_disconnect: OnDisconnect, offsets: list[int]) -> AsyncIterator[str]:
@@ -289,7 +290,7 @@ async def terminal_url(request: Request, services: Injected) -> Envelope[str]:
     if services.shell.settings.shell is None:
         raise SandboxError("shell_unavailable", "this host has no shell")
     # Made by its first use, so that addresses which nobody opens take no room.
-    return ok(f"{request.base_url}terminal?session_id={secrets.token_hex(8)}")
+    return ok(f"{public_base(request, services.settings)}/terminal?session_id={secrets.token_hex(8)}")
 
 
 @router.get("/sessions/stats")

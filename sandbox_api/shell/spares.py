@@ -14,11 +14,9 @@ REFILL_S = 0.003
 """A spare is replaced a little later: not while the answer to the command that took it is on its way."""
 LONGEST = 2000
 """Bytes of a command; the shell reads it one by one."""
-# The command runs as `bash -c` would run it, but for the place that its syntax errors name.
-WAIT = (
-    "IFS= read -rd '' -u {0} __sandbox_command; exec {0}<&-; "
-    'eval "unset -v __sandbox_command; SECONDS=0; $__sandbox_command"'
-)
+# The command runs as `bash -c` would run it, but for the place that its syntax errors name, and for the variable: to
+# unset it in the `eval` would show in those errors.
+WAIT = "IFS= read -rd '' -u {0} __sandbox_command; exec {0}<&-; SECONDS=0; eval \"$__sandbox_command\""
 
 
 class Spares:

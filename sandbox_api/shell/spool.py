@@ -9,6 +9,8 @@ from typing import IO
 
 IN_MEMORY = 256 * 1024
 """Bytes of one stream that stay in memory; more goes to an unnamed file."""
+LONGEST_CHARACTER = 4
+"""Bytes in UTF-8."""
 
 
 def complete_length(data: bytes) -> int:
@@ -24,6 +26,18 @@ def complete_length(data: bytes) -> int:
 def _characters_from(data: bytes) -> int:
     """Where the first whole UTF-8 character of `data` begins."""
     return next((index for index, byte in enumerate(data[:3]) if byte & 0xC0 != 0x80), 0)
+
+
+def _first(data: bytes, characters: int) -> bytes:
+    """The beginning of `data`. A byte that is not UTF-8 counts as a character."""
+    if len(data) <= characters:
+        return data
+    return data.decode(errors="surrogateescape")[:characters].encode(errors="surrogateescape")
+
+
+def _last(data: bytes, characters: int) -> bytes:
+    text = data.decode(errors="surrogateescape")
+    return text[max(0, len(text) - characters) :].encode(errors="surrogateescape")
 
 
 @dataclass(frozen=True)
@@ -133,29 +147,34 @@ class Spool:
         """Text from `start`, and the offset to read on from; a character that has only begun is left for then.
 
         Args:
-            limit: bytes, at least 4.
+            limit: characters.
             final: nothing follows any more.
         """
-        data, start = self.read(start, limit)
+        data, start = self.read(start, limit * LONGEST_CHARACTER)
         end = start + len(data)
-        if not (final and end == self.size) and end != self._gap()[0]:
+        if not (final and end == self.size) and not (self.dropped and end == self._gap()[0]):
             data = data[: complete_length(data)]
-            end = start + len(data)
-        return data.decode(errors="replace"), end
+        data = _first(data, limit)
+        return data.decode(errors="replace"), start + len(data)
 
     def excerpt(self, limit: int, final: bool) -> Excerpt:
-        """All of it, or its beginning and its end when it has more than `limit` bytes (0: no limit)."""
-        if self.size <= limit or (not limit and not self.dropped):
-            return Excerpt(*self.text(0, max(self.size, 4), final))
+        """All of it, or its beginning and its end when it has more than `limit` characters (0: no limit)."""
+        if not self.dropped and (not limit or self.size <= limit * LONGEST_CHARACTER):
+            text, end = self.text(0, limit or self.size, final)
+            if not complete_length(self.read(end, LONGEST_CHARACTER)[0]):
+                return Excerpt(text, end)
         half = (limit or 2 * max(self._head, self._ring)) // 2
-        first, _ = self.read(0, half)
-        first = first[: complete_length(first)]
-        last, tail_at = self.read(max(self.size - half, len(first)), half)
-        end = tail_at + (len(last) if final else complete_length(last))
-        begin = _characters_from(last)
+        first, _ = self.read(0, half * LONGEST_CHARACTER)
+        first = _first(first[: complete_length(first)], half)
+        last_from = max(self.size - half * LONGEST_CHARACTER, len(first), self._gap()[1] if self.dropped else 0)
+        last, tail_at = self.read(last_from, self.size - last_from)
+        if not final:
+            last = last[: complete_length(last)]
+        end = tail_at + len(last)
+        begin = max(_characters_from(last), len(last) - len(_last(last, half)))
         omitted = tail_at + begin - len(first)
         marker = f"\n[... {omitted} bytes left out; read on from offset {len(first)} ...]\n" if omitted else ""
-        text = first.decode(errors="replace") + marker + last[begin : end - tail_at].decode(errors="replace")
+        text = first.decode(errors="replace") + marker + last[begin:].decode(errors="replace")
         return Excerpt(text, end, len(first), omitted)
 
     def close(self) -> None:

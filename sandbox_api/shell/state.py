@@ -7,6 +7,7 @@ new one to another. That it has ended is told by the process, never by its outpu
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 from collections.abc import Collection, Mapping
@@ -34,13 +35,15 @@ _OWN = re.compile(
 # On one line: the shell numbers the command's lines in its messages from where it stands.
 _SAVE_BASH = (
     "__sandbox_save() { local __sandbox_code=$?; { printf '%s\\0' \"$PWD\"; set +o; set +eu; shopt -p; printf '\\0'; "
-    "declare -p; printf '\\0'; unset -f __sandbox_save; declare -f; declare -Fx; printf '\\0'; alias -p; umask -p; "
+    "declare -p; printf '\\0'; unset -f __sandbox_save; declare -f; printf '\\0'; declare -F; "
+    "printf '\\0'; alias -p; umask -p; "
     "} >NEXT 2>/dev/null; return $__sandbox_code; }; "
-    "trap 'declare -F __sandbox_save >/dev/null && __sandbox_save' EXIT; "
+    "trap '{ declare -F __sandbox_save >/dev/null && __sandbox_save; } 2>/dev/null' EXIT; "
 )
 _SAVE_SH = (
     "__sandbox_save() { __sandbox_code=$?; { set +eu; printf '%s\\0' \"$PWD\"; printf '\\0'; export -p; "
-    "printf '\\0\\0'; } >NEXT 2>/dev/null; return $__sandbox_code; }; trap __sandbox_save EXIT; "
+    "printf '\\0\\0\\0'; } >NEXT 2>/dev/null; return $__sandbox_code; }; "
+    "trap '{ __sandbox_save; } 2>/dev/null' EXIT; "
 )
 
 
@@ -49,55 +52,147 @@ def may_change(command: str) -> bool:
     return _CHANGES.search(command) is not None
 
 
+Key = tuple[str, str]
+"""Kind and name of an item."""
+Items = Mapping[Key, str]
+"""Shell statements that set the items. `exported` has none: its items are the names that come with the environment."""
+# The options come last: what precedes them must work whatever they are.
+KINDS = ("exported", "variable", "function", "alias", "option")
+
+
+def _variables(declarations: str, given: Collection[str], before: Items | None) -> dict[Key, str]:
+    items: dict[Key, str] = {}
+    exported = {"PWD", "SHLVL", "OLDPWD"}
+    for text in re.split(r"(?m)^(?=declare -|export \w)", declarations):
+        match = _DECLARATION.match(text)
+        if not match or _OWN.fullmatch(match[3]) or match[3] in given:
+            continue
+        items["variable", match[3]] = text.rstrip("\n")
+        if match[2] or "x" in match[1]:
+            exported.add(match[3])
+    for name in given:
+        if before is not None and ("variable", name) in before:
+            items["variable", name] = before["variable", name]
+        if before is None or ("exported", name) in before:
+            exported.add(name)
+    return {("exported", name): "" for name in sorted(exported)} | items
+
+
+def _functions(definitions: str, listing: str) -> dict[Key, str]:
+    """Each with its name, which `declare -F` has listed in the order of their definitions."""
+    listed = [line.split(" ", 2)[1:] for line in listing.splitlines()]
+    starts, position = [], 0
+    for _, name in listed:
+        found = f"\n{definitions}".find(f"\n{name} () \n", position)
+        if found < 0:
+            return {("function", ""): definitions}
+        starts.append(found)
+        position = found + 1
+    return {
+        ("function", name): definitions[start:end].removesuffix("\n")
+        + (f"\ndeclare -fx {name}" if "x" in attributes else "")
+        for (attributes, name), start, end in zip(listed, starts, [*starts, len(definitions)][1:], strict=True)
+    }
+
+
+def read_dump(dump: bytes, given: Collection[str] = (), before: Items | None = None) -> tuple[Path, Items] | None:
+    """Folder and items out of what the wrapper wrote; None when it is incomplete or too large.
+
+    Args:
+        given: variables that were set for this one command; the session keeps its own values of them.
+        before: the items at the command's start.
+    """
+    parts = dump.decode(errors="surrogateescape").split("\0")
+    if len(parts) != 6 or len(dump) > LARGEST_STATE:
+        return None
+    directory, options, declarations, definitions, listing, rest = parts
+    items = _variables(declarations, given, before) | _functions(definitions, listing)
+    for text in re.split(r"(?m)^(?=alias |umask )", rest):
+        items["alias", text.partition("=")[0] if text.startswith("alias") else "umask"] = text.removesuffix("\n")
+    for line in options.splitlines():
+        command, _, name = line.split(" ", 2)
+        items["option", f"{command} {name}"] = line
+    return Path(directory), items
+
+
+@dataclass(frozen=True)
+class Start:
+    """The state when a command started. `number` counts the session's commands."""
+
+    number: int
+    directory: Path
+    items: Items | None
+
+
 @dataclass
 class State:
-    """`variables` are shell declarations by name; None before any command has left some."""
+    """`items` is None before any command has left some; `defaults` are those of a fresh shell."""
 
     directory: Path
-    variables: dict[str, str] | None = None
-    exported: set[str] = field(default_factory=set)
-    functions: str = ""
-    rest: str = ""
+    defaults: Items
+    items: Items | None = None
+    _changed_by: dict[Key, int] = field(default_factory=dict)
+    _moved_by: int = 0
+
+    @property
+    def traces(self) -> bool:
+        return self.items is not None and self.items.get(("option", "set xtrace")) == "set -o xtrace"
 
     def environment(self, base: Mapping[str, str]) -> dict[str, str]:
         """Variables to start a shell with: without those that the session has unset."""
-        if self.variables is None:
+        if self.items is None:
             return dict(base)
-        return {name: value for name, value in base.items() if name in self.exported or not name.isidentifier()}
+        return {
+            name: value for name, value in base.items() if ("exported", name) in self.items or not name.isidentifier()
+        }
 
     def script(self, without: Collection[str]) -> str | None:
         """Statements that bring the state back, but for these variables; None when there is nothing to bring back."""
-        if self.variables is None:
+        if self.items is None:
             return None
-        declarations = [text for name, text in self.variables.items() if name not in without]
-        return "\n".join([*declarations, self.functions, self.rest])
+        return "\n".join(text for (kind, name), text in self.items.items() if kind != "variable" or name not in without)
 
-    def follow(self, dump: bytes, given: Collection[str]) -> None:
-        """Take over what a command left behind.
+    def start(self, number: int) -> Start:
+        return Start(number, self.directory, self.items)
+
+    def move(self, directory: Path, number: int) -> None:
+        """Change the folder, unless a command that was started later has changed it already."""
+        if directory != self.directory and self._moved_by <= number:
+            self.directory, self._moved_by = directory, number
+
+    def follow(self, dump: bytes, given: Collection[str], start: Start) -> None:
+        """Take over what a command has changed.
+
+        Commands may run side by side. Each changes only what it has set itself; of what several have set, the one that
+        was started last decides, whichever ends first.
 
         Args:
             dump: what the wrapper wrote.
             given: variables that were set for this one command; the session keeps its own values of them.
         """
-        parts = dump.decode(errors="surrogateescape").split("\0")
-        if len(parts) != 5 or len(dump) > LARGEST_STATE:
+        left = read_dump(dump, given, start.items)
+        if left is None:
             return
-        directory, options, declarations, functions, rest = parts
-        before, exported_before = self.variables or {}, self.exported
-        variables: dict[str, str] = {}
-        exported: set[str] = set()
-        for text in re.split(r"(?m)^(?=declare -|export \w)", declarations):
-            match = _DECLARATION.match(text)
-            if not match or _OWN.fullmatch(match[3]) or match[3] in given:
-                continue
-            variables[match[3]] = text.rstrip("\n")
-            if match[2] or "x" in match[1]:
-                exported.add(match[3])
-        variables |= {name: before[name] for name in given if name in before}
-        exported |= {name for name in given if name in exported_before or self.variables is None}
-        exported |= {"PWD", "SHLVL", "OLDPWD"}
-        self.directory = Path(directory)
-        self.variables, self.exported, self.functions, self.rest = variables, exported, functions, rest + options
+        directory, items = left
+        before = self.defaults if start.items is None else start.items
+        changed = {
+            key for key in before.keys() | items.keys()
+            if before.get(key) != items.get(key) and self._changed_by.get(key, 0) <= start.number
+            and not (key[0] in ("exported", "variable") and key[1] in given)
+        }  # fmt: skip
+        if self.items is start.items or self.items is None:
+            self.items = items
+        else:
+            kept = {key: text for key, text in self.items.items() if key not in changed}
+            merged = kept | {key: items[key] for key in changed if key in items}
+            self.items = dict(sorted(merged.items(), key=lambda item: KINDS.index(item[0][0])))
+        self._changed_by |= dict.fromkeys(changed, start.number)
+        if directory != start.directory:
+            self.move(directory, start.number)
+
+    def settle(self) -> None:
+        """No command runs: what was changed by which one matters no more."""
+        self._changed_by.clear()
 
 
 def plain(command: str, overflow: Path) -> str:
@@ -108,6 +203,12 @@ def plain(command: str, overflow: Path) -> str:
     return f'eval "$(cat {shlex.quote(overflow.as_posix())})"'
 
 
+def _around(bash: bool, before: Path | None, after: Path) -> str:
+    save = (_SAVE_BASH if bash else _SAVE_SH).replace("NEXT", shlex.quote(after.as_posix()))
+    load = f". {shlex.quote(before.as_posix())}; " if before else ""
+    return f"{{ {load}{save}}} 2>/dev/null"  # so that `set -x` of the session does not show it
+
+
 def wrapped(command: str, bash: bool, before: Path | None, after: Path) -> str:
     """The command with the session's state around it.
 
@@ -116,7 +217,20 @@ def wrapped(command: str, bash: bool, before: Path | None, after: Path) -> str:
         before: file with the statements of `State.script`.
         after: where the new state is written.
     """
-    save = (_SAVE_BASH if bash else _SAVE_SH).replace("NEXT", shlex.quote(after.as_posix()))
-    load = f"{{ . {shlex.quote(before.as_posix())}; }} 2>/dev/null; " if before else ""
     # The last part is for commands that set an EXIT trap of their own.
-    return f"{load}{save}eval {shlex.quote(command)}\n{{ __sandbox_save; }} 2>/dev/null"
+    return f"{_around(bash, before, after)}; eval {shlex.quote(command)}\n{{ __sandbox_save; }} 2>/dev/null"
+
+
+def can_start_from_file(command: str, variables: Mapping[bytes, bytes]) -> bool:
+    """Whether bash can run this command itself, with the state loaded by `startup`, and still save the state."""
+    return "trap" not in command and not {b"BASH_ENV", b"POSIXLY_CORRECT"} & variables.keys()
+
+
+def startup(before: Path, after: Path) -> str:
+    """What bash reads from its $BASH_ENV, in place of `wrapped`, whose `eval` would be traced."""
+    return f"{{ unset -v BASH_ENV; }} 2>/dev/null; {_around(True, before, after)}"
+
+
+def startup_name(file: Path) -> bytes:
+    """$BASH_ENV for this file. The shell expands it."""
+    return os.fsencode(re.sub(r'([$`"\\])', r"\\\1", str(file)))

@@ -15,9 +15,10 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
+from sandbox_api import family
 from sandbox_api.errors import SandboxError
 from sandbox_api.settings import Settings
-from sandbox_api.shell.process import CHUNK, signal_group
+from sandbox_api.shell.process import CHUNK, signal_family
 
 SCROLLBACK = 512 * 1024
 """Bytes that are replayed to who connects again."""
@@ -55,6 +56,7 @@ class Terminal:
         self.exit_code: int | None = None
         self.attachment: Attachment | None = None
         self.size = 0
+        self.mark = family.new_mark()
         self._tail = bytearray()
         self._changes: set[asyncio.Future[None]] = set()
         self._paused = False
@@ -69,7 +71,7 @@ class Terminal:
                 [shell.name, "-c", attach, str(shell), os.ttyname(slave)],
                 executable=shell,
                 cwd=directory,
-                env={**variables, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
+                env={**variables, family.VARIABLE: self.mark, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -84,6 +86,11 @@ class Terminal:
         os.set_blocking(self._master, False)
         self._loop.add_reader(self._master, self._read)
         threading.Thread(target=self._wait, daemon=True).start()
+
+    @property
+    def leader(self) -> int | None:
+        """Its number while that leads a session; None once it is reaped."""
+        return self._popen.pid if self._popen.returncode is None else None
 
     @property
     def ended(self) -> bool:
@@ -117,15 +124,23 @@ class Terminal:
         if not data:
             self._loop.remove_reader(self._master)
             return False
+        self._append(data)
+        if self.attachment and self.size - self.attachment.position > AHEAD and not self._paused:
+            self._paused = True
+            self._loop.remove_reader(self._master)
+        return True
+
+    def _append(self, data: bytes) -> None:
+        self.used = time.time()
         self.size += len(data)
         self._tail += data
         if len(self._tail) > 2 * SCROLLBACK:
             del self._tail[:-SCROLLBACK]
-        if self.attachment and self.size - self.attachment.position > AHEAD and not self._paused:
-            self._paused = True
-            self._loop.remove_reader(self._master)
         self._changed()
-        return True
+
+    def note(self, text: str) -> None:
+        """Show a line to the reader who is about to attach, and to later ones."""
+        self._loop.call_soon(self._append, f"{text}\r\n".encode(errors="replace"))
 
     def _resume(self) -> None:
         if self._paused and not self.ended:
@@ -188,6 +203,7 @@ class Terminal:
 
     async def write(self, data: bytes) -> None:
         """Type this. Waits while the terminal takes no more."""
+        self.used = time.time()
         while data and not self.ended:
             try:
                 data = data[os.write(self._master, data[:4096]) :]
@@ -213,12 +229,11 @@ class Terminal:
         """Hang up: SIGHUP, and SIGKILL for what stays."""
         if self._popen.returncode is not None or self.ended:
             return
-        signal_group(self._popen.pid, signal.SIGHUP)
-        self._loop.call_later(HANGUP_GRACE_S, self.kill)
+        signal_family(self.mark, self.leader, signal.SIGHUP)
+        self._loop.call_later(HANGUP_GRACE_S, self._kill)
 
-    def kill(self) -> None:
-        if self._popen.returncode is None:
-            signal_group(self._popen.pid, signal.SIGKILL)
+    def _kill(self) -> None:
+        signal_family(self.mark, self.leader, family.KILL)
 
 
 class Terminals:
@@ -250,8 +265,10 @@ class Terminals:
                 "limit_reached", f"{self._settings.max_sessions} terminals are open (SANDBOX_MAX_SESSIONS)"
             )
         name = name or secrets.token_hex(8)
+        usable = os.access(directory, os.X_OK) and directory.is_dir()
+        place = directory if usable else self._settings.workspace_path
         try:
-            terminal = Terminal(name, self._settings.shell, directory, self._environment())
+            terminal = Terminal(name, self._settings.shell, place, self._environment())
         except (ImportError, OSError) as error:
             raise SandboxError(
                 "service_unavailable",
@@ -259,6 +276,8 @@ class Terminals:
                 hint="Use /v1/shell/exec, which needs none.",
             ) from error
         self._terminals[name] = terminal
+        if not usable:
+            terminal.note(f"sandbox: the session's folder {directory} is not usable; this terminal is in {place}")
         return terminal, False
 
     def close(self, name: str) -> bool:
@@ -269,12 +288,16 @@ class Terminals:
         return terminal is not None
 
     def sweep(self) -> None:
-        """End terminals that nobody has looked at for long."""
+        """End idle terminals: long without a reader, input and output, and nothing runs in them."""
         old = time.time() - self._settings.session_idle_s
-        for name, terminal in list(self.all.items()):
-            if terminal.attachment is None and terminal.used < old:
-                self.close(name)
+        unused = [terminal for terminal in self.all.values() if terminal.attachment is None and terminal.used < old]
+        if unused:
+            processes = family.Snapshot()
+            for terminal in unused:
+                if processes.members(terminal.mark.__eq__) <= {terminal.leader}:
+                    self.close(terminal.id)
 
-    async def stop(self) -> None:
-        for terminal in list(self.all.values()):
-            terminal.kill()
+    @property
+    def leaders(self) -> list[int]:
+        """Shells that have not been reaped."""
+        return [terminal.leader for terminal in self.all.values() if terminal.leader is not None]

@@ -82,7 +82,7 @@ class RegisterHook(BaseModel):
     name: str = Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$", description="Its own name; registering it again replaces it.")
     event: Literal["shutdown"] = Field("shutdown", description="When it runs: as the sandbox ends.")
     command: str = Field(min_length=1, max_length=65536, description="Command for the sandbox's shell.")
-    timeout: float = Field(10, gt=0, le=60, description="Seconds; then its whole group is ended.")
+    timeout: float = Field(10, gt=0, le=60, description="Seconds; then everything it started is ended.")
     priority: int = Field(100, ge=-1000, le=1000, description="Lower runs earlier; equal ones run together.")
 
 

@@ -28,6 +28,7 @@ from sandbox_api.system.models import (
     ObserveStart,
 )
 from sandbox_api.system.usage import Meter
+from sandbox_api.unicode import dump_model
 
 DURATION_S = 300
 INTERVAL_S = {"capture": 1.0, "guardrail": 5.0}
@@ -178,7 +179,7 @@ class Observer:
                 fresh, seen = self._noted - seen, self._noted
                 shot.recent_events = list(self.events)[-fresh:] if fresh else []
                 if session.mode == "capture" or shot.recent_events:
-                    line = shot.model_dump_json() + "\n"
+                    line = dump_model(shot) + b"\n"
                     room -= len(line)
                     await asyncio.to_thread(self._append, session.folder / "samples.jsonl", line)
             except OSError as error:
@@ -186,8 +187,8 @@ class Observer:
             await asyncio.sleep(min(session.interval, left))
 
     @staticmethod
-    def _append(path: Path, line: str) -> None:
-        with path.open("a", encoding="utf-8") as file:
+    def _append(path: Path, line: bytes) -> None:
+        with path.open("ab") as file:
             file.write(line)
 
     def _find(self, session_id: str | None) -> Session:
@@ -244,7 +245,7 @@ class Observer:
         folder = self.folder / "reports" / report
         folder.mkdir(parents=True)
         (folder / "report.json").write_text(json.dumps(about))
-        (folder / "now.json").write_text(shot.model_dump_json(indent=1))
+        (folder / "now.json").write_bytes(dump_model(shot))
         with tarfile.open(folder / "report.tar.gz", "w:gz") as archive:
             archive.add(folder / "report.json", "report.json")
             archive.add(folder / "now.json", "now.json")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, PlainTextResponse
 
 from sandbox_api import __version__
 from sandbox_api.addresses import public_base
@@ -155,16 +155,3 @@ async def observe_report(report_id: str, services: Injected) -> FileResponse:
 @router.delete("/v1/sandbox/observe/reports/{report_id}", summary="Delete a report")
 async def observe_report_delete(report_id: str, services: Injected) -> Envelope[ObservationReport]:
     return ok(await services.system.observer.delete(report_id))
-
-
-@router.api_route(
-    "/v1/proxy/{operation:path}",
-    methods=["GET", "POST", "PUT", "DELETE"],
-    include_in_schema=False,
-)
-async def outbound_proxy(operation: str) -> JSONResponse:
-    raise SandboxError(
-        "not_implemented",
-        f"the sandbox has no proxy for outgoing requests (v1/proxy/{operation})",
-        hint="Set HTTP_PROXY for a command in its environment; /proxy/PORT/ reaches servers inside the sandbox.",
-    )

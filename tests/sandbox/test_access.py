@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
+import itertools
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urljoin, urlsplit
 
@@ -19,9 +22,16 @@ from agent_sandbox.core.api_error import ApiError
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from playwright.sync_api import expect
+from pydantic import SecretStr
+from starlette.requests import HTTPConnection
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
+from sandbox_api.access.attempts import FREE, LONGEST_S, MOST_ADDRESSES, Attempts
+from sandbox_api.access.service import AccessService
+from sandbox_api.access.tokens import InvalidTokenError, Tokens
+from sandbox_api.errors import SandboxError
+from sandbox_api.settings import Settings
 from tests.support import chromium
 from tests.support.sandbox import Sandbox, running
 
@@ -89,6 +99,15 @@ def guarded(tmp_path_factory: pytest.TempPathFactory, publisher: Publisher) -> I
     }
     with running(tmp_path_factory.mktemp("guarded"), **settings) as started:
         yield started
+
+
+ADDRESSES = itertools.count(1)
+
+
+@pytest.fixture(autouse=True)
+def own_address(guarded: Sandbox) -> None:
+    """Wrong keys slow down whoever comes from the same address: each test has one of its own."""
+    guarded.client.headers["X-Forwarded-For"] = f"192.0.2.{next(ADDRESSES)}"
 
 
 def token(key: Any, algorithm: str, headers: dict[str, Any] | None = None, **claims: Any) -> str:
@@ -266,6 +285,7 @@ def test_bad_tokens_are_refused(guarded: Sandbox) -> None:
         "no audience": token(SECRET, "HS256", aud=None),
         "other issuer": token(SECRET, "HS256", iss="https://other.test"),
         "no issuer": token(SECRET, "HS256", iss=None),
+        "no end": token(SECRET, "HS256", exp=None),
         "no token": "a.b.c",
         "dots": "..",
     }
@@ -274,7 +294,118 @@ def test_bad_tokens_are_refused(guarded: Sandbox) -> None:
         assert response.status_code == 401, name
         assert value not in response.text
     assert guarded.client.get("/auth", headers=bearer(good)).status_code == 200
-    assert guarded.client.get("/auth", headers=bearer(token(SECRET, "HS256", exp=None))).status_code == 200
+
+
+def test_tokens_for_others_where_no_audience_is_set(tmp_path: Path) -> None:
+    """A publisher of keys signs tokens for many programs; without a name of our own, none of them is for us."""
+    tokens = Tokens(Settings(root=tmp_path, jwt_secret=SecretStr(SECRET)))
+    assert asyncio.run(tokens.subject(token(SECRET, "HS256", aud=None))) == "ann"
+    with pytest.raises(InvalidTokenError, match="SANDBOX_JWT_AUDIENCE"):
+        asyncio.run(tokens.subject(token(SECRET, "HS256")))
+
+
+# Guesses
+
+
+class Guesser:
+    """Sends wrong credentials to a service whose clock stands still, and remembers how long it was made to wait."""
+
+    def __init__(self, root: Path) -> None:
+        self.now, self.waited = 0.0, 0.0
+        settings = Settings(root=root, auth=True, api_keys=(SecretStr(KEYS[0]),))
+        self.service = AccessService(settings)
+        self.service._attempts = Attempts(settings, lambda: self.now, self._sleep)
+
+    async def _sleep(self, seconds: float) -> None:
+        self.waited += seconds
+
+    def tries(self, key: str, address: str = "192.0.2.1", **headers: str) -> bool:
+        """Whether the key is accepted."""
+        given = {"x-api-key": key, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        pairs = [(name.encode(), value.encode()) for name, value in given.items()]
+        connection = HTTPConnection({"type": "http", "path": "/auth", "headers": pairs, "client": (address, 1)})
+        try:
+            asyncio.run(self.service.authenticate(connection, "cookie"))
+        except SandboxError as error:
+            assert error.code == "unauthorized"
+            return False
+        return True
+
+    def wait_of(self, *try_: str, **headers: str) -> float:
+        before = self.waited
+        self.tries(*try_, **headers)
+        return self.waited - before
+
+
+@pytest.fixture
+def guesser(tmp_path: Path) -> Guesser:
+    return Guesser(tmp_path)
+
+
+def test_guesses_are_slowed(guesser: Guesser) -> None:
+    for _ in range(FREE):
+        assert not guesser.tries("wrong")
+    assert guesser.waited == 0, "a few mistakes are free"
+    for number in range(100):
+        guesser.tries(f"wrong-{number}")
+    # Right and wrong ones alike: who need not wait would know at once.
+    assert guesser.wait_of("wrong") == guesser.wait_of(KEYS[0]) == LONGEST_S
+    guesser.now = 1000
+    assert guesser.wait_of(KEYS[0]) == 0
+
+
+def test_the_owner_is_never_shut_out(guesser: Guesser) -> None:
+    for number in range(200):
+        guesser.tries(f"wrong-{number}")
+    assert guesser.tries(KEYS[0]), "from the address of the guesses: slowly"
+    assert guesser.wait_of(KEYS[0], "192.0.2.2") == 0, "from another: at once"
+
+
+def test_guesses_are_counted_where_they_come_from(guesser: Guesser) -> None:
+    """Behind a proxy that is trusted by its word, else by the connection; in IPv6 by network."""
+    for number in range(200):
+        guesser.tries("wrong", "127.0.0.1", x_forwarded_for=f"10.1.1.{number}, 198.51.100.1")
+        guesser.tries("wrong", "203.0.113.1", x_forwarded_for=f"10.1.1.{number}")
+        guesser.tries("wrong", f"2001:db8::{number:x}")
+    assert guesser.wait_of("wrong", "127.0.0.1", x_forwarded_for="198.51.100.1") == LONGEST_S
+    assert guesser.wait_of("wrong", "203.0.113.1") == LONGEST_S
+    assert guesser.wait_of("wrong", "2001:db8::ffff") == LONGEST_S
+    for own in ("127.0.0.1", "198.51.100.2", "2001:db8:0:1::1", "10.1.1.1"):
+        assert guesser.wait_of("wrong", own) == 0
+    assert guesser.wait_of("wrong", "127.0.0.1", x_forwarded_for="10.1.1.1") == 0
+
+
+def test_what_cannot_be_guessed_is_not_slowed(guesser: Guesser) -> None:
+    """Cookies and tickets, and requests that bring nothing: pages ask with them by themselves."""
+    connection = HTTPConnection(
+        {"type": "http", "path": "/auth", "headers": [(b"cookie", b"cookie=old")], "client": ("192.0.2.1", 1)}
+    )
+    for _ in range(200):
+        for ticket_ in (None, "used"):
+            with pytest.raises(SandboxError):
+                asyncio.run(guesser.service.authenticate(connection, "cookie", ticket_))
+    assert guesser.wait_of(KEYS[0]) == 0
+
+
+def test_the_first_message_of_a_websocket_is_slowed(guesser: Guesser) -> None:
+    connection = HTTPConnection({"type": "websocket", "path": "/", "headers": [], "client": ("192.0.2.1", 1)})
+    for number in range(100):
+        with pytest.raises(SandboxError):
+            asyncio.run(guesser.service.vouch(connection, f"wrong-{number}"))
+    assert guesser.wait_of(KEYS[0]) == LONGEST_S
+
+
+def test_a_request_holds_few_guesses(guarded: Sandbox) -> None:
+    headers = [("X-API-Key", "wrong")] * 5 + [("X-API-Key", KEYS[0])]
+    assert guarded.client.get("/auth", headers=headers).status_code == 401
+
+
+def test_addresses_are_remembered_within_bounds(guesser: Guesser) -> None:
+    attempts = guesser.service._attempts
+    for number in range(MOST_ADDRESSES + 10):
+        scope = {"type": "http", "headers": [], "client": (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", 1)}
+        attempts.failed(HTTPConnection(scope))
+    assert len(attempts._paid_off) == MOST_ADDRESSES
 
 
 # Tickets and cookies

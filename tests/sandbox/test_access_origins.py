@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 
+from aisandbox.manifest import REPOSITORY
+from sandbox_api.settings import Settings
 from tests.sandbox.test_access import code, knock
 from tests.support.sandbox import Sandbox, running
 
@@ -72,6 +76,19 @@ def test_allowed_hosts(named: Sandbox) -> None:
         assert ask(named, Host=host).status_code == 200, host
     for host in ("a.box.test", "boxes.test", "xboxes.test", "evil.test"):
         assert code(ask(named, Host=host)) == "foreign_host", host
+
+
+def test_compose_names_the_setting_for_its_neighbours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other containers call the sandbox by the name of its service."""
+    services = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["services"]
+    assert list(services) == ["sandbox"]
+    name = services["sandbox"]["environment"]["SANDBOX_ALLOWED_HOSTS"]
+    assert name == "${ALLOWED_HOSTS:-}"
+    assert "ALLOWED_HOSTS=sandbox docker compose up" in (REPOSITORY / "docs" / "container.md").read_text()
+    with running(tmp_path, allowed_hosts="sandbox") as neighbour:
+        assert ask(neighbour, Host="sandbox:8080").status_code == 200
+    monkeypatch.setenv("SANDBOX_ALLOWED_HOSTS", "")
+    assert Settings().allowed_hosts == (), "as Compose gives it where nothing is chosen"
 
 
 def test_a_websocket_with_a_foreign_host_is_refused(sandbox: Sandbox) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -14,11 +15,14 @@ from typing import Any
 
 import psutil
 import pytest
+import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from websockets.sync.client import connect
 
 from aisandbox.manifest import REPOSITORY
+from sandbox_api.environment import child_environment
+from sandbox_api.settings import Settings, unknown_variables
 from tests.support.sandbox import free_port, running
 
 EC_KEY = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(
@@ -45,12 +49,18 @@ def start(root: Path, *arguments: str, **settings: str) -> subprocess.CompletedP
         ({"host": "0.0.0.0", "api_keys": "a-key-without-the-switch"}, ["refusing to listen"]),
         ({"auth": "1"}, ["SANDBOX_API_KEYS", "SANDBOX_JWT_SECRET"]),
         ({"auth": "1", "api_keys": " , "}, ["there is no key"]),
+        ({"auth": "1", "api_keys": "k" * 14}, ["fewer than 15 characters", "SANDBOX_API_KEYS", "openssl rand"]),
+        ({"api_key": "x"}, ["fewer than 15 characters"]),
+        ({"auth": "1", "api_keys": "long-enough-of-the-tests,short"}, ["fewer than 15 characters"]),
         ({"auth": "1", "jwt_secret": "s" * 31}, ["SANDBOX_JWT_SECRET", "32"]),
         ({"auth": "1", "jwt_public_key": "no key"}, ["SANDBOX_JWT_PUBLIC_KEY"]),
         ({"auth": "1", "jwt_public_key": EC_KEY}, ["RSA"]),
         ({"auth": "1", "jwks_url": "file:///etc/passwd"}, ["SANDBOX_JWKS_URL"]),
         ({"port": "70000"}, ["SANDBOX_PORT"]),
         ({"api_keys_file": "/does/not/exist"}, ["/does/not/exist"]),
+        ({"auht": "1"}, ["SANDBOX_AUHT is not a setting; did you mean SANDBOX_AUTH?"]),
+        ({"api_key_file": "/keys"}, ["SANDBOX_API_KEY_FILE is not a setting; did you mean SANDBOX_API_KEYS_FILE?"]),
+        ({"something": "1", "hots": "::"}, ["SANDBOX_SOMETHING is not a setting; sandbox-api --help", "SANDBOX_HOST?"]),
     ],
 )
 def test_settings_that_make_no_sense(tmp_path: Path, settings: dict[str, str], words: list[str]) -> None:
@@ -98,6 +108,53 @@ def test_keys_from_a_file(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize("more", [{}, {"api_keys": "one-key-of-the-tests,another-of-the-tests"}], ids=["alone", "more"])
+def test_the_peers_name_of_the_key_asks_for_it(tmp_path: Path, more: dict[str, str]) -> None:
+    """`-e SANDBOX_API_KEY=…`, from the manual of another image, must not end in a shell that is open to all."""
+    with running(tmp_path, api_key="a-key-by-the-peers-name", **more) as sandbox:
+        assert sandbox.client.get("/auth").status_code == 401
+        for key in ("a-key-by-the-peers-name", *filter(None, more.get("api_keys", "").split(","))):
+            assert sandbox.client.get("/auth", headers={"X-API-Key": key}).status_code == 200
+
+
+def test_the_switch_goes_before_the_peers_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SANDBOX_API_KEY", "a-key-by-the-peers-name")
+    monkeypatch.setenv("SANDBOX_AUTH", "0")
+    assert not Settings().auth
+    monkeypatch.delenv("SANDBOX_AUTH")
+    assert Settings().auth
+    monkeypatch.setenv("SANDBOX_API_KEY", "")
+    assert not Settings().auth
+    monkeypatch.setenv("SANDBOX_JWT_PUBLIC_KEY", "PEM")
+    assert Settings().auth, "the peer has no other switch"
+
+
+def test_what_kubernetes_sets_for_a_service_is_no_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It names them after services, which may well be called `sandbox` or `sandbox-api`."""
+    links = {
+        "SANDBOX_SERVICE_HOST": "10.0.0.1", "SANDBOX_SERVICE_PORT": "8080", "SANDBOX_SERVICE_PORT_HTTP": "8080",
+        "SANDBOX_PORT": "tcp://10.0.0.1:8080", "SANDBOX_PORT_8080_TCP": "tcp://10.0.0.1:8080",
+        "SANDBOX_PORT_8080_TCP_ADDR": "10.0.0.1", "SANDBOX_API_PORT": "tcp://10.0.0.1:8080",
+        "SANDBOX_API_SERVICE_HOST": "10.0.0.1", "SANDBOX_API_PORT_53_UDP_PROTO": "udp",
+    }  # fmt: skip
+    assert unknown_variables(links) == {}
+    assert unknown_variables({"SANDBOX_API_PORT": "8080"}) == {"SANDBOX_API_PORT": "SANDBOX_PORT"}
+    for name, value in links.items():
+        monkeypatch.setenv(name, value)
+    assert Settings().port == 8080
+
+
+def test_what_the_repository_sets_is_known() -> None:
+    """A variable of the catalogue, a template or a manual that the server refused would keep it from starting."""
+    folders = ("ansible", "templates", "roles", "docs")
+    files = [path for name in folders for path in (REPOSITORY / name).rglob("*") if path.is_file()]
+    files += [REPOSITORY / "compose.yaml", REPOSITORY / "sandbox_api" / "launch.py"]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in files]
+    names = {name for text in texts for name in re.findall(r"\bSANDBOX_[A-Z][A-Z0-9_]*[A-Z0-9]", text)}
+    assert len(names) > 50
+    assert unknown_variables(dict.fromkeys(names, "")) == {}
+
+
 def test_keys_without_the_switch_are_warned_of(tmp_path: Path) -> None:
     with running(tmp_path, api_keys="a-key-without-the-switch") as sandbox:
         assert sandbox.client.get("/auth").json()["method"] == "none"
@@ -126,6 +183,60 @@ def test_it_stops_soon_with_all_that_it_started(tmp_path: Path) -> None:
         _, alive = psutil.wait_procs(started, timeout=3)
         assert not alive
         assert "Traceback" not in sandbox.log.read_text()
+
+
+@pytest.mark.parametrize("name", ["SANDBOX_API_KEYS", "SANDBOX_API_KEY", "SANDBOX_JWT_SECRET", "sandbox_api_keys"])
+def test_no_program_inherits_a_secret(tmp_path: Path, name: str) -> None:
+    """Libraries start programs of their own with our whole environment, as Playwright does with its driver."""
+    serve = "import os, subprocess, sandbox_api.serve\n"
+    serve += "sandbox_api.serve.serve = lambda settings: subprocess.call(['env']) or print(settings.model_dump())\n"
+    serve += "from sandbox_api.__main__ import main; main()"
+    secret = "a-secret-of-the-tests-that-has-32-bytes"
+    variables = {"PATH": os.environ["PATH"], "SANDBOX_ROOT": str(tmp_path), name: secret}
+    run = subprocess.run(
+        [sys.executable, "-c", serve], env=variables, cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert f"SANDBOX_ROOT={tmp_path}" in run.stdout
+    assert "SecretStr('**********')" in run.stdout, "it was read"
+    assert secret not in run.stdout
+    assert name not in run.stdout
+
+
+@pytest.mark.parametrize("name", ["SANDBOX_API_KEYS", "sandbox_api_keys", "Sandbox_Jwt_Secret"])
+def test_commands_get_no_secret_however_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv(name, "a-secret-of-the-tests-that-has-32-bytes")
+    assert name not in child_environment(Settings(root=tmp_path))
+
+
+CATALOGUE = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())
+MODULES = {name: service["command"] for name, service in CATALOGUE["services"].items() if "-m" in service["command"]}
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name != "vllm"])
+def test_services_import_nothing_from_where_they_are(tmp_path: Path, name: str) -> None:
+    """Their folders are the sandbox's home, or a /tmp that they share with it: others write there.
+
+    The engine's folder is its own.
+    """
+    package = MODULES[name][MODULES[name].index("-m") + 1].split(".")[0]
+    (tmp_path / package).mkdir()
+    (tmp_path / package / "__init__.py").write_text("print('planted')")
+    flags = MODULES[name][1 : MODULES[name].index("-m")]
+    found = subprocess.run(
+        [sys.executable, *flags, "-c", f"import {package}"],
+        cwd=tmp_path, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert found.stdout == ""
+
+
+@pytest.mark.parametrize("role", ["appliance", "sandbox", "container"])
+def test_commands_import_nothing_from_where_they_are_called(role: str) -> None:
+    """Root calls `aisandbox` in the workspace, too."""
+    tasks = "".join(path.read_text() for path in (REPOSITORY / "roles" / role / "tasks").glob("*.yml"))
+    starts = re.findall(r"exec \S.*?/bin/python (.*?)-m ", tasks)
+    assert starts and set(starts) == {"-P "}
 
 
 @pytest.mark.parametrize("auth", ["1", "0"], ids=["asked for", "only set"])

@@ -548,6 +548,16 @@ def test_config_resizes_the_desktop(browser: Browser) -> None:
     assert browser.fails("config", resolution={"width": 1, "height": 1})["code"] == "invalid_request"
 
 
+def test_text_of_pages_that_is_no_unicode(browser: Browser) -> None:
+    browser.open("/")
+    assert browser.value("document.title = 'half \\ud83d'; '\\ud83d'") == "\ufffd"
+    assert browser.value("({'\\ud83d': ['\\ude00', '\\ud83d\\ude00']})") == {"\ufffd": ["\ufffd", "\U0001f600"]}
+    browser.value("document.body.textContent = 'text \\ud83d'; console.log('said \\ud83d'); 1")
+    assert "half \ufffd" in [tab["title"] for tab in browser.get("tabs")]
+    assert "text \ufffd" in str(browser.get("page/text"))
+    assert browser.fails("page/evaluate", expression="throw new Error('\\ud83d')")["code"] == "browser_failed"
+
+
 def test_what_is_not_offered_says_so(browser: Browser) -> None:
     for method, path in (("GET", "captcha/detect"), ("POST", "captcha/wait"), ("GET", "proxy.pac")):
         assert browser.fails(path, method=method)["status"] == 501

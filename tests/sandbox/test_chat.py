@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import time
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
@@ -86,6 +89,24 @@ def test_files_by_relative_paths(sandbox: Sandbox) -> None:
     assert shown == {"path": f"{sandbox.workspace}/notes/a.txt", "exists": True}
 
 
+def test_a_large_file_is_read_in_parts(sandbox: Sandbox) -> None:
+    lines = [f"line {number}" for number in range(1, 400_001)]
+    (sandbox.workspace / "large.txt").write_text("\n".join(lines) + "\n")
+    first = ask(sandbox, "GET", "/files/read", params={"path": "large.txt"})
+    assert first["content"].split("\n") == lines[:2000]
+    second = ask(sandbox, "GET", "/files/read", params={"path": "large.txt", "start_line": first["next_line"]})
+    assert second["content"].split("\n") == lines[2000:4000]
+    last = ask(sandbox, "GET", "/files/read", params={"path": "large.txt", "start_line": 399_999})
+    assert (last["content"].split("\n"), last["total_lines"]) == (lines[-2:], 400_000)
+    assert "next_line" not in last
+    (sandbox.workspace / "line.js").write_text("x" * 5_000_000)
+    long = ask(sandbox, "GET", "/files/read", params={"path": "line.js"})
+    assert len(long["content"]) + long["omitted_chars"] == 5_000_000
+    assert len(long["content"]) <= 50_000
+    backwards = sandbox.client.get(f"{BASE}/files/read", params={"path": "line.js", "start_line": 3, "end_line": 2})
+    assert backwards.json()["error"]["code"] == "invalid_request"
+
+
 def test_the_file_browser(sandbox: Sandbox) -> None:
     folder = f"{sandbox.workspace}/panel"
     ask(sandbox, "POST", "/files/mkdir", json={"path": folder})
@@ -101,6 +122,58 @@ def test_the_file_browser(sandbox: Sandbox) -> None:
         assert files.namelist() == ["panel/b.html"]
     ask(sandbox, "DELETE", "/files/delete", params={"path": folder})
     assert sandbox.client.get(f"{BASE}/files/view?path={folder}/b.html").status_code == 404
+
+
+def test_an_archive_of_whatever_is_there(sandbox: Sandbox) -> None:
+    folder = sandbox.workspace / "packed"
+    (folder / "same").mkdir(parents=True)
+    (folder / "old").write_text("1970")
+    os.utime(folder / "old", (0, 0))
+    (folder / "same" / "old").write_text("another")
+    Path(os.fsdecode(bytes(folder / "latin-") + b"\xe9")).write_text("no Unicode")
+    (folder / "link").symlink_to("/etc/passwd")
+    os.mkfifo(folder / "pipe")
+
+    def archive(*paths: str) -> dict[str, bytes]:
+        answer = sandbox.client.post(f"{BASE}/files/archive", json={"paths": list(paths)})
+        assert answer.status_code == 200, answer.text
+        with zipfile.ZipFile(io.BytesIO(answer.content)) as files:
+            return {name: files.read(name) for name in files.namelist()}
+
+    server = psutil.Process(sandbox.process.pid)
+    archive(str(folder))
+    before = server.num_fds()
+    for _ in range(5):
+        assert archive(str(folder)) == {
+            "packed/latin-\ufffd": b"no Unicode", "packed/old": b"1970", "packed/same/old": b"another",
+        }  # fmt: skip
+    assert server.num_fds() < before + 5, "no descriptor stays open"
+    assert archive(f"{folder}/old", f"{folder}/same/old") == {"old": b"1970", "same/old": b"another"}
+    missing = sandbox.client.post(f"{BASE}/files/archive", json={"paths": [f"{folder}/none"]})
+    assert (missing.status_code, missing.json()["error"]["code"]) == (404, "file_not_found")
+
+
+def test_an_archive_ends_when_its_caller_leaves(sandbox: Sandbox) -> None:
+    endless = sandbox.workspace / "endless"
+    with endless.open("wb") as file:
+        file.truncate(2**40)
+    server = psutil.Process(sandbox.process.pid)
+
+    def is_read() -> bool:
+        return str(endless) in [file.path for file in server.open_files()]
+
+    try:
+        with sandbox.client.stream("POST", f"{BASE}/files/archive", json={"paths": [str(endless)]}) as answer:
+            # The head of an archive comes before its first file is opened.
+            blocks = answer.iter_raw()
+            while not is_read():
+                next(blocks)
+        deadline = time.monotonic() + 60
+        while is_read():
+            assert time.monotonic() < deadline, "it goes on for nobody"
+            time.sleep(0.05)
+    finally:
+        endless.unlink()
 
 
 @pytest.mark.parametrize(

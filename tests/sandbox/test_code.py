@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import signal
 import threading
@@ -102,6 +104,58 @@ def test_working_directory(sandbox: Sandbox, language: str, tmp_path: Path) -> N
     assert refused(sandbox, language=language, code=code, cwd="/etc/passwd") == (409, "not_a_directory")
 
 
+def test_the_namespace_is_the_users(sandbox: Sandbox, tmp_path: Path) -> None:
+    run(sandbox, "python", "_o = 5; os = 'mine'; del get_ipython", session_id="names-of-mine")
+    code = "import os as o; repr((_o, os, o.getcwd()))"
+    data = run(sandbox, "python", code, session_id="names-of-mine", cwd=str(tmp_path))
+    assert ast.literal_eval(ast.literal_eval(data["result"])) == (5, "mine", str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("problem", "outcome"),
+    [
+        ("raise PermissionError(13, 'not you')", (403, "permission_denied")),
+        ("raise FileNotFoundError(2, 'gone')", (404, "file_not_found")),
+        ("time.sleep(600)", (200, "timeout")),
+    ],
+)
+def test_a_folder_that_python_cannot_enter(
+    sandbox: Sandbox, tmp_path: Path, problem: str, outcome: tuple[int, str]
+) -> None:
+    """The kernel's own function is replaced: root may enter every folder, and none of the test's hangs."""
+    session = {"language": "python", "session_id": f"enter-{outcome[1]}"}
+    code = f"import os, time\nchdir = os.chdir\ndef refuse(path):\n    {problem}\nos.chdir = refuse"
+    run(sandbox, code=code, **session)
+    code = "print('ran')"
+    body = {**session, "code": code, "cwd": str(tmp_path), "timeout": 1}
+    answer = sandbox.client.post("/v1/code/execute", json=body)
+    told = answer.json()["data"]["status"] if answer.status_code == 200 else answer.json()["error"]["code"]
+    assert (answer.status_code, told) == outcome
+    assert "ran" not in answer.text.replace(code, "")
+    after = run(sandbox, code="os.chdir = chdir; os.getcwd()", **session)
+    assert after["result"] == repr(str(sandbox.workspace)), "the session is where it was"
+    assert run(sandbox, code="os.getcwd()", cwd=str(tmp_path), **session)["result"] == repr(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("language", "end", "where"),
+    [("python", "import os; os._exit(1)", "import os; print(os.getcwd())"),
+     ("javascript", "process.exit(1)", "console.log(process.cwd())")],
+)  # fmt: skip
+def test_a_session_whose_folder_was_removed(
+    sandbox: Sandbox, tmp_path: Path, language: str, end: str, where: str
+) -> None:
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    session = {"language": language, "session_id": "gone"}
+    run(sandbox, code="1", cwd=str(folder), **session)
+    folder.rmdir()
+    assert refused(sandbox, code=end, **session) == (502, "kernel_failed")
+    for _ in range(2):
+        assert refused(sandbox, code=where, **session) == (404, "file_not_found")
+    assert run(sandbox, code=where, cwd=str(tmp_path), **session)["stdout"] == f"{tmp_path}\n"
+
+
 @pytest.mark.parametrize("language", ["python", "javascript"])
 def test_environment_has_no_settings(sandbox: Sandbox, language: str) -> None:
     code = {
@@ -154,6 +208,69 @@ def test_a_flood_is_bounded_and_harms_no_other_request(sandbox: Sandbox, languag
     assert psutil.Process(sandbox.process.pid).memory_info().rss < 300 * 2**20
 
 
+@pytest.mark.parametrize(
+    ("language", "code", "field", "expected"),
+    [
+        ("python", "print('\\udce9 x')", "stdout", "\ufffd x\n"),  # as the name of a file in Latin-1
+        ("python", "print('\\ud83d')", "stdout", "\ufffd\n"),
+        ("python", "print('\\ud83d \\udce9'); print('\\ud83d\\ude00')", "stdout", "\ufffd \ufffd\n\U0001f600\n"),
+        ("python", "raise ValueError('\\ud83d')", "evalue", "\ufffd"),
+        ("python", "display({'text/plain': '\\ud83d'}, raw=True)", "text/plain", "\ufffd"),
+        ("javascript", "'\\ud83d'", "application/json", "\ufffd"),
+        ("javascript", "throw new Error('\\ud83d')", "evalue", "\ufffd"),
+        ("javascript", "console.log('\\ud83d')", "stdout", "\ufffd\n"),
+        ("javascript", "({'\\ud83d': ['\\ude00\\ud83d']})", "application/json", {"\ufffd": ["\ufffd\ufffd"]}),
+    ],
+)
+def test_text_that_is_no_unicode(sandbox: Sandbox, language: str, code: str, field: str, expected: object) -> None:
+    data = run(sandbox, language, code, session_id="no-unicode")
+    assert data["status"] == ("error" if field == "evalue" else "ok") and data["note"] is None
+    places = [data, *data["outputs"], *(output["data"] or {} for output in data["outputs"])]
+    assert expected in [place.get(field) for place in places]
+    assert run(sandbox, language, "1 + 1", session_id="no-unicode")["result"] == "2"
+
+
+def test_requests_that_are_no_unicode(sandbox: Sandbox) -> None:
+    """JSON's escapes can write what UTF-8 cannot."""
+
+    def ask(path: str, body: dict[str, Any]) -> tuple[int, str]:
+        answer = sandbox.client.post(path, content=json.dumps(body).encode())
+        return answer.status_code, (answer.json()["error"] or {"code": ""})["code"]
+
+    half = "\ud83d"
+    assert ask("/v1/bash/exec", {"command": f"echo {half}"}) == (422, "invalid_request")
+    assert ask("/v1/bash/exec", {"command": "true", "exec_dir": f"/{half}"})[0] == 422
+    assert ask("/v1/shell/exec", {"command": f"echo {half}"}) == (422, "invalid_request")
+    assert ask("/v1/file/write", {"file": str(sandbox.workspace / "x"), "content": half}) == (422, "invalid_request")
+    assert ask("/v1/file/read", {"file": f"{sandbox.workspace}/{half}"}) == (422, "invalid_request")
+    assert ask("/v1/nodejs/execute", {"code": "1", "stdin": half}) == (422, "invalid_request")
+    assert ask("/v1/nodejs/execute", {"code": "1", "files": {"a": half}}) == (422, "invalid_request")
+    for language in ("python", "javascript"):
+        for more in ({}, {"session_id": "no-unicode"}):
+            assert ask("/v1/code/execute", {"language": language, "code": f"'{half}'", **more})[0] in (200, 422)
+    call = {"name": "run_command", "arguments": {"command": f"echo {half}"}}
+    message = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": call}
+    called = sandbox.client.post("/mcp", content=json.dumps(message), headers={"content-type": "application/json"})
+    assert called.status_code < 500 and "internal_error" not in called.text
+
+
+def test_folders_whose_name_is_no_unicode(sandbox: Sandbox) -> None:
+    folder = os.fsdecode(bytes(sandbox.workspace / "latin-") + b"\xe9")
+    Path(folder).mkdir()
+    for path in ("/v1/bash/exec", "/v1/shell/exec"):
+        entered = sandbox.client.post(path, json={"command": "cd latin-*; pwd", "session_id": f"latin{path[4:8]}"})
+        assert entered.status_code == 200 and "latin-\ufffd" in entered.text
+        listed = sandbox.client.get(f"{path[:-5]}/sessions")
+        assert listed.status_code == 200 and "latin-\ufffd" in listed.text
+    chat = {"X-Session-Id": "latin"}
+    for command in ("cd latin-*", "pwd"):
+        answer = sandbox.client.post("/terminal-server/execute", json={"command": command}, headers=chat)
+    assert "latin-\ufffd" in answer.json()["stdout"]
+    assert "latin-\ufffd" in sandbox.client.get("/terminal-server/files/cwd", headers=chat).json()["cwd"]
+    code = {"code": "import os; print(os.path.basename(os.getcwd()))"}
+    assert sandbox.client.post("/terminal-server/code", json=code, headers=chat).json()["stdout"] == "latin-\ufffd\n"
+
+
 def test_ended_code_takes_its_children_along(sandbox: Sandbox) -> None:
     code = "import subprocess; print(subprocess.Popen(['sleep', '987'], start_new_session=True).pid)"
     for language, text in (
@@ -162,6 +279,27 @@ def test_ended_code_takes_its_children_along(sandbox: Sandbox) -> None:
     ):
         pid = int(run(sandbox, language, text, timeout=1)["stdout"])
         eventually(lambda pid=pid: not psutil.pid_exists(pid))  # type: ignore[misc]
+
+
+DAEMON = "(setsid sh -c 'echo $$; exec sleep 984 >/dev/null 2>&1' &); sleep 0.2"
+
+
+@pytest.mark.parametrize("session", [None, "daemons"])
+@pytest.mark.parametrize(
+    ("language", "group", "code"),
+    [
+        ("python", "jupyter", f'import subprocess; print(subprocess.getoutput("{DAEMON}"))'),
+        ("javascript", "nodejs", f'console.log(require("child_process").execSync("{DAEMON}").toString())'),
+    ],
+)
+def test_ended_code_takes_its_daemons_along(
+    sandbox: Sandbox, language: str, group: str, code: str, session: str | None
+) -> None:
+    pid = int(run(sandbox, language, code, session_id=session)["stdout"])
+    if session:
+        assert psutil.pid_exists(pid)
+        assert sandbox.client.delete(f"/v1/{group}/sessions/{session}").status_code == 200
+    eventually(lambda: not psutil.pid_exists(pid))
 
 
 def test_forks_are_ended(sandbox: Sandbox) -> None:

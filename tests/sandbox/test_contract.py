@@ -10,12 +10,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import agent_sandbox
 import httpx
 import pytest
 import schemathesis
+from fastapi.routing import iter_route_contexts
 from hypothesis import HealthCheck, Phase, settings
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+from starlette.routing import compile_path
 
 from aisandbox.manifest import REPOSITORY
 from sandbox_api.app import create_app
@@ -23,7 +26,8 @@ from sandbox_api.errors import CODES
 from sandbox_api.settings import Settings
 from tests.support.sandbox import Sandbox, running
 
-SPEC: dict[str, Any] = create_app(Settings(web_assets=None)).openapi()
+APP = create_app(Settings(web_assets=None))
+SPEC: dict[str, Any] = APP.openapi()
 OPERATIONS = [
     (method.upper(), path, operation)
     for path, operations in SPEC["paths"].items()
@@ -93,6 +97,21 @@ def test_operations_have_names_of_their_own() -> None:
     assert sorted(name for name in set(names) if names.count(name) > 1) == []
 
 
+def test_every_described_operation_can_be_reached() -> None:
+    """The first matching route answers, so a described route must not be hidden by an earlier one."""
+    routes = [
+        (compile_path(route.path)[0], route.methods, route.path)
+        for route in iter_route_contexts(APP.routes)
+        if route.path and route.methods
+    ]
+    hidden = []
+    for method, path, _ in OPERATIONS:
+        first = next(route for form, methods, route in routes if method in methods and form.match(path))
+        if first != path:
+            hidden.append(f"{method} {path} is answered by {first}")
+    assert not hidden
+
+
 def test_the_description_describes_errors() -> None:
     schema = follow(
         SPEC["paths"]["/v1/sandbox"]["get"]["responses"]["default"]["content"]["application/json"]["schema"],
@@ -117,6 +136,26 @@ def test_wrong_method(sandbox: Sandbox, method: str, path: str) -> None:
     is_error(answer, 405, "method_not_allowed")
 
 
+READING = ["/llms.txt", "/v1/openapi.json", "/terminal-server/openapi.json", "/json/version", "/ready?need=browser"]
+READING += [path for method, path, _ in OPERATIONS if method == "GET"]
+
+
+@pytest.mark.parametrize("path", READING)
+def test_a_probe_by_head_sees_what_get_sees(sandbox: Sandbox, path: str) -> None:
+    address = re.sub(r"\{[^}]*\}", "x", path)
+    head, get = sandbox.client.head(address), sandbox.client.get(address)
+    assert head.status_code == get.status_code != 405
+    assert head.headers["content-type"] == get.headers["content-type"]
+    assert not head.content and get.content
+
+
+def test_a_probe_begins_no_stream(sandbox: Sandbox) -> None:
+    watcher = sandbox.client.post("/v1/file/watch", json={"path": str(sandbox.workspace)}).json()["data"]["watcher_id"]
+    head = sandbox.client.head(f"/v1/file/watch/{watcher}/events")
+    assert (head.status_code, head.headers["content-type"].split(";")[0]) == (200, "text/event-stream")
+    sandbox.client.delete(f"/v1/file/watch/{watcher}")
+
+
 JSON_OPERATIONS = [
     (method, path)
     for method, path, operation in OPERATIONS
@@ -131,6 +170,35 @@ def test_invalid_bodies(sandbox: Sandbox, method: str, path: str) -> None:
     is_error(sandbox.client.request(method, address, content=b"{broken", headers=headers), 400, "invalid_json")
     for wrong in (b"[]", b"7", b"null"):
         is_error(sandbox.client.request(method, address, content=wrong, headers=headers), 422, "invalid_request")
+
+
+@pytest.fixture(scope="module")
+def spare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """Where a test may begin and leave whatever needs no choice."""
+    with running(tmp_path_factory.mktemp("spare")) as sandbox:
+        yield sandbox
+
+
+@pytest.mark.parametrize(("method", "path"), JSON_OPERATIONS, ids=lambda value: str(value))
+def test_a_missing_body_is_an_empty_object(spare: Sandbox, method: str, path: str) -> None:
+    """The peer's client sends none where nothing is chosen, with and without saying that it is JSON."""
+    address = re.sub(r"\{[^}]*\}", "x", path)
+    for headers in ({}, {"Content-Type": "application/json"}):
+        answer = spare.client.request(method, address, headers=headers)
+        if answer.status_code == 422:
+            assert answer.json()["message"] == spare.client.request(method, address, json={}).json()["message"]
+
+
+def test_the_peers_client_sends_no_body(spare: Sandbox) -> None:
+    client = agent_sandbox.Sandbox(base_url=spare.url)
+    for made in (client.bash, client.shell, client.jupyter, client.nodejs):
+        assert made.create_session().data.session_id
+
+
+def test_an_empty_file_stays_empty(sandbox: Sandbox) -> None:
+    file = sandbox.workspace / "empty"
+    assert sandbox.client.put("/v1/file/content", params={"path": str(file)}).status_code == 200
+    assert file.read_bytes() == b""
 
 
 def test_a_body_that_is_no_text(sandbox: Sandbox) -> None:

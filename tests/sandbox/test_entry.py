@@ -331,6 +331,17 @@ def test_forbidden_and_closed_ports(entry: Entry) -> None:
     assert "refresh" not in page.text
 
 
+def test_the_limit_of_json_is_not_that_of_programs(entry: Entry, tmp_path: Path) -> None:
+    with running(tmp_path, body_bytes="1024") as small:
+        assert small.client.post("/v1/bash/exec", content=b"x" * 2048).status_code == 413
+        for prefix in ("proxy", "absproxy"):
+            answer = small.client.post(f"/{prefix}/{entry.port}/up", content=b"x" * 2048)
+            assert (answer.status_code, len(answer.json()["body"])) == (200, 2048), prefix
+        form = {"file": ("large.txt", b"x" * 2048)}
+        stored = small.client.post("/terminal-server/files/upload", files=form).json()
+        assert stored == {"path": f"{small.workspace}/large.txt", "size": 2048}
+
+
 def test_ipv6_loopback(entry: Entry, tmp_path: Path) -> None:
     try:
         with socket.create_server(("::1", 0), family=socket.AF_INET6) as probe:
@@ -417,9 +428,9 @@ def test_credentials_stay_here(tmp_path: Path) -> None:
     port = free_port()
     script = tmp_path / "upstream.py"
     script.write_text(UPSTREAM)
-    key = {"x-api-key": "secret-key"}
+    key = {"x-api-key": "secret-key-of-the-tests"}
     with (
-        running(tmp_path, auth="1", api_keys="secret-key") as started,
+        running(tmp_path, auth="1", api_keys="secret-key-of-the-tests") as started,
         program([sys.executable, str(script), f"127.0.0.1={port}"], started.variables, tmp_path / "log"),
     ):
         path, deadline = f"/proxy/{port}/x", time.monotonic() + 20
@@ -427,7 +438,7 @@ def test_credentials_stay_here(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, answer.text
             time.sleep(0.05)
         assert started.client.get(path).status_code == 401
-        for headers in (key, {"authorization": "Bearer secret-key"}):
+        for headers in (key, {"authorization": "Bearer secret-key-of-the-tests"}):
             assert "secret-key" not in started.client.get(path, headers=headers).text
         ticket = started.client.post("/tickets", headers=key, json={"path": f"/proxy/{port}"}).json()
         ticket = (ticket.get("data") or ticket)["ticket"]

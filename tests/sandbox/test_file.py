@@ -540,6 +540,48 @@ def test_editor(sandbox: Sandbox, folder: Path) -> None:
     refused(sandbox, "str_replace_editor", 409, "conflict", **what)
 
 
+@pytest.mark.parametrize(
+    ("before", "old", "new", "after"),
+    [
+        # One line that ends otherwise, far from the edit, within it, and at its edge.
+        (b"x\na\r\nb\r\n", "a\nb\n", "A\nB\n", b"x\nA\r\nB\r\n"),
+        (b"a\r\nb\nc\r\nd\r\n", "a\nb\nc\n", "a\nB\nc\n", b"a\r\nB\nc\r\nd\r\n"),
+        (b"a\r\nb\nc\r\n", "b\nc", "1\n2\n3", b"a\r\n1\n2\n3\r\n"),
+        (b"a\r\nb\r\nc\n", "b", "1\n2", b"a\r\n1\r\n2\r\nc\n"),
+        (b"a\r\nb\r\nc\n", "a\r\nb\r\n", "a\r\nB\r\n", b"a\r\nB\r\nc\n"),
+        (b"a\nb\r\nlast", "last", "one\ntwo", b"a\nb\r\none\r\ntwo"),
+        (b"\xef\xbb\xbfa\r\nb\n", "a\n", "A\n", b"\xef\xbb\xbfA\r\nb\n"),
+        # A caller that writes them means them; a file without them is taken as it is.
+        (b"a\r\nb\n", "b\n", "b\r\n", b"a\r\nb\r\n"),
+        (b"a\nb\n", "a\n", "a\r\n", b"a\r\nb\n"),
+        (b"a\r\nb\rc\r\n", "b\rc\n", "d\n", b"a\r\nd\r\n"),
+    ],
+)
+def test_edits_leave_the_other_line_ends_alone(
+    sandbox: Sandbox, tmp_path: Path, before: bytes, old: str, new: str, after: bytes
+) -> None:
+    file = tmp_path / "a.txt"
+    file.write_bytes(before)
+    edit(sandbox, "str_replace", file, old_str=old, new_str=new)
+    assert file.read_bytes() == after
+    edit(sandbox, "undo_edit", file)
+    assert file.read_bytes() == before
+    assert call(sandbox, "replace", file=str(file), old_str=old, new_str=new)["replaced_count"] == 1
+    assert file.read_bytes() == after
+
+
+def test_inserted_lines_end_like_their_neighbours(sandbox: Sandbox, folder: Path) -> None:
+    file = folder / "a.txt"
+    file.write_bytes(b"a\nb\r\nc")
+    edit(sandbox, "insert", file, insert_line=1, new_str="1\n")
+    assert file.read_bytes() == b"a\n1\r\nb\r\nc"
+    edit(sandbox, "insert", file, insert_line=4, new_str="2")
+    assert file.read_bytes() == b"a\n1\r\nb\r\nc\r\n2"
+    file.write_bytes(b"x\nx\r\nx\n")
+    assert call(sandbox, "replace", file=str(file), old_str="x\n", new_str="y\n")["replaced_count"] == 3
+    assert file.read_bytes() == b"y\ny\r\ny\n"
+
+
 def test_editor_modes_and_errors(sandbox: Sandbox, folder: Path) -> None:
     file = folder / "a.txt"
     file.write_bytes(b"x\r\nx\r\nx\r\n")

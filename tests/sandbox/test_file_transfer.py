@@ -8,8 +8,10 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlencode
 
 import httpx
@@ -92,6 +94,47 @@ def test_upload_forms(sandbox: Sandbox, folder: Path) -> None:
     )
     assert error(broken) == (422, "invalid_request")
     assert not [entry for entry in sandbox.workspace.iterdir() if entry.name.startswith(".sandbox-")]
+
+
+def test_an_interrupted_upload_is_removed_by_the_next_server(tmp_path: Path) -> None:
+    def half(sandbox: Sandbox, path: Path) -> http.client.HTTPConnection:
+        upload = http.client.HTTPConnection("127.0.0.1", sandbox.port)
+        upload.putrequest("PUT", f"/v1/file/content?{urlencode({'path': str(path)})}")
+        upload.putheader("Content-Length", str(8 * 2**20))
+        upload.endheaders()
+        upload.send(b"x" * 4 * 2**20)
+        deadline = time.monotonic() + 10
+        while not list(path.parent.glob(".sandbox-*")):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        return upload
+
+    def listed(sandbox: Sandbox, folder: Path) -> list[str]:
+        body = {"path": str(folder), "show_hidden": True}
+        found = sandbox.client.post("/v1/file/list", json=body).json()["data"]["files"]
+        return [row["name"] for row in found]
+
+    workspace, elsewhere = tmp_path / "workspace" / "deep", tmp_path / "elsewhere"
+    for folder in (workspace, elsewhere):
+        folder.mkdir(parents=True)
+    (workspace / ".sandbox-notes.txt").write_text("mine")
+    with running(tmp_path) as sandbox:
+        uploads = [half(sandbox, folder / "a") for folder in (workspace, elsewhere)]
+        assert (listed(sandbox, workspace), listed(sandbox, elsewhere)) == ([".sandbox-notes.txt"], [])
+        sandbox.process.kill()
+        sandbox.process.wait()
+        for upload in uploads:
+            upload.close()
+    with running(tmp_path) as sandbox:
+        deadline = time.monotonic() + 20
+        while (names := [entry.name for entry in workspace.iterdir()]) != [".sandbox-notes.txt"]:
+            assert time.monotonic() < deadline, names
+            time.sleep(0.05)
+        # Elsewhere another server may be at work; its leftovers can be seen, and deleted.
+        [left] = listed(sandbox, elsewhere)
+        watcher = create(sandbox, elsewhere)
+        assert sandbox.client.post("/v1/file/delete", json={"path": str(elsewhere / left)}).status_code == 200
+        assert ("remove", left) in events_until(sandbox, watcher, left)
 
 
 def test_upload_limit(small: Sandbox) -> None:
@@ -286,6 +329,88 @@ def test_watch_a_file_through_replacement(sandbox: Sandbox, folder: Path) -> Non
         assert ("write", "a") in events_until(sandbox, watcher, "a", seen)
     assert {name for _, name in events_until(sandbox, watcher, "a")} == {"a"}
     sandbox.client.delete(f"/v1/file/watch/{watcher}")
+
+
+def test_watch_tells_renames_and_changes_of_mode(sandbox: Sandbox, folder: Path) -> None:
+    (folder / "deep").mkdir()
+    for name in ("one", "two", "deep/three"):
+        (folder / name).write_text(name)
+    watcher = create(sandbox, folder)
+    cursor = 0
+
+    def after(change: Callable[[], object], last: str) -> list[tuple[str, ...]]:
+        """What was told until something of the path `last`: type, path and new path."""
+        nonlocal cursor
+        told: list[tuple[str, ...]] = []
+        change()
+        for _ in range(20):
+            body = {"cursor": cursor, "timeout": 5}
+            polled = sandbox.client.post(f"/v1/file/watch/{watcher}/poll", json=body).json()["data"]
+            cursor = polled["cursor"]
+            for event in polled["events"]:
+                paths = [str(Path(event[name]).relative_to(folder)) for name in ("path", "new_path") if event[name]]
+                told.append((event["type"], *paths))
+            if last in [path for _, path, *_ in told]:
+                return told
+        raise AssertionError(told)
+
+    moved = after(lambda: (folder / "one").rename(folder / "moved"), "moved")
+    assert moved == [("rename", "one", "moved"), ("create", "moved")]
+    assert after(lambda: (folder / "two").chmod(0o600), "two") == [("chmod", "two")]
+    moved = after(lambda: (folder / "deep").rename(folder / "lower"), "lower")
+    assert moved == [("rename", "deep", "lower"), ("create", "lower")]
+    told = after(lambda: (folder / "lower/three").write_text("x"), "lower/three")
+    assert {event for event in told if event[1] == "lower/three"} == {("write", "lower/three")}
+    assert ("write", "two") in after(lambda: (folder / "two").write_text("more"), "two")
+    assert ("remove", "two") in after(lambda: (folder / "two").unlink(), "two")
+
+    # What takes the place of a deleted file, and perhaps its inode, is not that file.
+    def replace() -> None:
+        (folder / "moved").unlink()
+        (folder / "new").write_text("another one")
+
+    told = after(replace, "new")
+    assert {("remove", "moved"), ("create", "new")} <= set(told)
+    sandbox.client.delete(f"/v1/file/watch/{watcher}")
+
+
+def holds(sandbox: Sandbox, path: Path) -> bool:
+    """Whether the server has the file open."""
+    found = []
+    for descriptor in Path(f"/proc/{sandbox.process.pid}/fd").iterdir():
+        with suppress(OSError):
+            found.append(descriptor.readlink())
+    return path in found
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda file: file.rename(file.with_name("elsewhere")), "rename"),
+        (lambda file: file.unlink(), "remove"),
+        (lambda file: file.chmod(0o600), "chmod"),
+        (lambda file: file.write_text("other"), "write"),
+    ],
+)
+def test_wait_tells_what_happened(
+    sandbox: Sandbox, tmp_path: Path, change: Callable[[Path], object], expected: str
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("x")
+    results: list[dict[str, Any]] = []
+
+    def wait() -> None:
+        answer = httpx.post(f"{sandbox.url}/v1/file/watch/wait", json={"path": str(file), "timeout": 20}, timeout=30)
+        results.append(answer.json()["data"])
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    while not holds(sandbox, file):
+        assert thread.is_alive()
+        time.sleep(0.02)
+    change(file)
+    thread.join()
+    assert results[0]["event"]["type"] == expected
 
 
 def test_watch_patterns_and_cursor(sandbox: Sandbox, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from agent_sandbox import Sandbox as Peer
 
-from tests.support.sandbox import Sandbox
+from tests.support.sandbox import Sandbox, running
 
 
 def execute(sandbox: Sandbox, code: str, **more: Any) -> dict[str, Any]:
@@ -109,6 +110,111 @@ def test_a_session_imports(sandbox: Sandbox) -> None:
         "import(x)",
     ]
     assert value(sandbox, "typeof read", "imports") == "'function'"
+
+
+def test_a_session_leaves_the_users_text_alone(sandbox: Sandbox) -> None:
+    """Words in strings, templates, comments and regular expressions are no imports."""
+    texts = [
+        "import express from 'express';\nexpress();\n",
+        "a\nimport 'b'; const c = await import('c')\n",
+        "/* import x from 'y' */ import(",
+    ]
+    for number, text in enumerate(texts):
+        file = sandbox.workspace / f"written-{number}.mjs"
+        code = f"require('fs').writeFileSync({json.dumps(str(file))}, `{text}`)"
+        assert execute(sandbox, code, session_id="text")["status"] == "ok"
+        assert file.read_text() == text
+    assert value(sandbox, "const told = 'import(x)'; // import y from 'z'\ntold", "text") == "'import(x)'"
+    assert value(sandbox, "/import x from 'y'\\(/.source", "text") == "\"import x from 'y'\\\\(\""
+    assert value(sandbox, "({ import(x) { return x } }).import(5)", "text") == "5"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "const quote = /\"/; const m = await import('fs'); typeof m.readFileSync",
+        "`${typeof (await import('fs')).readFileSync}`",
+        "const load = async (name) => (await import(name)).readFileSync; typeof await load('fs')",
+        "import /* from 'x' */ { readFileSync /* , y */ as read } from 'fs'; typeof read",
+        "import fs, * as all from 'fs'\ntypeof all.default.readFileSync",
+        "import {\n  existsSync,\n  readFileSync as read,\n} from 'fs'\ntypeof read",
+        "import { 'readFileSync' as read } from 'fs'; typeof read",
+        "let one = 1\nimport fs from 'fs'\n;(typeof fs.readFileSync)",
+        "import data from './data.json' with { type: 'json' }; data.kind",
+        "const data = await import('./data.json', { with: { type: 'json' } }); data.default.kind",
+    ],
+)
+def test_imports_of_every_form(sandbox: Sandbox, code: str) -> None:
+    (sandbox.workspace / "data.json").write_text('{"kind": "function"}')
+    assert value(sandbox, code, "forms") == "'function'"
+
+
+def test_lines_of_imports_keep_their_numbers(sandbox: Sandbox) -> None:
+    data = execute(sandbox, "import {\n  join,\n} from 'path'\nmissing", session_id="lines")
+    assert any(":4:1" in line for line in data["traceback"]), data["traceback"]
+
+
+def test_without_a_parser_imports_say_what_is_missing(tmp_path: Path) -> None:
+    with running(tmp_path, web_assets="") as bare:
+        assert value(bare, "`import x from 'y'`", "bare") == "`import x from 'y'`".replace("`", '"')
+        for code in ("import fs from 'fs'", "await import('fs')"):
+            data = execute(bare, code, session_id="bare")
+            assert data["status"] == "error" and "SANDBOX_WEB_ASSETS" in data["note"]
+        assert execute(bare, "import fs from 'fs'; console.log(typeof fs)")["stdout"] == "object\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "result"),
+    [
+        ("1 + 1", "2"),
+        ("const a = [1, 2]; a.map((x) => x * 2)", "[ 2, 4 ]"),
+        ("if (true) { 'of a block' }", "'of a block'"),
+        ("import os from 'os'; typeof os.cpus", "'function'"),
+        ("await Promise.resolve(5)", "5"),
+        ("await null\nlet x = 1\nx, x + 1 // that", "2"),
+        ("export default 7; await null; 8", None),
+        ("const a = 1; await a", "1"),
+        ("let y = await 1", None),
+        ("console.log(1)", None),
+        ("undefined", None),
+    ],
+)
+def test_the_value_of_the_last_expression(sandbox: Sandbox, code: str, result: str | None) -> None:
+    for more in ({}, {"files": {"a.txt": ""}}):
+        data = execute(sandbox, code, **more)
+        assert (data["status"], data["result"], data["stderr"]) == ("ok", result, ""), data
+    assert not list((sandbox.root / ".cache" / "sandbox").glob("once-*"))
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "said"),
+    [
+        ("throw new RangeError('far')", 1, "RangeError: far"),
+        ("await null; throw new RangeError('far')", 1, "RangeError: far"),
+        ("Promise.reject(new RangeError('far')); 1", 1, "RangeError: far"),
+        ("setTimeout(() => { throw new RangeError('far') })", 1, "RangeError: far"),
+        ("null.x", 1, "TypeError: Cannot read"),
+        ("this is wrong", 1, "SyntaxError: "),
+        ("await null; this is wrong", 1, "SyntaxError: "),
+        ("import x from 'not-there-at-all'", 1, "not-there-at-all"),
+        ("throw Object.freeze(new Error('cold'))", 1, "Error: cold"),
+        ("await new Promise(() => {})", 13, "unsettled top-level await"),
+        ("await null; process.exit()", 0, ""),
+    ],
+)
+def test_ends_of_stateless_code(sandbox: Sandbox, code: str, exit_code: int, said: str) -> None:
+    data = execute(sandbox, code)
+    assert data["exit_code"] == exit_code and said in data["stderr"], data
+    frozen = "freeze" in code  # such an error's stack cannot be shortened
+    assert frozen or "once.js" not in data["stderr"], data["stderr"]
+
+
+def test_stateless_modules_are_modules(sandbox: Sandbox) -> None:
+    code = "import fs from 'fs'\nexport const x = 1;\n[typeof this, import.meta.url, typeof module]"
+    kind, url, cjs = execute(sandbox, code)["outputs"][-1]["data"]["application/json"]
+    assert (kind, cjs) == ("undefined", "undefined") and url.startswith(f"file://{sandbox.workspace}/")
+    script = execute(sandbox, "[typeof module.exports, typeof require('fs'), __filename, process.argv.length]")
+    assert script["outputs"][-1]["data"]["application/json"] == ["object", "object", "[eval]", 1]
 
 
 def test_values(sandbox: Sandbox) -> None:

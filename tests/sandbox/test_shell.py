@@ -161,6 +161,32 @@ def test_a_session_survives_its_commands(sandbox: Sandbox) -> None:
     assert bash(sandbox, "pwd", session_id=name)["stdout"] == "/\n"
 
 
+def test_tracing_shows_the_commands_and_nothing_of_ours(sandbox: Sandbox) -> None:
+    def run(command: str) -> dict[str, Any]:
+        return bash(sandbox, command, session_id="traces")
+
+    assert "sandbox" not in run("set -x; echo a; X=1")["stderr"]
+    answer = run("echo $X; Y=2")
+    assert (answer["stdout"], answer["stderr"]) == ("1\n", "+ echo 1\n+ Y=2\n")
+    assert run("printenv BASH_ENV; echo $Y; echo $-")["stdout"] == "2\nhxBc\n"
+    trapped = run("trap 'echo bye' EXIT; cd /usr")
+    assert trapped["stdout"] == "bye\n" and "sandbox" not in trapped["stderr"]
+    assert run("pwd")["stdout"] == "/usr\n"
+    assert run("set +x")["exit_code"] == 0
+    assert run("pwd; nope")["stderr"] == "bash: line 1: nope: command not found\n"
+
+
+@pytest.mark.parametrize("command", ["if then", "X=1; if then", "echo a\nif then"])
+def test_syntax_errors_show_nothing_of_ours(sandbox: Sandbox, command: str) -> None:
+    bash(sandbox, "set -x", session_id="traced")
+    for options in ({}, {"session_id": "traced"}):
+        answer = bash(sandbox, command, **options)
+        line = command.count("\n") + 1
+        assert answer["exit_code"] == 2
+        assert f"line {line}: `{command.splitlines()[-1]}'\n" in answer["stderr"]
+        assert "sandbox" not in answer["stderr"] and "SECONDS" not in answer["stderr"]
+
+
 def test_variables_of_one_command_do_not_stay(sandbox: Sandbox) -> None:
     bash(sandbox, "export KEPT=mine", session_id="once")
     assert (
@@ -175,6 +201,39 @@ def test_commands_side_by_side_in_a_session(sandbox: Sandbox) -> None:
     assert bash(sandbox, "cd /etc; pwd", session_id="beside")["stdout"] == "/etc\n"
     sandbox.client.post("/v1/bash/kill", json={"session_id": "beside", "command_id": server["command_id"]})
     assert bash(sandbox, "pwd", session_id="beside")["stdout"] == "/etc\n"
+
+
+def test_commands_side_by_side_keep_each_others_changes(sandbox: Sandbox) -> None:
+    def run(command: str, **options: Any) -> dict[str, Any]:
+        return bash(sandbox, command, session_id="merged", **options)
+
+    slow = run(
+        "export X=1; Z=slow; f() { echo f; }; alias a=1; cd /usr; unset HOME; PATH=$PATH:/slow; echo set; "
+        f"until [ -e {sandbox.workspace}/go ]; do sleep 0.05; done",
+        async_mode=True,
+    )
+    assert read(sandbox, slow, wait=True)["stdout"] == "set\n"
+    assert (
+        run("export Y=2; Z=quick; g() { echo g; }; shopt -s extglob; alias b=2; cd /etc; echo ${X-none}")["stdout"]
+        == "none\n"
+    )
+    (sandbox.workspace / "go").touch()
+    while read(sandbox, slow, offset=4, wait=True)["command"]["status"] == "running":
+        pass
+    (sandbox.workspace / "go").unlink()
+    # What both have set is as the one that was started last wants it.
+    answer = run("printenv X Y; echo $Z ${HOME-none} ${PATH##*:}; f; g; shopt -q extglob && alias a b; pwd")
+    assert answer["stdout"] == "1\n2\nquick none /slow\nf\ng\nalias a='1'\nalias b='2'\n/etc\n"
+
+
+def test_exported_functions_stay(sandbox: Sandbox) -> None:
+    def run(command: str) -> str:
+        return str(bash(sandbox, command, session_id="functions")["stdout"])
+
+    run("one() { cat <<E\ntwo () \nE\n}; two() { echo 2; }; export -f two")
+    assert run("one; bash -c 'two; one' 2>/dev/null") == "two () \n2\n"
+    run("unset -f one; three() { echo 3; }")
+    assert run("declare -F | grep -v __sandbox") == "declare -f three\ndeclare -fx two\n"
 
 
 def test_exec_dir(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -193,7 +252,32 @@ def test_exec_dir(sandbox: Sandbox, tmp_path: Path) -> None:
     gone.mkdir()
     bash(sandbox, f"cd {gone}", session_id="gone")
     gone.rmdir()
-    refused(sandbox, "/v1/bash/exec", 404, "file_not_found", command="pwd", session_id="gone")
+    answer = bash(sandbox, "pwd", session_id="gone")
+    assert answer["stdout"] == f"{sandbox.workspace}\n"
+    assert answer["stderr"] == (
+        f"sandbox: the session's folder {gone} is not usable (No such file or directory); "
+        f"this command runs in {sandbox.workspace}\n"
+    )
+
+
+def test_a_session_leaves_a_folder_that_was_removed(sandbox: Sandbox, tmp_path: Path) -> None:
+    bash(sandbox, f"mkdir {tmp_path}/a; cd {tmp_path}/a; rmdir ../a", session_id="removed")
+    assert bash(sandbox, "cd /usr", session_id="removed")["exit_code"] == 0
+    answer = bash(sandbox, "pwd", session_id="removed")
+    assert (answer["stdout"], answer["stderr"]) == ("/usr\n", "")
+
+
+def test_what_is_too_large_for_the_system(sandbox: Sandbox) -> None:
+    for variables, name in (
+        ({"BIG": "x" * 200_000}, "the variable BIG has 200004 bytes"),
+        ({f"V{number}": "x" * 100_000 for number in range(100)}, "the variables of this command have 10"),
+    ):
+        answer = sandbox.client.post("/v1/bash/exec", json={"command": "x=1", "env": variables})
+        error = answer.json()["error"]
+        assert (answer.status_code, error["code"], error["retryable"]) == (413, "too_large", False)
+        assert name in error["message"]
+    assert bash(sandbox, "echo ${#OK}", env={"OK": "x" * 100_000})["stdout"] == "100000\n"
+    assert not list((sandbox.root / ".cache" / "sandbox" / "shell").glob("*.before"))
 
 
 def test_sessions_are_set_up_listed_and_closed(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -210,6 +294,25 @@ def test_sessions_are_set_up_listed_and_closed(sandbox: Sandbox, tmp_path: Path)
     wait_until_gone(pid)
     refused(sandbox, "/v1/bash/output", 404, "session_not_found", session_id="made")
     refused(sandbox, "/v1/bash/sessions/create", 404, "file_not_found", snapshot_path="/no/such")
+
+
+def test_a_session_is_idle_when_nothing_of_it_runs(tmp_path: Path) -> None:
+    with running(tmp_path, session_idle_s="4") as own:
+
+        def sessions() -> set[str]:
+            return {session["session_id"] for session in own.client.get("/v1/bash/sessions").json()["data"]}
+
+        pid = int(bash(own, "X=kept; sleep 300 >/dev/null 2>&1 & echo $!", session_id="serves")["stdout"])
+        bash(own, "X=1", session_id="unused")
+        bash(own, "X=kept; sleep 6", session_id="long")
+        time.sleep(2.2)  # a sweep comes every two seconds
+        assert bash(own, "echo $X", session_id="long")["stdout"] == "kept\n"
+        deadline = time.monotonic() + 20
+        while "unused" in sessions():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert psutil.pid_exists(pid)
+        assert bash(own, "echo $X", session_id="serves")["stdout"] == "kept\n"
 
 
 # Long commands
@@ -235,6 +338,61 @@ def test_hard_timeout_of_what_ignores_signals(sandbox: Sandbox) -> None:
     answer = shell(sandbox, "trap '' TERM INT HUP; while :; do sleep 0.1; done", hard_timeout=0.2)
     assert (answer["status"], answer["exit_code"]) == ("hard_timeout", 137)
     assert time.monotonic() - start < 5
+
+
+STUBBORN = {
+    "in the group": "(trap '' TERM; echo $BASHPID; exec sleep 60)",
+    "in the group, silent": "(trap '' TERM; echo $BASHPID; exec sleep 60 >/dev/null 2>&1)",
+    "in its own session": "(trap '' TERM; exec setsid sh -c 'echo $$; exec sleep 60 >/dev/null 2>&1')",
+}
+
+
+@pytest.mark.parametrize("child", STUBBORN.values(), ids=STUBBORN)
+def test_hard_timeout_ends_children_that_ignore_signals(sandbox: Sandbox, child: str) -> None:
+    answer = bash(sandbox, f"{child} & wait", hard_timeout=0.5)
+    assert (answer["status"], answer["exit_code"]) == ("timed_out", 143)
+    wait_until_gone(int(answer["stdout"]))
+
+
+@pytest.mark.parametrize("child", STUBBORN.values(), ids=STUBBORN)
+def test_kill_ends_children_that_ignore_signals(sandbox: Sandbox, child: str) -> None:
+    started = bash(sandbox, f"{child} & wait", async_mode=True)
+    pid = int(read(sandbox, started, wait=True)["stdout"])
+    body = {"session_id": started["session_id"], "grace": 0.2}
+    assert sandbox.client.post("/v1/bash/kill", json=body).json()["data"]["status"] == "killed"
+    wait_until_gone(pid)
+
+
+def test_kill_reaches_what_an_ended_command_left_running(sandbox: Sandbox) -> None:
+    done = bash(sandbox, "(setsid sh -c 'echo $$; exec sleep 63 >/dev/null 2>&1' &); sleep 0.2")
+    pid = int(done["stdout"])
+    assert psutil.pid_exists(pid)
+    answer = sandbox.client.post("/v1/bash/kill", json={"session_id": done["session_id"]}).json()["data"]
+    assert (answer["status"], answer["exit_code"]) == ("completed", 0)
+    wait_until_gone(pid)
+
+
+def test_closing_a_session_ends_what_left_its_process_group(sandbox: Sandbox) -> None:
+    # The second command carries the state of the first one, but not the mark of its processes.
+    for command in ("export A=1", "(setsid sh -c 'echo $$; exec sleep 64 >/dev/null 2>&1' &); sleep 0.2"):
+        daemon = bash(sandbox, command, session_id="daemons")
+    other = bash(sandbox, "(setsid sh -c 'echo $$; exec sleep 65 >/dev/null 2>&1' &); sleep 0.2", session_id="others")
+    assert sandbox.client.post("/v1/bash/sessions/daemons/close").status_code == 200
+    wait_until_gone(int(daemon["stdout"]))
+    assert psutil.pid_exists(int(other["stdout"]))
+    assert sandbox.client.post("/v1/bash/sessions/others/close").status_code == 200
+    wait_until_gone(int(other["stdout"]))
+
+
+def test_closed_sessions_leave_no_zombies(sandbox: Sandbox) -> None:
+    server = psutil.Process(sandbox.process.pid)
+    started = [bash(sandbox, "sleep 66", async_mode=True) for _ in range(3)]
+    for command in started:
+        sandbox.client.post(f"/v1/bash/sessions/{command['session_id']}/close")
+    deadline = time.monotonic() + 5
+    while {command["pid"] for command in started} & {child.pid for child in server.children()}:
+        assert time.monotonic() < deadline, server.children()
+        time.sleep(0.02)
 
 
 def test_no_change_timeout(sandbox: Sandbox) -> None:
@@ -370,6 +528,26 @@ def test_long_output_is_cut_in_the_middle_and_the_rest_can_be_read(sandbox: Sand
     assert whole["stdout"] == text
 
 
+def test_limits_count_characters(sandbox: Sandbox) -> None:
+    command = "python3 -c \"print('é'*30000, end='')\""
+    whole = bash(sandbox, command, max_output_length=30_000)
+    assert (whole["stdout"], whole["stdout_omitted"]) == ("é" * 30_000, None)
+    cut = bash(sandbox, command, max_output_length=1000)
+    assert cut["stdout_omitted"] == {"offset": 1000, "bytes": 58_000}
+    assert cut["stdout"].startswith("é" * 500 + "\n[") and cut["stdout"].endswith("]\n" + "é" * 500)
+    part = read(sandbox, cut, offset=1000, max_output_length=10)
+    assert (part["stdout"], part["offset"]) == ("é" * 10, 1020)
+    # Bytes that are not UTF-8 count as characters, too.
+    odd = bash(sandbox, r"printf '\377%.0s' $(seq 200); printf '\342\202\254%.0s' $(seq 200)", max_output_length=100)
+    assert odd["stdout"].startswith("�" * 50 + "\n[") and odd["stdout"].endswith("]\n" + "€" * 50)
+
+
+def test_terminal_url_is_as_the_caller_sees_it(sandbox: Sandbox) -> None:
+    headers = {"X-Forwarded-Proto": "https", "X-Forwarded-Host": "localhost", "X-Forwarded-Prefix": "/sb/1"}
+    url = sandbox.client.get("/v1/shell/terminal-url", headers=headers).json()["data"]
+    assert url.startswith("https://localhost/sb/1/terminal?session_id=")
+
+
 def test_a_flood_is_bounded_and_harms_nobody(small: Sandbox) -> None:
     before = psutil.Process(small.process.pid).memory_info().rss
     flood = bash(small, "head -c 1073741824 /dev/zero | tr '\\0' 'x'; echo end", async_mode=True)
@@ -478,6 +656,7 @@ def test_nothing_outlives_the_server(tmp_path: Path) -> None:
     with running(tmp_path) as own:
         pids = [bash(own, "sleep 70", async_mode=True)["pid"]]
         pids.append(int(bash(own, "sleep 71 & echo $!")["stdout"]))
+        pids.append(int(bash(own, "(setsid sh -c 'echo $$; exec sleep 72 >/dev/null 2>&1' &); sleep 0.2")["stdout"]))
     for pid in pids:
         wait_until_gone(pid)
     assert not list((tmp_path / ".cache" / "sandbox" / "shell").glob("*"))

@@ -76,10 +76,13 @@ def test_it_is_quick(sandbox: Sandbox) -> None:
 
 
 def test_no_secret_is_told(tmp_path: Path) -> None:
-    secrets = {"api_keys": "key-one-123,key-two-456", "jwt_secret": "very-secret-secret-of-32-characters"}
+    secrets = {
+        "api_keys": "key-one-of-the-tests,key-two-of-the-tests",
+        "jwt_secret": "very-secret-secret-of-32-characters",
+    }
     with running(tmp_path / "root", auth="1", **secrets) as sandbox:
         assert sandbox.client.get("/v1/sandbox").status_code == 401
-        text = sandbox.client.get("/v1/sandbox", headers={"X-API-Key": "key-one-123"}).text
+        text = sandbox.client.get("/v1/sandbox", headers={"X-API-Key": "key-one-of-the-tests"}).text
         assert json.loads(text)["success"]
         assert not any(secret in text for secret in ("key-one", "key-two", "very-secret"))
 

@@ -128,6 +128,18 @@ def test_reconnecting_replays_and_goes_on(sandbox: Sandbox) -> None:
         assert client.until_type("ready")["resumed"] is False
 
 
+def test_closing_a_terminal_ends_what_ignores_the_hangup(sandbox: Sandbox) -> None:
+    with terminal(sandbox, query="?session_id=hangup") as client:
+        client.send("input", "(trap '' HUP; echo pid-$BASHPID-; exec sleep 66) & nohup setsid sleep 67 & wait\n")
+        while not (found := [part for part in client.seen.split("-") if part.isdigit()]):
+            client.step()
+        assert sandbox.client.delete("/v1/shell/sessions/hangup").status_code == 200
+    deadline = time.monotonic() + 10
+    while psutil.pid_exists(int(found[0])):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
 def test_takeover(sandbox: Sandbox) -> None:
     with terminal(sandbox, query="?session_id=one") as first:
         first.until_type("ready")
@@ -148,6 +160,15 @@ def test_a_terminal_begins_where_the_session_is(sandbox: Sandbox) -> None:
     with terminal(sandbox, query="?session_id=both") as client:
         client.send("input", "pwd\n")
         client.until("/etc\r\n")
+
+
+def test_a_terminal_of_a_session_whose_folder_was_removed(sandbox: Sandbox, tmp_path: Path) -> None:
+    command = f"mkdir {tmp_path}/a; cd {tmp_path}/a; rmdir ../a"
+    sandbox.client.post("/v1/shell/exec", json={"id": "lost", "command": command})
+    with terminal(sandbox, query="?session_id=lost") as client:
+        client.until(f"{tmp_path}/a is not usable; this terminal is in {sandbox.workspace}\r\n")
+        client.send("input", "echo at-$PWD\n")
+        client.until(f"at-{sandbox.workspace}\r\n")
 
 
 def test_flood_is_held_back_by_a_slow_reader_and_stops_at_once(sandbox: Sandbox) -> None:
@@ -188,6 +209,25 @@ def test_limits_ends_and_missing_parts(tmp_path: Path) -> None:
     while psutil.pid_exists(int(found[0])):
         assert time.monotonic() < deadline
         time.sleep(0.05)
+
+
+def test_a_job_keeps_a_terminal_that_nobody_looks_at(tmp_path: Path) -> None:
+    with running(tmp_path, session_idle_s="0.5", web_assets="") as own:
+
+        def terminals() -> set[str]:
+            return set(own.client.get("/v1/shell/sessions").json()["data"]["sessions"])
+
+        jobs = {"foreground": "sh -c 'echo go; exec sleep 300'", "background": "sleep 300 & echo go", "none": "echo go"}
+        for name, command in jobs.items():
+            with terminal(own, query=f"?session_id={name}") as client:
+                client.send("input", f"{command}\n")
+                client.until("go\r\n")
+        deadline = time.monotonic() + 20
+        while "none" in terminals():
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        time.sleep(1.5)  # several sweeps
+        assert terminals() == {"foreground", "background"}
 
 
 def test_refused_names_and_assets(sandbox: Sandbox) -> None:

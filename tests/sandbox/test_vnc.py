@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 from websockets.asyncio.client import ClientConnection, connect
@@ -75,9 +76,14 @@ class Viewer:
 
 
 @asynccontextmanager
-async def viewer(desktop: Sandbox, path: str = "/websockify") -> AsyncIterator[Viewer]:
+async def viewer(desktop: Sandbox, path: str = "/websockify", **headers: str) -> AsyncIterator[Viewer]:
     address = f"ws://127.0.0.1:{desktop.port}{path}"
-    async with connect(address, subprotocols=["binary"], compression=None) as connection:  # type: ignore[list-item]
+    async with connect(
+        address,
+        subprotocols=["binary"],  # type: ignore[list-item]
+        compression=None,
+        additional_headers=headers,
+    ) as connection:
         assert connection.subprotocol == "binary"
         yield Viewer(connection)
 
@@ -173,6 +179,82 @@ def test_view_only_filter() -> None:
         rfb.ViewOnly()(greeting + b"\x63")
     with pytest.raises(rfb.ProtocolError):
         rfb.ViewOnly()(greeting + struct.pack(">BxxxI", 6, 2**30))
+
+
+@pytest.mark.parametrize(
+    "greeting",
+    [b"RFB 003.003\n", b"RFB 003.007\n", b"RFB 003.889\n", b"RFB 003.008\r", b"RFB 003.008\n\x02",
+     b"RFB 003.008\n\x13"],
+)  # fmt: skip
+def test_view_only_follows_one_greeting(greeting: bytes) -> None:
+    """After another one the server would read a key where the filter sees a request for a picture."""
+    for step in (1, len(greeting)):
+        one = rfb.ViewOnly()
+        with pytest.raises(rfb.ProtocolError):
+            for at in range(0, len(greeting), step):
+                one(greeting[at : at + step])
+
+
+@asynccontextmanager
+async def recording_server(path: Path) -> AsyncIterator[bytearray]:
+    """A VNC server that shows nothing; what viewers sent it after the greeting."""
+    sent = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        for words, answer in ((rfb.VERSION, 12), (b"\1\1", 1), (bytes(4), 1)):
+            writer.write(words)
+            await reader.readexactly(answer)
+        writer.write(struct.pack(">HH16sI", 8, 8, bytes(16), 10) + b"AI Sandbox")
+        while data := await reader.read(1000):
+            sent.extend(data)
+        writer.close()
+
+    async with await asyncio.start_unix_server(serve, path):
+        yield sent
+
+
+async def test_a_view_only_ticket_lets_nobody_touch(tmp_path: Path) -> None:
+    """Whatever the address says: the ticket's claim goes over to the cookies of the page."""
+    key = {"X-API-Key": "a-key-of-the-vnc-tests"}
+    typed, ask = struct.pack(">BBxxI", 4, 1, ord("x")), struct.pack(">BBHHHH", 3, 0, 0, 0, 8, 8)
+    settings = {"auth": "1", "api_keys": key["X-API-Key"], "vnc_socket": str(tmp_path / "vnc")}
+    async with recording_server(tmp_path / "vnc") as sent:
+        with running(tmp_path / "root", **settings) as sandbox:
+
+            def issued(path: str, **more: bool) -> dict[str, Any]:
+                answer = sandbox.client.post("/tickets", json={"path": path, **more}, headers=key)
+                data: dict[str, Any] = answer.json()["data"]
+                return data
+
+            def cookie(ticket: dict[str, Any]) -> dict[str, str]:
+                """Of the page's websocket, as its browser sends it."""
+                with httpx.Client() as browser:
+                    opened = browser.get(ticket["url"])
+                    assert opened.status_code == 303
+                    made = next(made for made in browser.cookies.jar if made.path == "/websockify")
+                return {"Cookie": f"{made.name}={made.value}"}
+
+            async def passes(path: str = "/websockify", **headers: str) -> bool:
+                """Whether a key that is pressed arrives; the question behind it always does."""
+                sent.clear()
+                async with viewer(sandbox, path, **headers) as one:
+                    await one.greet()
+                    await one.connection.send(typed + ask)
+                    await asyncio.to_thread(eventually, lambda: sent.endswith(ask))
+                return typed in sent
+
+            looking = issued("/vnc/", view_only=True)
+            assert "?view_only=1&ticket=" in looking["url"], "the page knows, too"
+            tied = cookie(looking)
+            assert not await passes(**tied)
+            assert not await passes("/websockify?view_only=0", **tied)
+            assert not await passes(f"/vnc/websockify?ticket={issued('/vnc/websockify', view_only=True)['ticket']}")
+            assert not await passes("/websockify?view_only=1", **key)
+            assert await passes(**cookie(issued("/vnc/")))
+            assert await passes(**key)
+            for path in ("/", "/v1", "/terminal", "/vncx"):
+                refused = sandbox.client.post("/tickets", json={"path": path, "view_only": True}, headers=key)
+                assert refused.status_code == 422 and "view_only" in refused.text
 
 
 async def test_text_is_refused(desktop: Sandbox) -> None:

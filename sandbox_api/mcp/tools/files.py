@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import BaseModel, Field, PrivateAttr
 
 from sandbox_api.errors import SandboxError
+from sandbox_api.file.service import EXCERPT_LINES
 from sandbox_api.mcp.registry import Picture, Result
 
 if TYPE_CHECKING:
@@ -30,13 +31,18 @@ class FileContent(Result):
     last_line: int = 0
     total_lines: int | None = Field(None, description="Lines of the file, when its end was read.")
     more: bool = Field(False, description="Whether the file goes on after last_line.")
+    omitted_chars: int = Field(0, description="Characters of last_line that were cut off.")
     _picture: Picture | None = PrivateAttr(None)
 
     def words(self) -> str:
         if self._picture:
             return f"[{self.path}: picture, {self.size} bytes]"
-        note = f"[lines {self.first_line} to {self.last_line}; read on with first_line {self.last_line + 1}]"
-        return f"{self.content}\n{note}" if self.more else self.content
+        notes = [self.content]
+        if self.omitted_chars:
+            notes.append(f"[line {self.last_line} has {self.omitted_chars} more characters]")
+        if self.more:
+            notes.append(f"[lines {self.first_line} to {self.last_line}; read on with first_line {self.last_line + 1}]")
+        return "\n".join(notes)
 
     def pictures(self) -> list[Picture]:
         return [self._picture] if self._picture else []
@@ -103,33 +109,19 @@ class FileTools:
     def __init__(self, services: Services) -> None:
         self._file = services.file
         self._workspace = str(services.settings.workspace_path)
-        self._most = services.settings.answer_output_chars
 
     async def read_file(
         self,
         path: Path,
         first_line: Annotated[int, Field(ge=1, description="From 1.")] = 1,
-        line_count: Annotated[int, Field(ge=1, le=100_000)] = 2000,
+        line_count: Annotated[int, Field(ge=1, le=100_000)] = EXCERPT_LINES,
     ) -> FileContent:
         """Read a text file, or look at a picture (PNG, JPEG, GIF, WebP)."""
         mime = mimetypes.guess_type(path)[0]
         if mime in PICTURES:
             return await self._picture(path, mime)
-        start = first_line - 1
-        # One more, to know whether the file goes on.
-        read = await self._file.read(path, start_line=start, end_line=start + line_count + 1)
-        there = line_count + 1 if read.total_lines is None else max(0, read.total_lines - start)
-        lines = read.content.split("\n")[: min(there, line_count)]
-        content = "\n".join(lines)
-        if len(content) > self._most:
-            # Whole lines, unless already the first one is too long.
-            lines = content[: self._most].split("\n")
-            lines = lines[:-1] or lines
-            content = "\n".join(lines)
-        return FileContent(
-            path=read.file, content=content, size=read.size, first_line=first_line, last_line=start + len(lines),
-            total_lines=read.total_lines, more=len(lines) < there,
-        )  # fmt: skip
+        read = await self._file.excerpt(path, first_line=first_line, line_count=line_count)
+        return FileContent(**dict(read))
 
     async def _picture(self, path: str, mime: str) -> FileContent:
         size = (await self._file.stat(path)).size
