@@ -39,11 +39,13 @@ sandbox-down: container ## Stop it; workspace and state stay
 	@$(SUDO) $(BUILD) sandbox-down $(if $(CONTAINER),--name $(CONTAINER))
 
 ##@ Build
-.PHONY: image sandbox-image lock docs
+.PHONY: image sandbox-image guide lock docs
 image: builder ## Bake and write disk images and manifest to build/image/, or bake on a platform (FLAVOUR=cpu|cuda TARGET=name SOURCE=image)
 	@$(SUDO) $(BUILD) image --flavour $(FLAVOUR) $(if $(TARGET),--target '$(TARGET)') $(if $(SOURCE),--source '$(SOURCE)')
 sandbox-image: container ## Bake the sandbox's container and write build/image/sandbox.tar for `docker load`
 	@$(SUDO) $(BUILD) sandbox-image
+guide: builder ## Teach the embedded guide after a change of its corpus: an hour on two cores, minutes on a GPU (SAMPLE=4 OUT=file to try)
+	@$(PYTHON) -m aisandbox.build.guide $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(OUT),--out '$(OUT)' --kept '$(OUT).kept')
 lock: builder ## Resolve every Python environment anew, with hashes
 	@$(PYTHON) -m aisandbox.build.lock
 docs: builder ## Renew the tables in README.md and docs/ that are made from marketplace.yaml
@@ -107,7 +109,7 @@ test-image: dev ## Baking, its failures, and the disk image under QEMU
 	@$(TESTS) image
 test-marketplace: dev ## Bakes and deployments on simulated clouds, on real machines
 	@$(TESTS) marketplace
-BENCHMARKS ?= first_boot engine_start sandbox_exec sandbox_code sandbox_cdp sandbox_file download
+BENCHMARKS ?= first_boot engine_start guide_speed documents sandbox_exec sandbox_code sandbox_cdp sandbox_file download
 bench: dev ## Benchmarks; results go to build/bench/ (BENCHMARKS=sandbox_exec for one)
 	@for name in $(BENCHMARKS); do $(SUDO) $(PYTHON) -m tests.bench.bench_$$name || exit; done
 

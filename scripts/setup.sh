@@ -17,7 +17,7 @@ if [ "$profile" != builder ]; then
 fi
 if [ "$profile" = dev ]; then
     packages="$packages qemu-system-x86 ovmf chromium shellcheck nginx-light certbot strace gnupg gcc libc6-dev curl procps dnsmasq-base tinyproxy-bin"
-    packages="$packages tigervnc-standalone-server openbox novnc xdotool x11-xserver-utils xclip scrot ffmpeg ripgrep nftables"
+    packages="$packages tigervnc-standalone-server openbox novnc xdotool x11-xserver-utils xclip scrot ffmpeg ripgrep nftables espeak-ng"
     locks="$locks locks/dev.txt"
 fi
 
@@ -38,11 +38,13 @@ done
 if [ -n "$missing" ]; then
     command -v apt-get >/dev/null || fail "this is not a Debian system (no apt-get)" "use Debian 12, or install yourself:$missing"
     say "setup: installing Debian packages:$missing"
-    # An interrupted installation leaves packages unpacked; apt-get refuses to go on from there.
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 dpkg --configure -a >/dev/null \
-        || fail "packages of an interrupted installation could not be configured" "see the message above, then repeat"
+    # An interrupted installation leaves packages unpacked; apt-get refuses to go on from there. Some may still lack
+    # what they need: apt-get brings it, and configures them.
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 dpkg --configure -a >/dev/null 2>&1 || true
     as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq \
         || fail "the package lists could not be fetched" "check the network and /etc/apt/sources.list, then repeat"
+    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get --fix-broken install -y -qq --no-install-recommends >/dev/null \
+        || fail "packages of an interrupted installation could not be mended" "apt-get --fix-broken install"
     # Services of these packages (nginx) are only started by us, in our own folders and namespaces.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null \
         || fail "packages could not be installed:$missing" "apt-get install$missing"

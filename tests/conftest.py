@@ -47,9 +47,10 @@ def layer_listings(image: Layer) -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def machine(image: Layer, layer_listings: dict[str, str]) -> Iterator[Machine]:
-    """A machine as somebody gets it who chooses nothing."""
-    with machines.booted("test", image) as machine:
+def machine(request: pytest.FixtureRequest, image: Layer, layer_listings: dict[str, str]) -> Iterator[Machine]:
+    """A machine as somebody gets it who chooses nothing; each suite has its own."""
+    suite = request.session.items[0].path.parent.name
+    with machines.booted(f"test-{suite}", image) as machine:
         yield machine
 
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from pathlib import Path
@@ -78,8 +79,7 @@ def bake(flavour: str, phases: Phases, until: str = TOP) -> Layer:
         # An interrupt from the terminal reaches the children too, and their namespaces go with them.
         while running or (waiting and not failure):
             if not failure:
-                unfinished = {layer.name for layer in (*waiting, *running.values())}
-                for layer in [x for x in waiting if not unfinished.intersection(p.name for p in x.parents)]:
+                for layer in startable(waiting, list(running.values())):
                     waiting.remove(layer)
                     running[pool.submit(_bake_layer, layer, store, phases)] = layer
             finished, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -90,6 +90,17 @@ def bake(flavour: str, phases: Phases, until: str = TOP) -> Layer:
         raise failure
     store.prune(keep={layer.id for layer in top.stack})
     return top
+
+
+def startable(waiting: Sequence[Layer], running: Sequence[Layer], cores: int | None = os.cpu_count()) -> list[Layer]:
+    """The layers that start now: as many as there are cores, those first on which the longest work waits."""
+    unfinished = {layer.name for layer in (*waiting, *running)}
+
+    def work(layer: Layer) -> float:
+        return layer.seconds + max((work(other) for other in waiting if layer in other.parents), default=0)
+
+    free = [layer for layer in waiting if not unfinished.intersection(parent.name for parent in layer.parents)]
+    return sorted(free, key=work, reverse=True)[: max(0, max(2, cores or 2) - len(running))]
 
 
 def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:

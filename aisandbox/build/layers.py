@@ -170,9 +170,16 @@ class Store:
     def prune(self, keep: set[str]) -> list[str]:
         """Remove old versions of layers, and all that unfinished bakes left; returns what was removed.
 
+        Bakes that end at the same time do this one after another.
+
         Args:
             keep: ids of layers that must stay. Mounted layers stay in any case.
         """
+        with open(self.root / ".prune", "w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            return self._prune(keep)
+
+    def _prune(self, keep: set[str]) -> list[str]:
         keep = keep | self.in_use()
         by_name: dict[str, list[Path]] = {}
         removed = []

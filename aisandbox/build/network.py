@@ -88,11 +88,16 @@ def _rules(subnet: str) -> list[tuple[list[str], str, list[str]]]:
 
 
 def up() -> Network:
-    """Make the bridge and its NAT when they are not there; safe to repeat.
+    """Make the bridge and its NAT when they are not there; safe to repeat, and for several processes at once.
 
     Raises:
         BuildError: every candidate network is in use.
     """
+    with _leases():
+        return _up()
+
+
+def _up() -> Network:
     network = _bridge_network()
     if not network:
         network = Network(_free_subnet())
@@ -135,7 +140,7 @@ def lease(former: str | None = None) -> str:
         time.sleep(0.1)
     with _leases():
         # The last machine may have ended meanwhile, and the network with it.
-        up()
+        network = _up()
         taken = _held()
         addresses = [*wanted, *(network.address(index) for index in range(200))]
         address = next(address for address in addresses if address not in taken and not _lingers(address))

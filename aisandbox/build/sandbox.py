@@ -29,6 +29,8 @@ WORKSPACE = manifest.REPOSITORY / "workspace"
 PARTS = ("shell", "file", "code", "browser", "vnc", "cdp", "jupyter", "code-server", "mcp")
 """What must work before the sandbox counts as up."""
 READY_SECONDS = 20.0
+STOP_SECONDS = 90
+"""Until what still runs is killed: hooks of the sandbox have 60."""
 FIRST_USER = 1000
 """Who the container is when the workspace belongs to root: it never runs as root by itself."""
 PLENTY = 20000
@@ -139,7 +141,7 @@ def down(container: Container) -> bool:
     """Stop and remove the container; its workspace and its volume stay. Returns whether there was one."""
     if not container.facts():
         return False
-    podman("stop", "--time", "20", container.name, check=False)
+    podman("stop", container.name, check=False)
     podman("rm", "--force", "--volumes=false", container.name)
     return True
 
@@ -199,6 +201,7 @@ def _arguments(container: Container, user: tuple[int, int]) -> list[str]:
         "--volume", f"{container.workspace}:{paths.workspace}",
         "--security-opt", "no-new-privileges", "--cap-drop", "all",
         "--shm-size", "512m",
+        "--stop-timeout", str(STOP_SECONDS),
     ]  # fmt: skip
 
 

@@ -1,1 +1,1 @@
-"""The guide: the tiny language model that is baked into the image, and how it is trained."""
+"""The guide: the small language model that is baked into the image, and what it is taught."""

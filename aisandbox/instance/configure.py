@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import dataclass
 
+from aisandbox.auxiliary import prompt
 from aisandbox.instance import access, container, files, hardware, options, plan, rendering, services, volume
 from aisandbox.instance.notices import warnings
 from aisandbox.instance.options import Choice
@@ -131,6 +132,7 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
         "choice": given,
         "api_key": access.api_key(given, kept),
         "chat_password": access.chat_password(given, kept),
+        "rag_template": prompt.TEMPLATE,
         "data_volume": volume.kept(places, given.data_volume),
         "warnings": warnings(manifest, decided.access, places.container),
         "inside": container.Inside.of(places, manifest, kept) if places.container else None,

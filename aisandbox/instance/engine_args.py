@@ -21,6 +21,10 @@ ENVIRONMENT = {
 """Defaults in both modes: nothing phones home, nothing is downloaded."""
 
 
+NO_DOMAIN = "none.invalid"
+"""The only domain that pictures may be fetched from: requests bring theirs as data URLs."""
+
+
 def is_cpu_build() -> bool:
     """Whether this is vLLM's CPU build, by the rule that vLLM itself uses; touches no GPU."""
     try:
@@ -34,6 +38,8 @@ def environment(mode: Mode, cpu: bool) -> dict[str, str]:
     if mode == "plain" or not cpu:
         return dict(ENVIRONMENT)
     return ENVIRONMENT | {
+        # The first request for logprobs would compile for half a minute, while everybody waits.
+        "TORCHDYNAMO_DISABLE": "1",
         # Lets the CPU platform keep the uniprocess executor (it would add a third process).
         "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         # The core that vLLM's own CPU binding leaves to the API server; that binding needs the third process.
@@ -47,7 +53,8 @@ def build_argv(attempt: Attempt, port: int, cpu: bool) -> list[str]:
     argv = ["--model", candidate.model, "--host", "127.0.0.1", "--port", str(port)]
     if candidate.served_names:
         argv += ["--served-model-name", *candidate.served_names]
-    argv += ["--disable-uvicorn-access-log"]
+    argv += ["--disable-uvicorn-access-log", "--middleware", "aisandbox.instance.request_limits.RequestLimits"]
+    argv += ["--allowed-media-domains", NO_DOMAIN]
     if cpu:
         if not _has(args, "--enforce-eager", "--no-enforce-eager"):
             argv += ["--enforce-eager"]  # compiling takes minutes here and the models are small

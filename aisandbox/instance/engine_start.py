@@ -33,7 +33,7 @@ MODULES = (
     "vllm.model_executor.models.llama",
     "vllm.model_executor.layers.quantization.online.base",
     "vllm.distributed.elastic_ep.elastic_execute",
-    "vllm.v1.structured_output.backend_xgrammar",
+    "vllm.v1.structured_output.backend_guidance",
     # What the API server imports only while it builds its routes.
     "vllm.renderers.hf",
     "vllm.entrypoints.serve.instrumentator.metrics",

@@ -6,22 +6,33 @@ import re
 from collections.abc import Iterator
 
 _LINE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)=(.*)")
+_QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def quoted(value: object) -> str:
     """The value in double quotes, on one line."""
-    text = re.sub(r"\s*\n\s*", " ", str(value))
-    return '"' + re.sub(r'(["\\`$])', r"\\\1", text) + '"'
+    return quoted_lines(re.sub(r"\s*\n\s*", " ", str(value)))
+
+
+def quoted_lines(value: object) -> str:
+    """The value in double quotes, with its line breaks."""
+    return '"' + re.sub(r'(["\\`$])', r"\\\1", str(value)) + '"'
 
 
 def parse(text: str) -> Iterator[tuple[str, str]]:
-    """The variables in such a file, as far as our templates use the format: one on each line, perhaps quoted."""
-    for line in text.splitlines():
+    """The variables in such a file, as far as our templates use the format: quoted values may have several lines."""
+    lines = iter(text.splitlines())
+    for line in lines:
         match = _LINE.fullmatch(line.rstrip())
         if not match:
             continue
         name, value = match.groups()
-        if len(value) >= 2 and value[0] == value[-1] == '"':
+        while value.startswith('"') and not _QUOTED.fullmatch(value):
+            following = next(lines, None)
+            if following is None:
+                break
+            value += f"\n{following}"
+        if _QUOTED.fullmatch(value):
             value = re.sub(r'\\(["\\`$])', r"\1", value[1:-1])
         elif len(value) >= 2 and value[0] == value[-1] == "'":
             value = value[1:-1]

@@ -118,7 +118,7 @@ def _default(manifest: Manifest, hardware: Hardware) -> Model:
 
 def _embedded_arguments(manifest: Manifest, choice: Choice) -> list[str]:
     # So small a model would rather fill an answer with the blank lines that JSON allows than end it.
-    structured = ["--structured-outputs-config", '{"backend": "xgrammar", "disable_any_whitespace": true}']
+    structured = ["--structured-outputs-config", '{"backend": "guidance", "disable_any_whitespace": true}']
     parsers = parser_arguments(manifest.parser(manifest.embedded_model.id))
     return [*structured, *parsers, *shlex.split(choice.vllm_args or "")]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from aisandbox.instance import files, services
-from aisandbox.instance.environment_file import quoted
+from aisandbox.instance.environment_file import quoted, quoted_lines
 from aisandbox.instance.places import Places
 
 
@@ -54,7 +54,7 @@ def _write(places: Places, entry: Rendered, context: Mapping[str, Any]) -> bool:
 
 
 def fill(template: str, context: Mapping[str, Any]) -> str:
-    """Fill a template. `quoted` makes any one-line text a value of a systemd environment file."""
+    """Fill a template. `quoted` and `quoted_lines` make any text a value of a systemd environment file."""
     import jinja2  # the slowest of our imports, and not every command renders
 
     environment = jinja2.Environment(
@@ -65,4 +65,5 @@ def fill(template: str, context: Mapping[str, Any]) -> str:
         autoescape=False,  # noqa: S701 - these are settings and plain text, not HTML
     )
     environment.filters["quoted"] = quoted
+    environment.filters["quoted_lines"] = quoted_lines
     return environment.from_string(template).render(context)

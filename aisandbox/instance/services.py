@@ -27,6 +27,7 @@ ENGINE_SYNC = "aisandbox-engine-sync.service"
 STATUS = "aisandbox-status.service"
 VLLM = "vllm.service"
 OPEN_WEBUI = "open-webui.service"
+AUXILIARY = "auxiliary.service"
 NGINX = "nginx.service"
 CERTIFICATE = "aisandbox-certificate.service"
 FIREWALL = "nftables.service"
@@ -40,7 +41,7 @@ SANDBOX = (
     "code-server.service",
 )
 
-SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, NGINX, *SANDBOX)
+SERVICES = (CONFIGURE, MODEL, VLLM, OPEN_WEBUI, AUXILIARY, NGINX, *SANDBOX)
 """What users see in status and logs."""
 
 LOOP_CRASHES = 3

@@ -26,9 +26,9 @@ from statistics import median
 
 from aisandbox import manifest
 from aisandbox.build.bake import bake
+from aisandbox.build.environments import environment
 from aisandbox.build.layers import Layer, Store
 from aisandbox.build.progress import Phases
-from tests.support.environments import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "build" / "bench" / "engine_start.json"

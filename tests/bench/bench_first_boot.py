@@ -22,11 +22,11 @@ import httpx
 
 from aisandbox import manifest
 from aisandbox.build.bake import bake
+from aisandbox.build.environments import environment
 from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.build.progress import Phases
 from tests.bench import bench_engine_start as plain_start
-from tests.support.environments import environment
 
 RESULTS = manifest.REPOSITORY / "build" / "bench" / "first_boot.json"
 GIVE_UP_SECONDS = 300.0

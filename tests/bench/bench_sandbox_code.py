@@ -25,9 +25,9 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 from websockets.sync.client import connect
 
+from aisandbox.build.environments import environment
 from aisandbox.manifest import REPOSITORY
 from sandbox_api.code.kernel import ARGUMENTS
-from tests.support.environments import environment
 from tests.support.sandbox import free_port, program, running, wait_for
 
 RESULTS = REPOSITORY / "build" / "bench" / "sandbox_code.json"

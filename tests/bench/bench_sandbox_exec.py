@@ -20,10 +20,10 @@ from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
+from aisandbox.build.environments import environment
 from aisandbox.manifest import REPOSITORY
 from sandbox_api.settings import Settings
 from tests.bench.sandbox_peers import PEERS, Server, wait_for_port
-from tests.support.environments import environment
 from tests.support.sandbox import free_port, running
 
 RESULTS = REPOSITORY / "build" / "bench" / "sandbox_exec.json"

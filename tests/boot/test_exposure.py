@@ -84,7 +84,7 @@ def secrets(machine: Machine) -> list[str]:
     return output(machine, f"sudo sh -c 'cat {DATA}/secrets/*'").splitlines()
 
 
-@pytest.mark.parametrize("user", ["vllm", "open-webui", "www-data", "nobody", MANIFEST.os.default_user])
+@pytest.mark.parametrize("user", ["vllm", "open-webui", "auxiliary", "www-data", "nobody", MANIFEST.os.default_user])
 def test_files_with_secrets_are_roots(machine: Machine, user: str) -> None:
     places = f"{DATA}/secrets /etc/aisandbox -name '*.env' -o -path '*/nginx/*' -type f -o -path '*/secrets/*' -type f"
     files = output(machine, f"sudo find {places}").splitlines()

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -15,10 +14,11 @@ from typing import Any
 import httpx
 import pytest
 
-from aisandbox.build.layers import Layer, Store
+from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.manifest import REPOSITORY
 from tests.support import https, hub, machines
+from tests.support import models as tiny
 from tests.support.bridge import bridge
 from tests.support.machines import MANIFEST, Visitor, output, published, status, url, wait_for
 
@@ -29,16 +29,12 @@ LARGE = 64 * 10**9
 
 
 @pytest.fixture(scope="module")
-def models(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub.Hub]:
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub.Hub]:
     """A hub on the machine's network with a good model and one for every way to be bad."""
     folder = tmp_path_factory.mktemp("hub") / "example"
-    guide = next(layer for layer in image.stack if layer.name == "guide")
-    baked = Store().rootfs(guide) / MANIFEST.paths.opt.relative_to("/") / "models"
-    (snapshot,) = baked.glob("models--*/snapshots/*")
 
     def model(name: str, **changes: object) -> Path:
-        shutil.copytree(snapshot, folder / name)
-        config = folder / name / "config.json"
+        config = tiny.write(folder / name) / "config.json"
         config.write_text(json.dumps(json.loads(config.read_text()) | changes))
         return folder / name
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ import httpx
 import pytest
 import yaml
 
-from aisandbox.build.layers import Layer, Store
+from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.manifest import REPOSITORY
-from tests.support import hub, machines
+from tests.support import hub, machines, models
 from tests.support.bridge import bridge
 from tests.support.machines import MANIFEST, Visitor, output, status, url
 
@@ -41,13 +40,10 @@ def answer(machine: Machine, model: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def model_hub(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub.Hub]:
-    """A hub on the machines' network, with a copy of the embedded model behind a token."""
+def model_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub.Hub]:
+    """A hub on the machines' network, with a model behind a token."""
     folder = tmp_path_factory.mktemp("hub")
-    guide = next(layer for layer in image.stack if layer.name == "guide")
-    models = Store().rootfs(guide) / MANIFEST.paths.opt.relative_to("/") / "models"
-    (snapshot,) = models.glob("models--*/snapshots/*")
-    shutil.copytree(snapshot, folder / MODEL)
+    models.write(folder / MODEL)
     with bridge() as network, hub.running(folder, bind=network.gateway) as running:
         running.faults.gated, running.faults.accepted, running.faults.token = {MODEL}, {MODEL}, TOKEN
         yield running
@@ -79,7 +75,7 @@ def test_the_chat_page_offers_it(chosen: Machine) -> None:
     assert Visitor(chosen).ask("tiny", "Hello")
 
 
-@pytest.mark.parametrize("user", ["vllm", "open-webui", "www-data"])
+@pytest.mark.parametrize("user", ["vllm", "open-webui", "auxiliary", "www-data"])
 def test_services_cannot_read_the_token(chosen: Machine, user: str) -> None:
     search = f"sudo --user={user} grep --recursive --files-with-matches --no-messages hf_Secret"
     places = "/etc /var/lib /var/log /run /tmp /opt/aisandbox/models"

@@ -93,7 +93,9 @@ def test_every_service_of_the_catalogue_runs(running: Whole) -> None:
     def states() -> dict[str, str]:
         return {unit["name"]: unit["active"] for unit in running.status()["services"]}
 
-    expected = dict.fromkeys((services.VLLM, services.OPEN_WEBUI, services.NGINX, *services.SANDBOX), "active")
+    expected = dict.fromkeys(
+        (services.VLLM, services.OPEN_WEBUI, services.AUXILIARY, services.NGINX, *services.SANDBOX), "active"
+    )
     # It has done its work.
     expected[services.MODEL] = "inactive"
     wait_for("the services", lambda: states() == expected, PATIENCE)
@@ -122,8 +124,8 @@ def test_services_are_users_of_their_own_without_rights(running: Whole) -> None:
         if "ps" not in line and "sh" not in line.split()[-1:]
     ]
     users = {row[0] for row in rows}
-    assert {"vllm", "open-webui", "sandbox", "www-data"} <= users
-    for user in ("vllm", "open-webui", "sandbox"):
+    assert {"vllm", "open-webui", "auxiliary", "sandbox", "www-data"} <= users
+    for user in ("vllm", "open-webui", "auxiliary", "sandbox"):
         pid = next(row[1] for row in rows if row[0] == user)
         told = running.output(f"cat /proc/{pid}/status")
         for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import openai
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from aisandbox.build.machine import Machine
 from aisandbox.guide.corpus import Entry, load_corpus
 from aisandbox.manifest import REPOSITORY
+from sandbox_api.chat.router import document
+from tests.support import examination
 from tests.support.machines import url
 
 
@@ -23,6 +26,12 @@ def corpus() -> dict[str, Entry]:
 def known(corpus: dict[str, Entry]) -> Entry:
     """A question whose answer has a few sentences."""
     return corpus["who"]
+
+
+@pytest.fixture(scope="session")
+def tools() -> list[dict[str, Any]]:
+    """The sandbox's tools as Open WebUI offers them to the model."""
+    return examination.offered(document())
 
 
 @pytest.fixture(scope="module")

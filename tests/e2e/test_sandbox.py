@@ -13,7 +13,6 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from aisandbox.build.machine import Machine
-from aisandbox.guide.corpus import Entry
 from aisandbox.manifest import REPOSITORY
 from tests.support import chromium, scenario
 from tests.support.machines import MANIFEST, url
@@ -59,17 +58,27 @@ def page() -> Iterator[Page]:
         yield page
 
 
-def test_the_guide_runs_a_command_from_the_chat(page: Page, machine: Machine, corpus: dict[str, Entry]) -> None:
+def test_the_guide_runs_a_command_from_the_chat(page: Page, machine: Machine) -> None:
     """With nothing to configure: the model calls the tool, the sandbox runs the command, the page shows both."""
-    entry = corpus["system-name"]
-    assert entry.tool
     chromium.open_chat(page, url(machine, "chat", "/"))
-    chromium.send(page, entry.questions[0])
-    expect(page.get_by_text(entry.tool.reply)).to_be_visible()
-    page.get_by_role("button", name="View Result from run_command").click()
+    chromium.send(page, "run uname -a")
     kernel = machine.run("uname -r").stdout.strip()
     expect(page.get_by_text(kernel).first).to_be_visible()
+    page.get_by_role("button", name="View Result from run_command").click()
+    expect(page.get_by_text('"exit_code": 0').first).to_be_visible()
     page.screenshot(path=REPOSITORY / "build/log/chat-runs-a-command.png")
+
+
+def test_the_guide_works_with_files_from_the_chat(page: Page, machine: Machine, tunnel: str) -> None:
+    """Several requests in one chat, answered from what the tools return."""
+    notes = {"file": "/workspace/notes.txt", "content": "Mara keeps 17 lanterns\n"}
+    httpx.post(f"{tunnel}/v1/file/write", json=notes).raise_for_status()
+    chromium.open_chat(page, url(machine, "chat", "/"))
+    chromium.send(page, "what is in notes.txt")
+    expect(page.get_by_text("Mara keeps 17 lanterns").first).to_be_visible()
+    chromium.send(page, "list the files in the workspace")
+    page.get_by_role("button", name="View Result from list_files").click()
+    expect(page.get_by_text("notes.txt").last).to_be_visible()
 
 
 def test_the_dashboard_shows_the_desktop(page: Page, tunnel: str) -> None:

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page
 from tests.gateway.installation import OpenWebUI
 from tests.gateway.stack import Gateway, running_gateway
 from tests.gateway.upstream import Upstream
-from tests.support import chromium
+from tests.support import auxiliary, chromium
 from tests.support.sandbox import running
 
 
@@ -33,12 +33,13 @@ def ready(gateway: Gateway) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
-    """Real Open WebUI behind its gateway, the real sandbox asking for its key, and a model server that is none."""
+    """Real Open WebUI behind its gateway, the real sandbox and auxiliary service, and a model server that is none."""
     key = secrets.token_hex()
     with (
         running_gateway(tmp_path_factory.mktemp("chat")) as gateway,
         running(tmp_path_factory.mktemp("sandbox"), port=str(gateway.port("sandbox")), auth="1", api_keys=key),
         Upstream(gateway.port("api_upstream")) as vllm,
+        auxiliary.running(gateway.manifest),
         OpenWebUI(gateway, vllm, sandbox_key=key) as open_webui,
     ):
         (gateway.www / "ready").touch()

@@ -14,14 +14,15 @@ from typing import Self
 
 import httpx
 
-from aisandbox.instance import access
+from aisandbox.auxiliary import prompt
+from aisandbox.build import environments
+from aisandbox.instance import access, environment_file
 from aisandbox.instance.notices import warnings
 from aisandbox.instance.options import Choice
 from aisandbox.instance.rendering import fill
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
-from tests.support import environments
 
 OPEN = Choice()
 """The choice of someone who chose nothing."""
@@ -39,11 +40,11 @@ def environment(manifest: Manifest, choice: Choice = OPEN, **secret: str) -> dic
         "choice": choice,
         "chat_password": access.chat_password(choice, secret),
         "secrets": secret,
+        "rag_template": prompt.TEMPLATE,
         "warnings": warnings(manifest, guards),
     }
     text = fill((TEMPLATES / "open-webui.env.j2").read_text(), context)
-    pairs = (line.split("=", 1) for line in text.splitlines() if line and not line.startswith("#"))
-    return {key: re.sub(r'\\(["\\`$])', r"\1", value[1:-1]) if value[:1] == '"' else value for key, value in pairs}
+    return dict(environment_file.parse(text))
 
 
 @dataclass
@@ -134,8 +135,8 @@ class OpenWebUI:
 
     @property
     def neighbours(self) -> set[tuple[str, int]]:
-        """Whom it has to talk to: the model server and the sandbox."""
-        return {("127.0.0.1", self.gateway.port(name)) for name in ("api_upstream", "sandbox")}
+        """Whom it has to talk to: the model server, the auxiliary service and the sandbox."""
+        return {("127.0.0.1", self.gateway.port(name)) for name in ("api_upstream", "auxiliary_upstream", "sandbox")}
 
     def peers(self) -> set[tuple[str, int]]:
         """Addresses and ports of every connection tried so far, DNS look-ups included."""

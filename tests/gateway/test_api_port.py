@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,7 +22,6 @@ ALLOWED = [
     ("GET", "/v1/models/organisation/name"),
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
-    ("POST", "/v1/embeddings"),
     ("POST", "/v1/responses"),
     ("GET", "/v1/responses/resp_1"),
     ("POST", "/v1/responses/resp_1/cancel"),
@@ -128,6 +129,31 @@ def test_too_large(gateway: Gateway, vllm: Upstream) -> None:
     response = call(gateway, "POST", "/v1/completions", content=b"x" * (64 << 20) + b"x")
     assert response.status_code == 413
     assert error(response)["code"] == "request_too_large"
+
+
+def test_one_address_leaves_room_for_the_others(gateway: Gateway, vllm: Upstream) -> None:
+    """One address that holds a thousand slow requests gets 429 for the next; other addresses are served."""
+    target = ("127.0.0.1", gateway.port("api"))
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{"
+    with ExitStack() as stack:
+
+        def slow() -> socket.socket:
+            connection = stack.enter_context(socket.create_connection(target, 60, ("127.0.0.2", 0)))
+            connection.sendall(head)
+            return connection
+
+        for _ in range(1000):
+            slow()
+        refusal = slow()
+        reply = b""
+        while b"too_many_connections" not in reply:
+            piece = refusal.recv(4096)
+            assert piece, reply
+            reply += piece
+        assert reply.startswith(b"HTTP/1.1 429 ") and b"\r\nRetry-After: 5\r\n" in reply
+        for source in ("127.0.0.1", "127.0.0.3"):
+            with httpx.Client(transport=httpx.HTTPTransport(local_address=source), timeout=60) as client:
+                assert client.get(gateway.url("api", "/v1/models")).status_code == 200
 
 
 def test_streams_arrive_piece_by_piece(gateway: Gateway, vllm: Upstream) -> None:

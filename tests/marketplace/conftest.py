@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,12 +9,11 @@ import pytest
 
 from aisandbox.build import bake, host
 from aisandbox.build.host import HostSettings
-from aisandbox.build.layers import Store, load
+from aisandbox.build.layers import load
 from aisandbox.build.progress import Phases
-from tests.support import hub
+from tests.support import hub, models
 from tests.support.bridge import bridge
 from tests.support.cloud.hypervisor import stock_image
-from tests.support.machines import MANIFEST
 
 MODEL = "example/tiny"
 
@@ -36,11 +34,9 @@ def package_sources() -> HostSettings:
 
 
 @pytest.fixture(scope="module")
-def model_hub(stock: tuple[Path, ...], tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub.Hub]:
-    """A hub on the machines' network, with a copy of the embedded model under the name `MODEL`."""
+def model_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[hub.Hub]:
+    """A hub on the machines' network, with a model under the name `MODEL`."""
     folder = tmp_path_factory.mktemp("hub")
-    models = Store().rootfs(load("cpu")["guide"]) / MANIFEST.paths.opt.relative_to("/") / "models"
-    (snapshot,) = models.glob("models--*/snapshots/*")
-    shutil.copytree(snapshot, folder / MODEL)
+    models.write(folder / MODEL)
     with bridge() as network, hub.running(folder, bind=network.gateway) as running:
         yield running

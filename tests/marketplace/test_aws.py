@@ -66,7 +66,7 @@ def baked(cloud: Cloud, before: dict[str, set[str]], package_sources: HostSettin
     try:
         with Phases() as phases:
             record = targets.bake(
-                "aws", "cpu", phases, extra=variables(cloud), tags="appliance",
+                "aws", "cpu", phases, extra=variables(cloud, upgrade="true"), tags="appliance",
                 environment={**os.environ, **aws.CREDENTIALS}, settings=package_sources,
             )  # fmt: skip
     except BuildError:

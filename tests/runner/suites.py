@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ SUITES = (
     Suite("image", ("tests/image",), 740, apart_from=frozenset({"marketplace"})),
     Suite("gateway", ("tests/gateway",), 330),
     Suite("sandbox", ("tests/sandbox",), 390),
-    Suite("machines", ("tests/boot", "tests/e2e"), 1100),
+    Suite("boot", ("tests/boot",), 900),
+    Suite("e2e", ("tests/e2e",), 800),
     Suite("marketplace", ("tests/marketplace",), 650),
     Suite("roles", ("tests/roles",), 540),
     Suite("container", ("tests/container",), 300),
@@ -36,10 +37,4 @@ SUITES = (
 
 
 def named(name: str) -> Suite | None:
-    """A suite, or a folder of one by itself."""
-    for suite in SUITES:
-        if name == suite.name:
-            return suite
-        if (folder := f"tests/{name}") in suite.paths:
-            return replace(suite, name=name, paths=(folder,))
-    return None
+    return next((suite for suite in SUITES if suite.name == name), None)

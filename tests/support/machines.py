@@ -19,7 +19,7 @@ from aisandbox.build.progress import Phases
 from aisandbox.build.remote import Remote
 
 MANIFEST = manifest.load()
-PATIENCE = 300.0
+PATIENCE = 600.0
 """Seconds; the host may be busy."""
 
 

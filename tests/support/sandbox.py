@@ -17,8 +17,9 @@ from pathlib import Path
 
 import httpx
 
+from aisandbox.build.environments import environment
 from aisandbox.manifest import REPOSITORY
-from tests.support.environments import environment, node, web_assets
+from tests.support.environments import node, web_assets
 from tests.support.without_netlink import without_netlink
 
 PATIENCE_S = 60.0

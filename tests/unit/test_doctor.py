@@ -269,7 +269,14 @@ def test_ports_that_are_missing_and_strangers(instance: Instance) -> None:
         return look(services.ports, instance_again(instance))
 
     everywhere, loopback = "00000000", "0100007F"
-    well = [(everywhere, 22), (everywhere, 3000), (everywhere, 8000), (loopback, 3001), (loopback, 8080)]
+    well = [
+        (everywhere, 22),
+        (everywhere, 3000),
+        (everywhere, 8000),
+        (loopback, 3001),
+        (loopback, 8002),
+        (loopback, 8080),
+    ]
     assert [*listen(*well, (loopback, 40000))] == ["ok"]
     (stranger,) = listen(*well, (everywhere, 6379))["warning"]
     assert "6379" in stranger.text

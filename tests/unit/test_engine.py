@@ -159,6 +159,8 @@ def test_arguments_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " ".join(fast).startswith("--model organisation/name --host 127.0.0.1 --port 8001")
     assert "--served-model-name name alias --disable-uvicorn-access-log" in " ".join(fast)
     assert fast[-2:] == ["--dtype", "float32"]
+    assert "--middleware aisandbox.instance.request_limits.RequestLimits" in " ".join(fast)
+    assert "--allowed-media-domains none.invalid" in " ".join(plain)
     assert "--enforce-eager" in fast
     assert "--enforce-eager" in plain
     assert set(fast) - set(plain) == {"--distributed-executor-backend", "uni"}
@@ -193,7 +195,7 @@ def test_cpu_cache_grows_with_the_weights(tmp_path: Path, weights_mib: int, cach
 
 def test_only_the_fast_cpu_start_changes_how_vllm_runs() -> None:
     special = engine_args.environment("fast", cpu=True).keys() - engine_args.ENVIRONMENT.keys()
-    assert special == {"VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS"}
+    assert special == {"VLLM_ENABLE_V1_MULTIPROCESSING", "OMP_NUM_THREADS", "TORCHDYNAMO_DISABLE"}
     assert engine_args.environment("plain", cpu=True) == engine_args.ENVIRONMENT
     assert engine_args.environment("fast", cpu=False) == engine_args.ENVIRONMENT
 

@@ -24,7 +24,8 @@ from aisandbox.manifest import REPOSITORY
 from tests.support.appliance import MANIFEST
 
 PORTS = {
-    name: MANIFEST.ports[name].port for name in ("ssh", "chat", "api", "sandbox", "http", "https", "chat_upstream")
+    name: MANIFEST.ports[name].port
+    for name in ("ssh", "chat", "api", "sandbox", "http", "https", "chat_upstream", "auxiliary_upstream")
 }
 NEAR, FAR, NEAR6, FAR6 = "192.0.2.7", "198.51.100.7", "2001:db8::7", "2001:db8:1::7"
 SERVER, SERVER6 = "192.0.2.1", "2001:db8::1"
@@ -116,12 +117,12 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
 
 def _render_main(folder: Path) -> None:
     """/etc/nftables.conf as the role `hardening` makes it."""
-    variables = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "main.yml").read_text())
     defaults = yaml.safe_load((REPOSITORY / "roles" / "hardening" / "defaults" / "main.yml").read_text())
     context = {
         "manifest": MANIFEST.model_copy(update={"paths": MANIFEST.paths.model_copy(update={"etc": folder})}),
-        "sandbox_account": variables["sandbox_account"],
         "hardening_metadata": defaults["hardening_metadata"],
+        "hardening_service_users": defaults["hardening_service_users"],
+        "hardening_inward_users": [ACCOUNTS["open-webui"], ACCOUNTS["auxiliary"]],
         "hardening_upstream_users": [0],
         "hardening_ssh_ports": [MANIFEST.ports["ssh"].port],
     }
@@ -217,3 +218,68 @@ print(struct.unpack("i", fcntl.ioctl(connection, termios.TIOCOUTQ, b"0000"))[0])
             machines.load(choice)
             told, _ = client.communicate(b"\n", timeout=30)
         assert int(told) == unsent
+
+
+METADATA = {
+    "most": "169.254.169.254",
+    "AWS, containers": "169.254.170.2",
+    "Scaleway": "169.254.42.42",
+    "Azure": "168.63.129.16",
+    "Alibaba": "100.100.100.200",
+    "Oracle": "192.0.0.192",
+    "AWS, IPv6": "fd00:ec2::254",
+    "Google, IPv6": "fd20:ce::254",
+    "Akamai, IPv6": "fd00:a9fe:a9fe::1",
+    "Oracle, IPv6": "fd00:c1::a9fe:a9fe",
+    "Scaleway, IPv6": "fd00:42::42",
+}
+ACCOUNTS = {
+    "www-data": 33,
+    "vllm": 970,
+    "open-webui": 971,
+    "auxiliary": 973,
+    "sandbox": 972,
+    "of a unit": 61184,
+    "nobody": 65534,
+}
+
+
+@pytest.fixture(scope="module")
+def cloud(machines: Machines) -> Iterator[Machines]:
+    """The instance with every cloud's addresses on its loopback, and a server of names beside that of metadata."""
+    machines.load(Choice())
+    for address in METADATA.values():
+        machines.run(machines.instance, "ip", "address", "add", address, "dev", "lo")
+    command = ["nsenter", f"--target={machines.instance}", "--net", sys.executable, "-c", SERVE, "53"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout and server.stdout.readline() == b"ready\n"
+        yield machines
+        server.kill()
+
+
+def connects(machines: Machines, user: int, address: str, port: int = 80) -> bool:
+    """Whether a program of that user reaches the address."""
+    host = f"[{address}]" if ":" in address else address
+    ask = ["curl", "--silent", "--max-time", "0.2", "--write-out", "%{num_connects}", f"http://{host}:{port}/"]
+    inside = ["nsenter", f"--target={machines.instance}", "--net", "setpriv", f"--reuid={user}", "--clear-groups", *ask]
+    return subprocess.run(inside, capture_output=True, text=True, check=False, timeout=60).stdout == "1"
+
+
+@pytest.mark.parametrize("where", METADATA)
+def test_no_service_hears_the_clouds_metadata(cloud: Machines, where: str) -> None:
+    address = METADATA[where]
+    assert connects(cloud, 0, address)
+    assert not [name for name, user in ACCOUNTS.items() if connects(cloud, user, address)]
+    assert connects(cloud, ACCOUNTS["nobody"], address, 53)
+
+
+@pytest.mark.parametrize("address", [NEAR, NEAR6])
+def test_what_serves_visitors_connects_to_no_other_machine(cloud: Machines, address: str) -> None:
+    command = ["nsenter", f"--target={cloud.other}", "--net", sys.executable, "-c", SERVE, "8888"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout and server.stdout.readline() == b"ready\n"
+        reaching = {name for name, user in ACCOUNTS.items() if connects(cloud, user, address, 8888)}
+        server.kill()
+    assert reaching == {"www-data", "vllm", "sandbox", "of a unit", "nobody"}
+    inside = {name for name, user in ACCOUNTS.items() if connects(cloud, user, "127.0.0.1", PORTS["chat"])}
+    assert inside == set(ACCOUNTS)

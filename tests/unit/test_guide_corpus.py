@@ -1,22 +1,29 @@
-"""The guide's corpus: its shape, its placeholders, and that what is held out stays held out."""
+"""The guide's corpus: its shape, its placeholders, that it is true, and that examinations ask what was never taught."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
 import yaml
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from aisandbox import manifest as product
-from aisandbox.guide.corpus import CORPUS, CorpusError, Entry, load_corpus, normalise
+from aisandbox.guide.corpus import CORPUS, PRODUCT, CorpusError, Entry, load_corpus, normalise
+from aisandbox.guide.files import CHAT_TEMPLATE
+from aisandbox.guide.lessons import prompts
 from aisandbox.instance import cli
+from sandbox_api.chat.router import document
+from tests.support import examination
 
 MANIFEST = {
     "product": {"name": "Test Box"},
     "ports": {"ssh": {"port": 1022}, "chat": {"port": 1300}, "api": {"port": 1800}, "sandbox": {"port": 1880}},
     "paths": {"data": "/somewhere/data", "data_volume_label": "test-label"},
+    "os": {"default_user": "somebody"},
 }
 
 
@@ -33,8 +40,9 @@ def entries(manifest: Path) -> list[Entry]:
 
 
 def _load(tmp_path: Path, manifest: Path, text: str) -> list[Entry]:
-    (tmp_path / "some.yaml").write_text(text, encoding="utf-8")
-    return load_corpus(manifest, tmp_path)
+    path = tmp_path / "some.yaml"
+    path.write_text(text, encoding="utf-8")
+    return load_corpus(manifest, path)
 
 
 def _answer(entries: list[Entry], identity: str) -> str:
@@ -47,38 +55,52 @@ def test_ports_paths_and_names_come_from_the_manifest(entries: list[Entry]) -> N
     assert "on port 1880" in _answer(entries, "sandbox")
     assert "port 1022" in _answer(entries, "ssh")
     assert "/somewhere/data" in _answer(entries, "data")
-    assert "mkfs.ext4 -L test-label" in _answer(entries, "volume")
+    assert "label it test-label" in _answer(entries, "volume")
     assert "Test Box" in _answer(entries, "product")
 
 
 def test_no_port_or_path_is_written_into_the_corpus() -> None:
-    text = "\n".join(file.read_text(encoding="utf-8") for file in CORPUS.glob("*.yaml"))
+    text = PRODUCT.read_text(encoding="utf-8")
     for repeated in ("3000", "8000", "8080", "/var/lib", "aisandbox-data", "AI Sandbox"):
         assert repeated not in text.replace("300000", "")
 
 
 def test_no_placeholder_is_left(entries: list[Entry]) -> None:
     for entry in entries:
-        for text in (entry.answer, *entry.questions, *entry.held_out):
+        for text in (entry.answer, *entry.questions):
             assert "{" not in text
 
 
-def test_every_answer_has_questions_and_known_ones_are_checked_on_others(entries: list[Entry]) -> None:
+def test_every_answer_has_questions_and_facts(entries: list[Entry]) -> None:
     for entry in entries:
-        assert entry.questions
-        assert entry.held_out or entry.fallback
+        assert len(entry.questions) > 5 and entry.facts, entry.id
 
 
-def test_held_out_questions_are_not_trained_on(entries: list[Entry]) -> None:
-    trained = {normalise(question) for entry in entries for question in entry.questions}
-    held_out = {normalise(question) for entry in entries for question in entry.held_out}
-    assert len(held_out) > 100
-    assert not trained & held_out
+def test_what_is_asked_in_examinations_was_never_taught(entries: list[Entry]) -> None:
+    held_out = {name: [normalise(asked["ask"]) for asked in examination.read(name)] for name in ("product", "general")}
+    assert len(set(held_out["product"])) == 200 and len(set(held_out["general"])) == 50
+    assert {asked["about"] for asked in examination.read("product")} == {entry.id for entry in entries}
+    taught = {normalise(question) for entry in entries for question in entry.questions}
+    assert not taught & set(held_out["product"])
+    assert not {normalise(prompt) for prompt in prompts()} & set(held_out["general"])
+
+
+def test_the_tools_are_those_of_the_sandbox() -> None:
+    """As its chat template shows what Open WebUI offers."""
+    shown = [signature(tool) for tool in examination.offered(document())]
+    taught = yaml.safe_load((CORPUS / "tools.yaml").read_text(encoding="utf-8"))["tools"]
+    assert shown == [f"{tool['name']}({', '.join(tool['parameters'])}): {tool['description']}" for tool in taught]
+
+
+def signature(tool: dict[str, Any]) -> str:
+    template = ImmutableSandboxedEnvironment().from_string(CHAT_TEMPLATE.read_text(encoding="utf-8"))
+    text = template.render(messages=[{"role": "user", "content": "x"}], tools=[tool])
+    return text.split("Tools:\n")[1].split("\n")[0]
 
 
 def test_the_guide_says_what_it_is_and_how_to_replace_it(entries: list[Entry]) -> None:
     answer = _answer(entries, "who")
-    assert "two million parameters" in answer
+    assert "135 million parameters" in answer
     assert "sudo aisandbox configure --model ORG/NAME" in answer
 
 
@@ -95,7 +117,7 @@ def test_the_guide_says_what_it_is_and_how_to_replace_it(entries: list[Entry]) -
         ("How do I undo a change?", "sudo aisandbox configure --edit"),
         ("How do I turn off the sandbox?", "--set sandbox=off"),
         ("How do I set the data volume?", "data_volume"),
-        ("Do I lose my chats when I change the model?", "the chat history stays"),
+        ("Do I lose my chats when I change the model?", "Your chat history stays"),
     ],
 )
 def test_an_answer_names_the_command_or_the_option_that_does_it(
@@ -123,47 +145,16 @@ def test_every_command_that_is_named_is_one_of_the_instance(entries: list[Entry]
     assert {"status", "configure", "doctor", "models"} <= {name for name, _ in named}
 
 
-def test_a_command_is_run_for_the_time(entries: list[Entry]) -> None:
-    tool = next(entry.tool for entry in entries if entry.id == "time")
-    assert tool is not None
-    assert tool.command == "date"
-
-
-def test_a_family_has_one_entry_per_answer(tmp_path: Path, manifest: Path) -> None:
-    text = """
-entries:
-  - id: colour
-    each: [{thing: snow, colour: white}, {thing: coal, colour: black}]
-    answer: "{{ thing }} is {{ colour }}"
-    questions: ["Colour of {{ thing }}?", "Which colour has {{ thing }}?"]
-"""
-    first, second = _load(tmp_path, manifest, text)
-    assert (first.answer, second.answer) == ("snow is white", "coal is black")
-    assert first.questions == ("Colour of snow?", "Which colour has snow?")
-
-
-def test_a_family_that_shares_its_answer_is_one_entry(tmp_path: Path, manifest: Path) -> None:
-    text = """
-answer: I do not know.
-entries:
-  - id: unknown
-    each: [snow, coal]
-    questions: ["Who made {{ it }}?"]
-"""
-    (entry,) = _load(tmp_path, manifest, text)
-    assert entry.fallback
-    assert entry.questions == ("Who made snow?", "Who made coal?")
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("entries: [{id: a, answer: x, questions: ['Why?', WHY]}]", "'WHY' appears twice"),
-        ("entries: [{id: a, answer: x, questions: ['Why?'], held_out: [why]}]", "'why' appears twice"),
-        ("entries: [{id: a, answer: x, questions: ['{{ ports.missing }}']}]", "missing"),
-        ("entries: [{id: a, questions: ['Why?']}]", "expected a text, found None"),
-        ("entries: [{id: a, answer: x, questions: [yes]}]", "expected a text, found True"),
-        ("entries: [{id: a, answer: x}]", "questions"),
+        ("entries: [{id: a, facts: [], answer: x, questions: ['Why?', WHY]}]", "'why' appears twice"),
+        ("entries: [{id: a, facts: [], answer: x, questions: ['{{ ports.missing }}']}]", "missing"),
+        ("entries: [{id: a, facts: [], questions: ['Why?']}]", "answer"),
+        ("entries: [{id: a, facts: [], answer: x, questions: [yes]}]", "expected a text, found True"),
+        ("entries: [{id: a, facts: [], answer: x}]", "questions"),
+        ("entries: [{id: a, answer: x, questions: ['Why?']}]", "facts"),
+        ("entries: [{id: a, facts: [[y, z]], answer: x, questions: ['Why?']}]", "its own answer lacks y or z"),
         ("entries: [", "some.yaml"),
         ("nothing: here", "entries"),
     ],

@@ -145,6 +145,16 @@ def test_environment_files_are_read_as_systemd_reads_them(value: str) -> None:
     assert dict(environment_file.parse(text)) == {"KEY": value, "OTHER": "bare value", "SINGLE": "x y"}
 
 
+@pytest.mark.parametrize("value", ["one\ntwo", '"\n$x\n\\', "\n", 'a\nKEY="b"\nc'])
+def test_values_of_several_lines_are_read_as_systemd_reads_them(value: str) -> None:
+    text = f"KEY={environment_file.quoted_lines(value)}\nOTHER=bare\n"
+    assert dict(environment_file.parse(text)) == {"KEY": value, "OTHER": "bare"}
+
+
+def test_a_quote_that_does_not_end_takes_the_rest() -> None:
+    assert dict(environment_file.parse('KEY="open\nOTHER=x\n')) == {"KEY": '"open\nOTHER=x'}
+
+
 def test_a_program_has_no_environment_but_its_own(tmp_path: Path) -> None:
     (tmp_path / "settings").write_text("A=file\nB=file\n")
     told = Program(

@@ -220,6 +220,19 @@ for progress in attempt.fetch():
     pytest.fail("the worker goes on without its caller")
 
 
+def test_a_package_in_the_current_folder_is_not_ours(
+    server: Hub, store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Root may call `aisandbox` in a folder where others write, such as the workspace."""
+    planted = tmp_path / "aisandbox"
+    planted.mkdir()
+    (planted / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    folder, _ = get(ask(server), store)
+    assert whole(folder)
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_file_cut_short_by_a_power_cut_is_completed(server: Hub, store: Path) -> None:
     folder, _ = get(ask(server), store)
     blob = (folder / "model-1-of-2.safetensors").resolve()
@@ -247,7 +260,8 @@ def test_a_stalled_file_is_asked_for_again(server: Hub, store: Path, monkeypatch
 
 
 def test_a_stalled_hub_is_given_up(server: Hub, store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(download, "STALL_SECONDS", 8.0)
+    # The worker gives up after half of it, its own start included.
+    monkeypatch.setattr(download, "STALL_SECONDS", 20.0)
     server.faults.stalled_api = True
     assert "broke off" in str(trouble(ask(server), store))
 

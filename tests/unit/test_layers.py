@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,16 @@ def test_prune_keeps_the_two_newest_and_what_is_in_use(tmp_path: Path) -> None:
     removed = store.prune(keep={versions[0].id})
     assert sorted(removed) == sorted([versions[1].id, versions[2].id])
     assert all(store.has(version) for version in (versions[0], versions[3], versions[4]))
+
+
+def test_bakes_that_end_together_prune_one_after_another(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(200):
+        with store.create(layer("one", inputs=(str(number),))) as work:
+            (work / "layer.json").write_text("{}")
+    with ThreadPoolExecutor(4) as pool:
+        removed = [name for names in pool.map(store.prune, [set[str]()] * 4) for name in names]
+    assert len(removed) == len(set(removed)) == 198
 
 
 def test_prune_removes_what_a_killed_bake_left_but_not_one_under_way(tmp_path: Path) -> None:

@@ -5,12 +5,32 @@ from __future__ import annotations
 import ipaddress
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from aisandbox.build import network
 from aisandbox.build.network import Network
+from aisandbox.manifest import REPOSITORY
+
+TOGETHER = """
+import multiprocessing, pathlib, sys
+from aisandbox.build import network
+
+def make(start):
+    start.wait()
+    sys.exit(0 if network.up().gateway == "10.213.77.1" else 1)
+
+network.LEASES = pathlib.Path(sys.argv[1])
+fork = multiprocessing.get_context("fork")
+for _ in range(3):
+    start = fork.Barrier(6)
+    makers = [fork.Process(target=make, args=(start,)) for _ in range(6)]
+    [maker.start() for maker in makers], [maker.join() for maker in makers]
+    assert not any(maker.exitcode for maker in makers)
+    network.down()
+"""
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +38,7 @@ def no_bridge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Leases of the test's own, and no bridge: that one is the boot tests' business."""
     monkeypatch.setattr(network, "LEASES", tmp_path / "leases")
     monkeypatch.setattr(network, "INTERFACES", tmp_path / "interfaces")
-    monkeypatch.setattr(network, "up", lambda: Network(ipaddress.IPv4Network("10.213.77.0/24")))
+    monkeypatch.setattr(network, "_up", lambda: Network(ipaddress.IPv4Network("10.213.77.0/24")))
     monkeypatch.setattr(network, "down", lambda: None)
 
 
@@ -72,3 +92,10 @@ def test_a_machine_waits_for_its_own_interface_to_go(monkeypatch: pytest.MonkeyP
     lingering.mkdir(parents=True)
     monkeypatch.setattr("time.sleep", lambda _: lingering.rmdir())
     assert network.lease(address) == address
+
+
+def test_the_first_machines_may_start_at_once(tmp_path: Path) -> None:
+    """Each makes the bridge when there is none: here really, in a network of the test's own."""
+    command = ["unshare", "--net", sys.executable, "-c", TOGETHER, str(tmp_path / "together")]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=120)
+    assert not done.returncode, done.stderr

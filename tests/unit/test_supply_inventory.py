@@ -25,6 +25,7 @@ def test_every_kind_of_package_is_listed_once_with_all_its_places(tmp_path: Path
     assert [package.purl for package in inventory.packages] == [
         "pkg:deb/debian/libthing1@1:2.0-3%2Bb1?arch=amd64&distro=debian-12",
         "pkg:deb/debian/old@1.0?arch=amd64&distro=debian-12",
+        "pkg:generic/HuggingFaceTB-SmolLM2-135M-Instruct@0.1.2",
         "pkg:generic/aisandbox-guide@f00d",
         "pkg:npm/%40at/right@2.0.0",
         "pkg:npm/left@0.9.0",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from aisandbox import manifest
+from aisandbox.build.supply.distributions import locked
 from aisandbox.build.supply.inventory import OPT, Findings, Kind, Package, clean
 from aisandbox.build.supply.licences import NOASSERTION
 from aisandbox.check.tree import Tree
@@ -38,7 +39,7 @@ def read(tree: Tree, commit: str) -> Findings:
                 commit=commit,
             )
         )
-    licences = {model.id: model.license for model in product.models}
+    listed = {model.id: model for model in product.models}
     for name in tree.names(f"{opt}/models"):
         kind, _, rest = name.partition("--")
         if kind != "models" or not rest:
@@ -48,19 +49,44 @@ def read(tree: Tree, commit: str) -> Findings:
         place = f"{opt}/models/{name}/snapshots/{revision}"
         if not revision or "/" in revision or not tree.names(place):
             found.problems.append(f"/{opt}/models/{name}: no revision that is there")
+        model = listed.get(identity)
         found.packages.append(
             Package(
                 kind=Kind.model,
                 name=identity,
                 version=revision,
-                licence=licences.get(identity, NOASSERTION),
-                said_in="marketplace.yaml" if identity in licences else "",
+                licence=model.license if model else NOASSERTION,
+                said_in="marketplace.yaml" if model else "",
                 supplier=product.listing.vendor if identity.startswith(f"{product.product.id}/") else "",
                 places=(f"/{opt}/models/{name}",),
                 content=_digest(tree, [place]),
             )
         )
+        if model and model.origin:
+            found.packages.append(_origin(model.origin, "guide", f"{opt}/models/{name}"))
+    for name, origin in product.auxiliary_models:
+        place = f"{opt}/auxiliary/{name}"
+        if tree.names(place):
+            found.packages.append(_origin(origin, "auxiliary", place, _digest(tree, [place])))
     return found
+
+
+def _origin(origin: manifest.Origin, lock: str, place: str, content: str = "") -> Package:
+    """The model that a baked one was made from, in the version of the package that carried its weights."""
+    pinned = locked((manifest.REPOSITORY / "locks" / f"{lock}.txt").read_text(encoding="utf-8"))
+    ((version, hashes),) = [(pin[1], hashes) for pin, hashes in pinned.items() if pin[0] == origin.package]
+    return Package(
+        kind=Kind.model,
+        name=origin.id,
+        version=version,
+        licence=origin.license,
+        said_in="marketplace.yaml",
+        supplier=origin.id.partition("/")[0],
+        homepage=f"https://huggingface.co/{origin.id}",
+        places=(f"/{place}",),
+        content=content,
+        artifact=f"sha256:{hashes[0]}" if len(hashes) == 1 else "",
+    )
 
 
 def _digest(tree: Tree, folders: list[str]) -> str:

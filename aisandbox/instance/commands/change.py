@@ -214,7 +214,7 @@ def _show(places: Places, manifest: Manifest) -> None:
         text = "(generated)" if value is None else options.MASK if option.type == "secret" else str(value)
         if key == "allowed_cidrs" and value is None:
             text = "(nobody)"
-        rows.append((key, text, decision.origins.get(key, "default" if value is not None else "mistake")))
+        rows.append((key, text, decision.origins.get(key, "mistake" if key in decision.choice.closed else "default")))
     widths = [max((len(row[column]) for row in rows), default=0) for column in (0, 1)]
     for key, text, origin in rows:
         print(f"{key:{widths[0]}}  {text:{widths[1]}}  {origin}")

@@ -126,7 +126,7 @@ def _begin(places: Places, instance: Instance, made: Callable[[], State]) -> NoR
     os.sync()
     subprocess.run(["systemctl", "start", "--no-block", WORKER], check=True)
     environment = {**os.environ, "PYTHONPATH": str(upgrades.tool), "PYTHONDONTWRITEBYTECODE": "1"}
-    follow = ["/usr/bin/python3", "-m", "aisandbox.instance.upgrade.follow", str(upgrades.base)]
+    follow = ["/usr/bin/python3", "-P", "-m", "aisandbox.instance.upgrade.follow", str(upgrades.base)]
     os.execve(follow[0], follow, environment)
 
 

@@ -28,6 +28,7 @@ JOURNALS = (
     services.MODEL,
     services.VLLM,
     services.OPEN_WEBUI,
+    services.AUXILIARY,
     services.NGINX,
     services.STATUS,
     services.ENGINE_SYNC,

@@ -79,7 +79,7 @@ def progress(instance: Instance) -> Iterator[Finding]:
 def ports(instance: Instance) -> Iterator[Finding]:
     listeners = list(listening(instance.places.root / "proc" / "net"))
     here = {port for _, port in listeners}
-    expected = {"chat": "nginx", "api": "nginx", "chat_upstream": "open-webui"}
+    expected = {"chat": "nginx", "api": "nginx", "chat_upstream": "open-webui", "auxiliary_upstream": "auxiliary"}
     if instance.report("engine").get("state") == "done":
         expected["api_upstream"] = "vllm"
     if instance.access.sandbox != "off":

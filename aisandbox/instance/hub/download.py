@@ -32,7 +32,8 @@ ESTIMATE_AFTER_SECONDS = 2.0
 """Before that, a speed says nothing about the time left."""
 GENEROUS_CPUS, GENEROUS_MEMORY = 8, 32 * 1024**3
 """What a machine must have for Xet to take as much of it as helps."""
-KEPT_ENVIRONMENT = ("PATH", "LANG", "HOME", "HF_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR", "PYTHONPATH")
+KEPT_ENVIRONMENT = ("PATH", "LANG", "HOME", "HF_HOME", "SSL_CERT_FILE", "SSL_CERT_DIR")
+LIBRARY = Path(__file__).parents[3]
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 
@@ -56,7 +57,8 @@ class Download:
 
     def __init__(self, request: Request, cache: Path, *, xet: bool = True, user: str | None = None) -> None:
         self._request = request
-        command = [sys.executable, "-m", "aisandbox.instance.hub.worker"]
+        # Never our package from the current folder, which may be the sandbox's while root calls.
+        command = [sys.executable, "-P", "-m", "aisandbox.instance.hub.worker"]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -180,6 +182,7 @@ def _environment(cache: Path, xet: bool) -> dict[str, str]:
     """No more than the worker needs. Its cache is the standard one, so that other tools find the model there."""
     kept = {name: value for name, value in os.environ.items() if name in KEPT_ENVIRONMENT or name.lower() in PROXIES}
     settings = {
+        "PYTHONPATH": str(LIBRARY),
         "HF_HOME": str(cache.parent),
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "HF_HUB_DISABLE_UPDATE_CHECK": "1",

@@ -11,14 +11,12 @@ from pydantic import SecretStr
 
 from aisandbox.instance.options import rules
 from aisandbox.instance.options.errors import InvalidOptionError
-from aisandbox.instance.options.source import GUARDS, Source
+from aisandbox.instance.options.source import GUARDS, Source, guards_within
 from aisandbox.instance.problem import Problem
 from aisandbox.manifest import Manifest, Part
 
 MAX_KEYS = 200
 """Most keys of one source that are looked at."""
-CLOSE = 0.75
-"""Likeness from which an unknown key counts as a misspelt guard."""
 
 
 class Choice(Part):
@@ -42,11 +40,11 @@ class Choice(Part):
     hub_endpoint: str | None = None
 
     closed: frozenset[str] = frozenset()
-    """Guards (`api_key`, `chat_password`, `allowed_cidrs`) that were meant to be set and hold no valid value.
+    """Guards that were meant to be set and hold no valid value.
 
-    Their field is None, and yet the door must stay shut: the API and the chat page ask for a generated key and
-    password, and with `allowed_cidrs` here nobody but loopback gets in. When only some of the networks are valid,
-    the field holds those, and `closed` does not name it.
+    The field of `api_key`, `chat_password` and `allowed_cidrs` is None, and yet the door must stay shut: the API and
+    the chat page ask for a generated key and password, and with `allowed_cidrs` here nobody but loopback gets in. When
+    only some of the networks are valid, the field holds those, and `closed` does not name it. `sandbox` is off.
     """
 
 
@@ -94,7 +92,7 @@ def decide(
             if option is None:
                 if rules.nearest(key, manifest) not in earlier:
                     problems.append(rules.unknown(key, source.name, manifest))
-                    meant |= {rules.nearest(key, manifest, CLOSE) or ""} & GUARDS
+                    meant |= rules.guards_meant(key, manifest) | guards_within(raw)
             elif key in unavailable:
                 if key not in earlier and raw not in (None, ""):
                     why = InvalidOptionError(unavailable[key].reason, unavailable[key].fix)
@@ -120,6 +118,8 @@ def decide(
     problems += _lonely(chosen, manifest)
     problems += (_closed(key, manifest) for key in sorted(meant - set(chosen)))
     closed = frozenset((meant | instead) - set(chosen))
+    if "sandbox" in closed:
+        chosen["sandbox"] = "off"
     choice = Choice.model_validate({**chosen, "closed": closed})
     return Decision(choice, tuple(problems), {key: origins[key] for key in manifest.options_by_key if key in origins})
 
@@ -142,15 +142,17 @@ _INSTEAD = {
     "api_key": "the API asks for a generated key, which `sudo aisandbox keys` shows",
     "chat_password": "the chat page asks for a generated password, which `sudo aisandbox keys` shows",
     "allowed_cidrs": "nobody reaches chat, API and sandbox but this instance itself (SSH is not affected)",
+    "sandbox": "the sandbox is off",
 }
 
 
 def _closed(key: str, manifest: Manifest) -> Problem:
-    example = manifest.options_by_key[key].example
+    option = manifest.options_by_key[key]
+    example = option.example or option.default
     value = "-" if example is None else f"'{example}'"
     return Problem(
         option=key,
         reason=f"was meant to be set and has no valid value, so {_INSTEAD[key]}",
         fix=f"Set it: sudo aisandbox configure --set {key}={value} "
-        f"Or open to everyone: sudo aisandbox configure --unset {key}",
+        f"Or {'take the default' if key == 'sandbox' else 'open to everyone'}: sudo aisandbox configure --unset {key}",
     )

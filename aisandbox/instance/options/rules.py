@@ -6,11 +6,16 @@ import difflib
 import re
 
 from aisandbox.instance.options.errors import InvalidOptionError
+from aisandbox.instance.options.source import GUARDS
 from aisandbox.instance.problem import Problem
 from aisandbox.manifest import MAX_LENGTH, Manifest, Option
 
 MASK = "********"
 MAX_NETWORKS = 64
+OFF = ("off", "no", "n", "false")
+"""What YAML 1.1 takes for false."""
+CLOSE = 0.75
+"""Likeness from which an unknown key counts as a misspelt guard."""
 GREATEST = 2**63
 """No number is larger; Python refuses to write very large ones out."""
 
@@ -28,6 +33,10 @@ def check(option: Option, raw: object) -> str | int | None:
         return None
     if option.type == "cidrs" and isinstance(raw, list) and all(isinstance(entry, str) for entry in raw):
         raw = ",".join(raw) or ","  # an empty list is no network, not every one
+    if "off" in (option.choices or ()) and (raw is False or (isinstance(raw, str) and raw.strip().lower() in OFF)):
+        return "off"
+    if isinstance(raw, int) and option.type == "secret":
+        raise InvalidOptionError("is a number, so YAML may have changed what was typed", f"{fix} Put it in quotes.")
     # A float or a boolean is no slip that can be repaired: YAML has already changed what was written.
     if isinstance(raw, bool) or not isinstance(raw, str | int) or (isinstance(raw, int) and abs(raw) > GREATEST):
         raise InvalidOptionError(
@@ -136,8 +145,18 @@ def problem(option: Option, raw: object, invalid: InvalidOptionError, source: st
 
 def nearest(key: object, manifest: Manifest, cutoff: float = 0.5) -> str | None:
     """The option whose name is nearest to a key that is none."""
-    close = difflib.get_close_matches(_name(key), manifest.options_by_key, n=1, cutoff=cutoff)
+    close = difflib.get_close_matches(_name(key).lower(), manifest.options_by_key, n=1, cutoff=cutoff)
     return close[0] if close else None
+
+
+def guards_meant(key: object, manifest: Manifest) -> frozenset[str]:
+    """Guards that a key which is no option may mean: those that it resembles, and those with whose word it ends."""
+    words = re.split(r"[^a-z]+", _name(key).lower())
+    return frozenset(
+        guard
+        for guard in GUARDS
+        if nearest(key, manifest, CLOSE) == guard or guard.rpartition("_")[2].rstrip("s") == words[-1].rstrip("s")
+    )
 
 
 def _name(key: object) -> str:

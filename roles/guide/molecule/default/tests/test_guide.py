@@ -40,5 +40,6 @@ def test_it_loads_and_writes_text(host: Host) -> None:
     assert manifest.load().product.name in answer.stdout
 
 
-def test_the_trainer_is_gone(host: Host) -> None:
+def test_what_only_the_build_needs_is_gone(host: Host) -> None:
     assert not host.file("/var/tmp/aisandbox-guide").exists
+    assert host.file(f"{PATHS.opt}/envs").listdir() == ["vllm", "vllm.txt"]

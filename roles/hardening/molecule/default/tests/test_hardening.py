@@ -65,7 +65,7 @@ def test_only_ssh_is_let_in_while_nothing_else_is_rendered(host: Host) -> None:
     assert _let_in(host, "mount --types tmpfs none /etc/aisandbox") == {PORTS["ssh"].port}
 
 
-@pytest.mark.parametrize("account", ["root", "www-data", "vllm", "open-webui"])
+@pytest.mark.parametrize("account", ["root", "www-data", "vllm", "open-webui", "auxiliary"])
 def test_the_gateway_and_the_services_reach_the_upstreams(host: Host, account: str) -> None:
     assert _connect(host, host.user(account).uid, UPSTREAMS) == ["open"] * len(UPSTREAMS)
 

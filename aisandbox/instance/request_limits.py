@@ -1,0 +1,153 @@
+"""Refuses requests that would cost the engine far more than an answer: a middleware of vLLM's server. Stdlib only.
+
+It refuses before anything is tokenized or compiled, in the shape of OpenAI's errors. The gateway bounds the body.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from typing import Any
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+MAX_DEPTH = 64
+MAX_SEQUENCES = 64
+"""Answers that one request may ask for: prompts times `n`."""
+MAX_LIST = {"stop": 32, "stop_token_ids": 256, "bad_words": 256, "logit_bias": 1024, "tools": 256, "choice": 1024}
+MAX_TEXT = {"regex": 4096, "pattern": 4096, "guided_regex": 4096, "grammar": 65_536, "guided_grammar": 65_536}
+MAX_TOP_LOGPROBS = 20
+MEDIA = "media"
+CONVERSATION = ("messages", "input")
+MEDIA_KEYS = frozenset({"url", "image_url", "file_data", "data"})
+"""Where parts of a conversation hold pictures and sound, which no tokenizer reads."""
+MIN_CHARACTERS, CHARACTERS_PER_TOKEN = 1 << 18, 16
+"""Characters and numbers of a whole request: so many for each token of the context, and never fewer than the former."""
+SMALL_BYTES = 1 << 18
+"""A larger body is read beside the event loop."""
+
+
+class TooMuch(ValueError):
+    """A request over a limit. `args`: message, name of the parameter or None, OpenAI's code for the error."""
+
+
+class RequestLimits:
+    """The middleware, by its name on vLLM's command line."""
+
+    def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            await self.app(scope, receive, send)
+            return
+        body = bytearray()
+        more = True
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":  # the client has gone
+                return
+            body += message.get("body", b"")
+            more = message.get("more_body", False)
+        limit = characters(_context(scope))
+        try:
+            if len(body) > SMALL_BYTES:
+                await asyncio.to_thread(check, bytes(body), limit)
+            else:
+                check(bytes(body), limit)
+        except TooMuch as refusal:
+            await _refuse(send, refusal)
+            return
+        first = True
+
+        async def replay() -> MutableMapping[str, Any]:
+            nonlocal first
+            if not first:
+                return await receive()
+            first = False
+            return {"type": "http.request", "body": bytes(body), "more_body": False}
+
+        await self.app(scope, replay, send)
+
+
+def _context(scope: Scope) -> int:
+    """The context of the model that is served, in tokens."""
+    return int(scope["app"].state.vllm_config.model_config.max_model_len)
+
+
+def characters(context: int) -> int:
+    """Most characters of a request to a model with such a context."""
+    return max(MIN_CHARACTERS, CHARACTERS_PER_TOKEN * context)
+
+
+def check(body: bytes, most_characters: int) -> None:
+    """Raise TooMuch for a request over a limit. What is no JSON object is left to vLLM, which says what is wrong."""
+    try:
+        request = json.loads(body)
+    except RecursionError:
+        raise TooMuch(f"The JSON is nested more than {MAX_DEPTH} deep.", None, "invalid_value") from None
+    except ValueError:
+        return
+    if not isinstance(request, dict):
+        return
+    _check_sequences(request)
+    for key in ("logprobs", "top_logprobs", "prompt_logprobs"):
+        if _number(request.get(key)) > MAX_TOP_LOGPROBS:
+            raise TooMuch(f"{key} is more than {MAX_TOP_LOGPROBS}.", key, "integer_above_max_value")
+    room = most_characters
+    for name, value in _values(request):
+        if isinstance(value, str):
+            if len(value) > MAX_TEXT.get(name, len(value)):
+                most = MAX_TEXT[name]
+                raise TooMuch(f"{name} has {len(value)} characters; at most {most}.", name, "string_above_max_length")
+            room -= 0 if name == MEDIA else len(value)
+        elif isinstance(value, list | dict):
+            if len(value) > MAX_LIST.get(name, len(value)):
+                most = MAX_LIST[name]
+                raise TooMuch(f"{name} has {len(value)} items; at most {most}.", name, "array_above_max_length")
+            room -= len(value)
+        if room < 0:
+            message = f"The request has more than {most_characters} characters, which is more than the model can read."
+            raise TooMuch(message, None, "context_length_exceeded")
+
+
+def _check_sequences(request: dict[str, Any]) -> None:
+    prompt = request.get("prompt")
+    several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
+    prompts = len(prompt) if several and isinstance(prompt, list) else 1
+    wanted = max(_number(request.get(key)) for key in ("n", "best_of")) or 1
+    if prompts * wanted > MAX_SEQUENCES:
+        asked = f"{prompts} prompts with {wanted} answers each" if prompts > 1 else f"{wanted} answers"
+        message = f"The request asks for {asked}; at most {MAX_SEQUENCES} answers in all."
+        raise TooMuch(message, "prompt" if wanted == 1 else "n", "integer_above_max_value")
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _values(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Every value in the request, with the key that it stands under, or MEDIA; items of a list have no key."""
+    waiting = [(root, value, 1, root in CONVERSATION) for root, value in request.items()]
+    while waiting:
+        name, value, depth, said = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise TooMuch(f"The JSON is nested more than {MAX_DEPTH} deep.", None, "invalid_value")
+        yield MEDIA if said and name in MEDIA_KEYS and isinstance(value, str) else name, value
+        if isinstance(value, dict):
+            waiting += ((key, inner, depth + 1, said) for key, inner in value.items())
+        elif isinstance(value, list):
+            # Numbers are counted with their list.
+            waiting += (("", inner, depth + 1, said) for inner in value if isinstance(inner, str | list | dict))
+
+
+async def _refuse(send: Send, refusal: TooMuch) -> None:
+    message, parameter, code = refusal.args
+    error = {"message": message, "type": "invalid_request_error", "param": parameter, "code": code}
+    body = json.dumps({"error": error}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,141 @@
+"""Requests that would hold up everybody are refused before the engine sees them; what people send is not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from aisandbox.instance.request_limits import RequestLimits, TooMuch, characters, check
+
+CONTEXT = 4096
+MOST = characters(CONTEXT)
+HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+def deep(levels: int) -> Any:
+    return json.loads("[" * levels + "]" * levels)
+
+
+@pytest.mark.parametrize(
+    ("request_", "parameter", "code"),
+    [
+        ({"prompt": "a", "n": 65}, "n", "integer_above_max_value"),
+        ({"prompt": "a", "n": 16384}, "n", "integer_above_max_value"),
+        ({"prompt": "a", "best_of": 1000}, "n", "integer_above_max_value"),
+        ({"prompt": ["a"] * 10, "n": 1000}, "n", "integer_above_max_value"),
+        ({"prompt": ["a"] * 65}, "prompt", "integer_above_max_value"),
+        ({"prompt": [[1, 2]] * 9, "n": 8}, "n", "integer_above_max_value"),
+        ({"prompt": "word " * MOST, "truncate_prompt_tokens": 5}, None, "context_length_exceeded"),
+        ({"prompt": [1] * (MOST + 1)}, None, "context_length_exceeded"),
+        ({"prompt": "data:" + "a" * MOST, "truncate_prompt_tokens": 5}, None, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "data:" + "a" * MOST}]}, None, "context_length_exceeded"),
+        (HELLO | {"tools": [{"function": {"url": "a" * MOST}}]}, None, "context_length_exceeded"),
+        ({"input": "word " * MOST, "truncation": "auto"}, None, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": "x" * MOST}]}, None, "context_length_exceeded"),
+        ({"messages": [{"role": "user", "content": ""}] * MOST}, None, "context_length_exceeded"),
+        (HELLO | {"structured_outputs": {"regex": "(.*)*" * 1000}}, "regex", "string_above_max_length"),
+        (HELLO | {"structured_outputs": {"grammar": "a" * 70_000}}, "grammar", "string_above_max_length"),
+        (HELLO | {"structured_outputs": {"choice": ["a"] * 2000}}, "choice", "array_above_max_length"),
+        (HELLO | {"stop": ["a"] * 33}, "stop", "array_above_max_length"),
+        (HELLO | {"logit_bias": {str(number): 1 for number in range(2000)}}, "logit_bias", "array_above_max_length"),
+        (HELLO | {"tools": [{}] * 257}, "tools", "array_above_max_length"),
+        (HELLO | {"top_logprobs": 50_000}, "top_logprobs", "integer_above_max_value"),
+        (HELLO | {"prompt_logprobs": 21}, "prompt_logprobs", "integer_above_max_value"),
+        (HELLO | {"metadata": deep(70)}, None, "invalid_value"),
+        (HELLO | {"response_format": {"json_schema": {"schema": {"pattern": "a" * 5000}}}}, "pattern",
+         "string_above_max_length"),
+    ],
+)  # fmt: skip
+def test_what_costs_too_much_is_refused(request_: dict[str, Any], parameter: str | None, code: str) -> None:
+    with pytest.raises(TooMuch) as refusal:
+        check(json.dumps(request_).encode(), MOST)
+    message, *rest = refusal.value.args
+    assert rest == [parameter, code] and message.endswith((".", "read."))
+
+
+def test_json_too_deep_to_parse_is_refused() -> None:
+    with pytest.raises(TooMuch, match="nested"):
+        check(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}", MOST)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no JSON",
+        b"[1]",
+        b'"text"',
+        json.dumps(HELLO | {"n": "many", "stop": "end", "logprobs": True, "top_logprobs": 20}).encode(),
+        json.dumps({"prompt": ["a"] * 8, "n": 8}).encode(),
+        json.dumps({"prompt": [1] * CONTEXT, "n": 2}).encode(),
+        json.dumps({"prompt": [[1] * 100] * 8}).encode(),
+        json.dumps({"prompt": None, "n": None}).encode(),
+        json.dumps({"messages": [{"role": "user", "content": "word " * CONTEXT}] * 8}).encode(),
+        json.dumps({"messages": [{"image_url": {"url": "data:image/png;base64," + "A" * 4_000_000}}]}).encode(),
+        json.dumps(HELLO | {"metadata": deep(40)}).encode(),
+        json.dumps({"messages": [{"content": [{"input_audio": {"data": "A" * 4_000_000}}]}]}).encode(),
+        json.dumps({"input": [{"content": [{"image_url": "data:image/png;base64," + "A" * 4_000_000}]}]}).encode(),
+    ],
+)
+def test_what_people_send_is_not(body: bytes) -> None:
+    check(body, MOST)
+
+
+def test_a_longer_context_takes_longer_requests() -> None:
+    assert characters(CONTEXT) == MOST and characters(1 << 20) == 16 << 20
+
+
+def serve(body: list[bytes], method: str = "POST", kind: str = "http") -> tuple[list[bytes], list[dict[str, Any]]]:
+    """What the server behind the middleware gets of a request, and what is sent back."""
+    seen: list[bytes] = []
+    sent: list[Any] = []
+    waiting = [
+        {"type": "http.request", "body": part, "more_body": place < len(body) - 1} for place, part in enumerate(body)
+    ]
+
+    async def receive() -> Any:
+        return waiting.pop(0) if waiting else {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            message = await receive()
+            seen.append(message.get("body", b""))
+            assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "app"})
+
+    config = SimpleNamespace(model_config=SimpleNamespace(max_model_len=CONTEXT))
+    state = SimpleNamespace(state=SimpleNamespace(vllm_config=config))
+    asyncio.run(RequestLimits(app)({"type": kind, "method": method, "app": state}, receive, send))
+    return seen, sent
+
+
+def test_a_body_comes_whole_to_the_server_behind() -> None:
+    assert serve([b'{"a"', b": 1", b"}"]) == ([b'{"a": 1}'], [{"type": "app"}])
+    large = json.dumps({"a": "b" * 200_000, "messages": [{"url": "d" * 400_000}]}).encode()
+    assert serve([large])[0] == [large]
+    assert serve([], kind="lifespan") == ([], [{"type": "app"}])
+    assert serve([b""], method="GET")[0] == [b""]
+
+
+def test_a_client_that_leaves_is_no_request() -> None:
+    seen, sent = serve([])
+    assert not seen and not sent
+
+
+def test_a_refusal_has_the_shape_of_openais() -> None:
+    seen, (start, end) = serve([json.dumps({"prompt": "a", "n": 100}).encode()])
+    assert not seen and start["status"] == 400 and (b"content-type", b"application/json") in start["headers"]
+    error = json.loads(end["body"])["error"]
+    assert error == {
+        "message": "The request asks for 100 answers; at most 64 answers in all.",
+        "type": "invalid_request_error",
+        "param": "n",
+        "code": "integer_above_max_value",
+    }
