@@ -48,9 +48,9 @@ def layer_listings(image: Layer) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def machine(request: pytest.FixtureRequest, image: Layer, layer_listings: dict[str, str]) -> Iterator[Machine]:
-    """A machine as somebody gets it who chooses nothing; each suite has its own."""
+    """A machine as somebody gets it who chooses nothing; each suite has its own, `e2e` one as `make up` boots it."""
     suite = request.session.items[0].path.parent.name
-    with machines.booted(f"test-{suite}", image) as machine:
+    with machines.booted(f"test-{suite}", image, narrowed=suite == "e2e") as machine:
         yield machine
 
 

@@ -95,7 +95,7 @@ def boot(
         top = bake_layers(flavour.value, phases)
         if via is Via.nspawn:
             machine = Machine(name)
-            machine.start(top, choice)
+            machine.start(top, choice, narrowed=True)
             with phases.phase("boot", 8):
                 machine.wait_for_ssh()
             print(up.summary(machine))

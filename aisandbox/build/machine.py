@@ -61,12 +61,20 @@ class Machine(Remote):
         pid = self.facts.get("pid")
         return pid is not None and nspawn.runs(self.directory, pid)
 
-    def start(self, image: Layer, user_data: str | None = None, *, binds: dict[str, str] | None = None) -> None:
+    def start(
+        self,
+        image: Layer,
+        user_data: str | None = None,
+        *,
+        narrowed: bool = False,
+        binds: dict[str, str] | None = None,
+    ) -> None:
         """Boot `image` under a fresh overlay, with the deployer's `user_data`. The data volume is kept.
 
         The same image with the same user-data is started as the same instance: what was changed on it is still there.
 
         Args:
+            narrowed: chat, API and sandbox answer to this host alone, unless the user-data says otherwise.
             binds: further host directories the machine sees, writable: host path to machine path.
 
         Raises:
@@ -83,7 +91,7 @@ class Machine(Remote):
         composed = seed.ssh_user_data(
             self.key.with_suffix(".pub").read_text().strip(), product.os.default_user, user_data
         )
-        choice = _digest(user_data)
+        choice = _digest(user_data, narrowed)
         former = self.facts.get("address")
         if (self.facts.get("image"), self.facts.get("choice")) != (image.id, choice):
             former = None
@@ -96,6 +104,7 @@ class Machine(Remote):
             instance_id=f"{self.name}-{image.key}-{choice}",
             hostname=product.product.id,
             user_data=composed,
+            vendor_data=seed.narrowed_to(net.gateway) if narrowed else "",
             network_config=net.network_config(address, network.nameservers()),
         )
         data = self.directory / "data"
@@ -118,9 +127,9 @@ class Machine(Remote):
         }  # fmt: skip
         (self.directory / "machine.json").write_text(json.dumps(facts, indent=2))
 
-    def has_choice(self, user_data: str | None) -> bool:
-        """Whether the machine was started with this user-data."""
-        return bool(self.facts.get("choice") == _digest(user_data))
+    def has_choice(self, user_data: str | None, narrowed: bool = False) -> bool:
+        """Whether the machine was started with this user-data, narrowed to this host or not."""
+        return bool(self.facts.get("choice") == _digest(user_data, narrowed))
 
     def stop(self) -> None:
         """Power off in order; by force after 40 seconds. Does nothing when it is not running."""
@@ -146,8 +155,8 @@ class Machine(Remote):
         shutil.rmtree(self.directory, ignore_errors=True)
 
 
-def _digest(user_data: str | None) -> str:
-    return hashlib.sha256((user_data or "").encode()).hexdigest()[:12]
+def _digest(user_data: str | None, narrowed: bool) -> str:
+    return hashlib.sha256(((user_data or "") + "\0" * narrowed).encode()).hexdigest()[:12]
 
 
 def make_key(directory: Path) -> Path:

@@ -104,12 +104,18 @@ def check_user_data(text: str) -> str:
     return kind
 
 
+def narrowed_to(address: str) -> str:
+    """Vendor-data by which chat, API and sandbox answer to this address alone, unless user-data says otherwise."""
+    return "#cloud-config\n" + yaml.safe_dump({"aisandbox": {"allowed_cidrs": address}})
+
+
 def write_seed_dir(
     directory: Path,
     *,
     instance_id: str,
     hostname: str,
     user_data: str,
+    vendor_data: str = "",
     network_config: str | None = None,
     public_keys: tuple[str, ...] = (),
 ) -> None:
@@ -117,12 +123,13 @@ def write_seed_dir(
 
     Args:
         instance_id: cloud-init runs its once-per-instance steps again when this changes.
+        vendor_data: as a platform gives to all its machines; user-data wins over it.
         network_config: version 1 or 2 network configuration, YAML; without one cloud-init uses DHCP.
         public_keys: keys given the way clouds do, beside the user-data instead of in it.
     """
     # User-data may carry tokens: nobody else reads it.
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name, text in _files(instance_id, hostname, user_data, network_config, public_keys).items():
+    for name, text in _files(instance_id, hostname, user_data, vendor_data, network_config, public_keys).items():
         path = directory / name
         path.touch(mode=0o600)
         path.write_text(text)
@@ -165,12 +172,17 @@ def write_seed_disk(
 
 
 def _files(
-    instance_id: str, hostname: str, user_data: str, network_config: str | None, public_keys: tuple[str, ...]
+    instance_id: str,
+    hostname: str,
+    user_data: str,
+    vendor_data: str,
+    network_config: str | None,
+    public_keys: tuple[str, ...],
 ) -> dict[str, str]:
     meta: dict[str, object] = {"instance-id": instance_id, "local-hostname": hostname}
     if public_keys:
         meta["public-keys"] = list(public_keys)
-    files = {"meta-data": yaml.safe_dump(meta, width=10**6), "user-data": user_data, "vendor-data": ""}
+    files = {"meta-data": yaml.safe_dump(meta, width=10**6), "user-data": user_data, "vendor-data": vendor_data}
     if network_config is not None:
         files["network-config"] = network_config
     return files

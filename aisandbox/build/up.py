@@ -19,8 +19,13 @@ READY_SECONDS = 30
 """What a first boot is expected to take on two cores; for the progress bar."""
 
 
-def boot(machine: Machine, image: Layer, user_data: str | None, phases: Phases, timeout: float) -> Machine:
+def boot(
+    machine: Machine, image: Layer, user_data: str | None, phases: Phases, timeout: float, *, narrowed: bool = True
+) -> Machine:
     """Start the machine unless it already runs this image, and wait until chat and API answer.
+
+    Args:
+        narrowed: it answers to this host alone, and so its chat has everything; user-data may open it.
 
     Raises:
         BuildError: it stopped while booting, or was not ready within `timeout` seconds.
@@ -28,12 +33,12 @@ def boot(machine: Machine, image: Layer, user_data: str | None, phases: Phases, 
     if machine.running and machine.facts["image"] != image.id:
         phases.note("boot", "the running machine is from another image; stopping it (its data stays)")
         machine.stop()
-    elif machine.running and user_data is not None and not machine.has_choice(user_data):
+    elif machine.running and user_data is not None and not machine.has_choice(user_data, narrowed):
         phases.note("boot", "the running machine has another user-data; stopping it (its data stays)")
         machine.stop()
     if machine.running:
         phases.note("boot", "the machine is already running")
-    machine.start(image, user_data)
+    machine.start(image, user_data, narrowed=narrowed)
     state = Watch(machine)
     with phases.phase("boot until you can chat", READY_SECONDS, state.detail):
         deadline = time.monotonic() + timeout
@@ -109,7 +114,7 @@ def summary(machine: Machine) -> str:
             f"  SSH     make ssh   ({ssh})",
             f"  Sandbox http://localhost:{sandbox}   while `make tunnel` runs",
             "",
-            "  Chat and API are open to everyone who can reach this address; `make ssh` shows how to close them.",
+            "  All of it answers to this computer alone, unless your user-data says otherwise (allowed_cidrs).",
             "  Stop: make down   State: make status   Logs: make logs",
             "",
         )

@@ -25,6 +25,16 @@ class Access(Part):
     """Chat and API are served by HTTPS under this name."""
     sandbox: Literal["off", "local", "public"] = "local"
 
+    @property
+    def chat_guarded(self) -> bool:
+        """Whether the chat page is for some people only."""
+        return self.chat_login or bool(self.allowed_cidrs)
+
+    @property
+    def chat_sandbox(self) -> bool:
+        """Whether the chat page offers the sandbox: an open chat is not an open shell."""
+        return self.sandbox != "off" and self.chat_guarded
+
 
 def of(choice: Choice) -> Access:
     """The guards that a checked choice asks for. One that was asked for in an invalid way is closed, not left out."""

@@ -32,9 +32,10 @@ def warnings(manifest: Manifest, access: Access, container: bool = False) -> tup
 def _warnings(manifest: Manifest, access: Access, container: bool) -> Iterator[SecurityWarning]:
     chat, api, sandbox = (manifest.ports[name] for name in ("chat", "api", "sandbox"))
     only_yours = "" if container else f" (or let only your own addresses in: {SET} allowed_cidrs=ADDRESS)"
-    if not (access.chat_login or access.allowed_cidrs):
+    if not access.chat_guarded:
+        without = "" if access.sandbox == "off" else " So it has none of the sandbox's terminal, files and tools."
         yield SecurityWarning(
-            text=f"{chat.label}: open to everyone who can reach port {chat.port}, without a login.",
+            text=f"{chat.label}: open to everyone who can reach port {chat.port}, without a login.{without}",
             fix=f"Ask for a login: sudo aisandbox configure --chat-password -{only_yours}",
         )
     if not (access.api_key or access.allowed_cidrs):

@@ -62,6 +62,10 @@ def test_the_chat_page_wants_its_login(guarded: Machine) -> None:
     assert right.status_code == 200, right.text
     token = {"Authorization": f"Bearer {right.json()['token']}"}
     assert httpx.get(url(guarded, "chat", "/api/models"), headers=token).json()["data"]
+    # Who signs in has the sandbox.
+    (sandbox,) = httpx.get(url(guarded, "chat", "/api/v1/terminals/"), headers=token).json()
+    listed = httpx.get(url(guarded, "chat", f"/api/v1/terminals/{sandbox['id']}/files/list"), headers=token)
+    assert listed.status_code == 200, listed.text
 
 
 def test_the_public_sandbox_wants_its_key(guarded: Machine) -> None:
@@ -99,8 +103,12 @@ def test_opening_again_keeps_the_history(guarded: Machine) -> None:
     output(guarded, "sudo aisandbox configure --unset chat_password --unset chat_email --unset api_key")
     settle(guarded)
     wait_for("the open API", lambda: httpx.get(url(guarded, "api", "/v1/models")).status_code == 200)
-    Visitor(guarded).keep("kept while open")
-    assert "kept while open" in Visitor(guarded).history()
+    visitor = Visitor(guarded)
+    visitor.keep("kept while open")
+    assert "kept while open" in visitor.history()
+    assert visitor.get("/api/v1/terminals/").json() == [], "an open chat is not an open shell"
+    assert visitor.get("/api/v1/terminals/sandbox/files/list").status_code == 404
+    assert "has none of the sandbox's terminal" in json.dumps(status(guarded)["warnings"])
 
 
 def test_only_chosen_networks_get_in(guarded: Machine) -> None:
@@ -113,6 +121,8 @@ def test_only_chosen_networks_get_in(guarded: Machine) -> None:
     output(guarded, f"sudo aisandbox configure --set allowed_cidrs={own}")
     wait_for("the open chat", lambda: connects(guarded, "chat"), 20)
     assert connects(guarded, "api")
+    settle(guarded)
+    assert [entry["id"] for entry in Visitor(guarded).get("/api/v1/terminals/").json()] == ["sandbox"]
 
 
 def test_no_sandbox_at_all(guarded: Machine) -> None:

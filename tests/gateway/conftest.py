@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page
 
-from tests.gateway.installation import OpenWebUI
+from tests.gateway.installation import NARROWED, OpenWebUI
 from tests.gateway.stack import Gateway, running_gateway
 from tests.gateway.upstream import Upstream
 from tests.support import auxiliary, chromium
@@ -33,14 +33,17 @@ def ready(gateway: Gateway) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
-    """Real Open WebUI behind its gateway, the real sandbox and auxiliary service, and a model server that is none."""
+    """Real Open WebUI behind its gateway, the real sandbox and auxiliary service, and a model server that is none.
+
+    Without a login, as the visitors of an open chat meet it, and with the sandbox, as on a narrowed one.
+    """
     key = secrets.token_hex()
     with (
         running_gateway(tmp_path_factory.mktemp("chat")) as gateway,
         running(tmp_path_factory.mktemp("sandbox"), port=str(gateway.port("sandbox")), auth="1", api_keys=key),
         Upstream(gateway.port("api_upstream")) as vllm,
         auxiliary.running(gateway.manifest),
-        OpenWebUI(gateway, vllm, sandbox_key=key) as open_webui,
+        OpenWebUI(gateway, vllm, choice=NARROWED, sandbox_key=key) as open_webui,
     ):
         (gateway.www / "ready").touch()
         yield open_webui

@@ -26,6 +26,8 @@ from tests.gateway.upstream import MODEL, Upstream
 
 OPEN = Choice()
 """The choice of someone who chose nothing."""
+NARROWED = Choice(allowed_cidrs="127.0.0.1")
+"""That of someone who lets only this computer in, so that the chat has the sandbox."""
 START_S = 400
 """For a start on a busy machine."""
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')

@@ -20,7 +20,7 @@ from tests.support import chromium
 EMAIL = "Ada@Example.com"
 PASSWORD = "pass\"word\\with$odd`signs'"
 NEW_PASSWORD = "another-password"
-OPEN = Choice(sandbox="off")
+OPEN = Choice()
 LOGIN = Choice.model_validate({"chat_email": EMAIL, "chat_password": PASSWORD, "sandbox": "off"})
 CHANGED = Choice.model_validate({"chat_password": NEW_PASSWORD, "sandbox": "off"})
 HEADERS = {"X-Aisandbox-Visitor": "visitor@aisandbox.invalid", "X-Aisandbox-Visitor-Name": "Visitor"}
@@ -48,6 +48,18 @@ def chats(gateway: Gateway, token: str, **headers: str) -> httpx.Response:
     return httpx.get(gateway.url("chat", "/api/v1/chats/?page=1"), headers=authorization, timeout=30)
 
 
+def terminals(gateway: Gateway, token: str) -> list[dict[str, Any]]:
+    """The sandboxes that the chat page offers."""
+    authorization = {"Authorization": f"Bearer {token}"}
+    found: list[dict[str, Any]] = httpx.get(gateway.url("chat", "/api/v1/terminals/"), headers=authorization).json()
+    return found
+
+
+def vllm_request(installation: OpenWebUI) -> dict[str, Any]:
+    """What the model server was asked last."""
+    return installation.vllm.chats()[-1]
+
+
 def session(response: httpx.Response) -> dict[str, Any]:
     assert response.status_code == 200, response.text
     data: dict[str, Any] = response.json()
@@ -69,6 +81,14 @@ def test_history_from_open_to_login_and_back(page: Page, installation: OpenWebUI
     place = page.url
     visitor = session(sign_in(gateway, "", ""))["token"]
     assert len(chats(gateway, visitor).json()) == 1
+    # An open chat is not an open shell, and says so.
+    warnings = page.get_by_role("listitem").filter(has_text="open to everyone who can reach port")
+    expect(warnings).to_have_count(2)
+    expect(warnings.first).to_contain_text("has none of the sandbox's terminal, files and tools")
+    expect(warnings.first).to_contain_text("sudo aisandbox configure --chat-password -")
+    assert terminals(gateway, visitor) == []
+    assert "tools" not in vllm_request(installation)
+    page.screenshot(path=gateway.folder / "banner.png")
 
     installation.choose(LOGIN)
     # Whoever chatted without a password must now sign in, whatever they claim.

@@ -100,14 +100,6 @@ def test_settings_open(page: Page, chat: OpenWebUI) -> None:
     page.screenshot(path=chat.gateway.folder / "settings.png")
 
 
-def test_the_banner_warns(page: Page, chat: OpenWebUI) -> None:
-    open_chat(page, chat)
-    warnings = page.get_by_role("listitem").filter(has_text="open to everyone who can reach port")
-    expect(warnings).to_have_count(2)
-    expect(warnings.first).to_contain_text("sudo aisandbox configure --chat-password -")
-    page.screenshot(path=chat.gateway.folder / "banner.png")
-
-
 def test_progress_page_gives_way_by_itself(page: Page, chat: OpenWebUI) -> None:
     flag = chat.gateway.www / "ready"
     flag.unlink()

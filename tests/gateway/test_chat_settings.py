@@ -84,13 +84,28 @@ def test_it_imports_nothing_of_ours() -> None:
 
 
 @pytest.mark.parametrize("sandbox", ["local", "public"])
-def test_the_sandbox_is_reached_with_its_key(sandbox: str) -> None:
-    (connection,) = json.loads(settings(sandbox=sandbox)["TERMINAL_SERVER_CONNECTIONS"])
+@pytest.mark.parametrize(
+    "guard",
+    [{"chat_password": PASSWORD}, {"allowed_cidrs": "192.0.2.7"}, {"closed": {"chat_password"}}],
+)
+def test_the_sandbox_is_reached_with_its_key(sandbox: str, guard: dict[str, object]) -> None:
+    (connection,) = json.loads(settings(sandbox=sandbox, **guard)["TERMINAL_SERVER_CONNECTIONS"])
     assert (connection["auth_type"], connection["key"]) == ("bearer", "the-key")
 
 
-def test_no_sandbox_no_terminal() -> None:
-    found = settings(sandbox="off")
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        {"sandbox": "off", "chat_password": PASSWORD},
+        {},
+        {"sandbox": "public"},
+        # None of these keeps anybody from the chat page.
+        {"api_key": "sk-0123456789abcdef", "domain": "ai.example.com", "chat_email": "me@example.com"},
+    ],
+)
+def test_no_sandbox_no_terminal(chosen: dict[str, object]) -> None:
+    """Where there is none, and in a chat that is open to everybody."""
+    found = settings(**chosen)
     assert "TERMINAL_SERVER_CONNECTIONS" not in found
     metadata = json.loads(found["DEFAULT_MODEL_METADATA"])
     assert metadata["capabilities"]["terminal"] is False

@@ -24,22 +24,22 @@ PATIENCE = 600.0
 
 
 @contextmanager
-def booted(name: str, image: Layer, user_data: str | None = None) -> Iterator[Machine]:
-    """A machine with no past, until the block ends."""
+def booted(name: str, image: Layer, user_data: str | None = None, *, narrowed: bool = False) -> Iterator[Machine]:
+    """A machine with no past, until the block ends; narrowed to this host as `make up` does, or as on a cloud."""
     machine = Machine(name)
     machine.remove()
     try:
-        start(machine, image, user_data)
+        start(machine, image, user_data, narrowed=narrowed)
         yield machine
     finally:
         machine.remove()
 
 
-def start(machine: Machine, image: Layer, user_data: str | None = None) -> None:
+def start(machine: Machine, image: Layer, user_data: str | None = None, *, narrowed: bool = False) -> None:
     """Start it and wait until chat and API answer. Its data stay; with another user-data it is a new instance."""
     try:
         with Phases() as phases:
-            up.boot(machine, image, user_data, phases, PATIENCE)
+            up.boot(machine, image, user_data, phases, PATIENCE, narrowed=narrowed)
     except BuildError:
         print(journal(machine))
         raise
@@ -160,6 +160,9 @@ class Visitor:
         response = self._client.get("/api/v1/chats/")
         assert response.status_code == 200, response.text
         return {chat["title"] for chat in response.json()}
+
+    def get(self, path: str) -> httpx.Response:
+        return self._client.get(path)
 
     def post(self, path: str, form: dict[str, Any]) -> httpx.Response:
         return self._client.post(path, json=form)

@@ -76,6 +76,22 @@ def test_what_is_open_is_warned_of_until_it_is_closed(guards: dict[str, object],
     assert all("sudo aisandbox configure --" in warning.fix for warning in found)
 
 
+def test_an_open_chat_is_not_an_open_shell() -> None:
+    """The sandbox is in the chat only where that is for some people, and else the warning says so, with its command."""
+    for guards, offered in (
+        ({}, False),
+        ({"sandbox": "public", "api_key": True, "domain": "a.example"}, False),
+        ({"chat_login": True}, True),
+        ({"allowed_cidrs": ("192.0.2.7",)}, True),
+        ({"chat_login": True, "sandbox": "off"}, False),
+    ):
+        assert Access.model_validate(guards).chat_sandbox is offered, guards
+    for container in (False, True):
+        said = warnings(MANIFEST, Access(), container)[0]
+        assert "none of the sandbox's terminal, files and tools" in said.text and "--chat-password" in said.fix
+    assert "sandbox" not in warnings(MANIFEST, Access(sandbox="off"))[0].text
+
+
 @pytest.mark.parametrize(
     ("guards", "named"),
     [

@@ -13,6 +13,8 @@ import yaml
 
 from aisandbox.build import seed
 from aisandbox.build.errors import BuildError
+from aisandbox.instance.options import cloud_init, decide
+from tests.support import appliance
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBlRMLHZ3V0cTZtMWqVKwM2i0OS5rVfUT2dLLzMzVDmX someone@somewhere"
 
@@ -122,6 +124,26 @@ def test_directory_is_private_and_follows_its_arguments(tmp_path: Path) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
     seed.write_seed_dir(folder, **arguments())
     assert not (folder / "network-config").exists()
+    assert (folder / "vendor-data").read_text() == ""
+
+
+def test_a_machine_can_be_narrowed_to_its_host(tmp_path: Path) -> None:
+    """As a platform would: by vendor-data, which the deployer's own options win over."""
+    seed.write_seed_dir(tmp_path, **arguments(vendor_data=seed.narrowed_to("192.0.2.1")))
+    places = appliance.make(tmp_path / "instance")
+    instance = places.cloud_instance
+    instance.mkdir(parents=True, exist_ok=True)
+    # What cloud-init makes of it.
+    (instance / "vendor-cloud-config.txt").write_text((tmp_path / "vendor-data").read_text())
+    for own, networks in (
+        ("", "192.0.2.1/32"),
+        ("allowed_cidrs: 0.0.0.0/0", "0.0.0.0/0"),
+        ("sandbox: public", "192.0.2.1/32"),
+    ):
+        (instance / "cloud-config.txt").write_text(f"#cloud-config\naisandbox: {{{own}}}\n")
+        sources = cloud_init.read(places, list(appliance.MANIFEST.options_by_key))
+        decision = decide(sources, appliance.MANIFEST)
+        assert (decision.choice.allowed_cidrs, decision.problems) == (networks, ())
 
 
 def test_disk_reads_back(tmp_path: Path) -> None:

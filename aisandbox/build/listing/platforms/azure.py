@@ -276,7 +276,7 @@ def _warning(manifest: Manifest) -> Json:
     open_ports = " and ".join(str(door.port) for door in ports.services(manifest))
     text = (
         f"Nothing here is required. Without a key, a password or allowed addresses, ports {open_ports} are open to "
-        "everyone who can reach them."
+        "everyone who can reach them, and the chat has none of the sandbox's terminal, files and tools."
     )
     return {
         "name": "open",

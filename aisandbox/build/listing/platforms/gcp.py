@@ -152,7 +152,8 @@ def _display(manifest: Manifest, target: str) -> dict[str, Any]:
 
 _CLOSE = (
     "Chat page and API are open to everyone who can reach them. On the instance, close them with "
-    "`sudo aisandbox configure --api-key -`, `--chat-password -` or `--allowed-cidrs 203.0.113.7`."
+    "`sudo aisandbox configure --api-key -`, `--chat-password -` or `--allowed-cidrs 203.0.113.7`. "
+    "An open chat has none of the sandbox's terminal, files and tools; either of the last two switches them on."
 )
 
 

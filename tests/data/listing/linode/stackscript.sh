@@ -11,11 +11,11 @@
 # <UDF name="vllm_args" label="Further vLLM arguments - Arguments for vLLM's server, from the list of those that are safe to change." default="" example="--max-num-seqs 64 --enable-prefix-caching" />
 # <UDF name="api_key_password" label="API key - Clients of the API must send this key (Authorization, Bearer). Empty leaves the API open to everyone who can reach it." default="" />
 # <UDF name="chat_email" label="Login of the chat page - E-mail address to sign in to the chat page with. Used together with the password." default="" example="me@example.com" />
-# <UDF name="chat_password" label="Password of the chat page - The chat page asks for a login with this password. Empty leaves it open to everyone who can reach it." default="" />
-# <UDF name="allowed_cidrs" label="Allowed addresses - Networks that may reach chat, API and sandbox, separated by commas. Empty allows all. SSH is not affected." default="" example="203.0.113.7, 2001:db8::/48" />
+# <UDF name="chat_password" label="Password of the chat page - The chat page asks for a login with this password, and has the sandbox's terminal and tools. Empty leaves it open, without them." default="" />
+# <UDF name="allowed_cidrs" label="Allowed addresses - Networks that may reach chat, API and sandbox, separated by commas. Empty allows all, and then a chat without a password has no sandbox. SSH is not affected." default="" example="203.0.113.7, 2001:db8::/48" />
 # <UDF name="domain" label="Domain - Name that points at this instance. Chat and API are then served by HTTPS with a certificate that renews itself." default="" example="ai.example.com" />
 # <UDF name="tls_email" label="E-mail for certificates - Address that the certificate authority may write to. Used together with the domain; may stay empty." default="" example="me@example.com" />
-# <UDF name="sandbox" label="Sandbox - local is reached by SSH tunnel and by the chat, public opens its port and asks for a key, off runs none." oneOf="off,local,public" default="local" />
+# <UDF name="sandbox" label="Sandbox - local is reached by SSH tunnel, and by a chat with a password or allowed addresses; public also opens its port and asks for a key; off runs none." oneOf="off,local,public" default="local" />
 # <UDF name="data_volume" label="Data volume - Block device that keeps models and chats beyond this instance. It must hold an ext4 or xfs file system, and is never formatted." default="" example="/dev/disk/by-id/scsi-0DO_Volume_data" />
 # <UDF name="hub_endpoint" label="Model hub address - Another server that speaks the Hugging Face protocol, such as a mirror inside your network." default="" example="https://huggingface.co" />
 set -euo pipefail

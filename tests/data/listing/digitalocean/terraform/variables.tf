@@ -102,7 +102,7 @@ variable "chat_email" {
 }
 
 variable "chat_password" {
-  description = "The chat page asks for a login with this password. Empty leaves it open to everyone who can reach it."
+  description = "The chat page asks for a login with this password, and has the sandbox's terminal and tools. Empty leaves it open, without them."
   type        = string
   default     = ""
   sensitive   = true
@@ -114,7 +114,7 @@ variable "chat_password" {
 }
 
 variable "allowed_cidrs" {
-  description = "Networks that may reach chat, API and sandbox, separated by commas. Empty allows all. SSH is not affected."
+  description = "Networks that may reach chat, API and sandbox, separated by commas. Empty allows all, and then a chat without a password has no sandbox. SSH is not affected."
   type        = string
   default     = ""
 
@@ -147,7 +147,7 @@ variable "tls_email" {
 }
 
 variable "sandbox" {
-  description = "local is reached by SSH tunnel and by the chat, public opens its port and asks for a key, off runs none."
+  description = "local is reached by SSH tunnel, and by a chat with a password or allowed addresses; public also opens its port and asks for a key; off runs none."
   type        = string
   default     = "local"
 
