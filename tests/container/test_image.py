@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 import os
 import time
 import zipfile
@@ -87,6 +88,17 @@ def test_nobody_is_root_or_can_become_it(container: Container) -> None:
     assert {number for line in users for number in line.split()[1:]} == {str(sandbox.FIRST_USER)}
     for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
         assert line in output(container, "cat /proc/1/status")
+
+
+@pytest.mark.parametrize("user", ["4321:4321", "4321:1000", "1000:4321", "1000:1000"])
+def test_a_user_number_without_a_name_gets_one(image: Image, user: str) -> None:
+    """As under Docker: podman would write the name into the image's own file."""
+    ask = "whoami; id -gn; node -p 'os.userInfo().username'; python -c 'import getpass; print(getpass.getuser())'"
+    entry = ["/usr/bin/tini", "--", f"{PATHS.opt}/container/named-user", "sh", "-euc", f"{ask}; ssh -G host >/dev/null"]
+    options = ["--passwd=false", "--network=none", "--read-only", "--tmpfs=/run/sandbox:rw,mode=1777", "--cap-drop=all"]
+    found = sandbox.podman("run", "--rm", *options, f"--user={user}", f"--entrypoint={json.dumps(entry)}", image.reference)
+    own, group = ("sandbox" if number == str(sandbox.FIRST_USER) else "user" for number in user.split(":"))
+    assert found.stdout.split() == [own, group, own, own]
 
 
 @pytest.mark.parametrize("place", ["/opt/aisandbox", "/usr/bin", "/etc", "/", "/var/lib", "/home"])
