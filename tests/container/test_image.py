@@ -96,7 +96,9 @@ def test_a_user_number_without_a_name_gets_one(image: Image, user: str) -> None:
     ask = "whoami; id -gn; node -p 'os.userInfo().username'; python -c 'import getpass; print(getpass.getuser())'"
     entry = ["/usr/bin/tini", "--", f"{PATHS.opt}/container/named-user", "sh", "-euc", f"{ask}; ssh -G host >/dev/null"]
     options = ["--passwd=false", "--network=none", "--read-only", "--tmpfs=/run/sandbox:rw,mode=1777", "--cap-drop=all"]
-    found = sandbox.podman("run", "--rm", *options, f"--user={user}", f"--entrypoint={json.dumps(entry)}", image.reference)
+    found = sandbox.podman(
+        "run", "--rm", *options, f"--user={user}", f"--entrypoint={json.dumps(entry)}", image.reference
+    )
     own, group = ("sandbox" if number == str(sandbox.FIRST_USER) else "user" for number in user.split(":"))
     assert found.stdout.split() == [own, group, own, own]
 
