@@ -106,6 +106,8 @@ def summary(machine: Machine) -> str:
     served = ", ".join(model["id"] for model in models.get("data", []))
     ssh = " ".join(machine.ssh_command())
     sandbox = manifest.load().ports["sandbox"].port
+    # Such as a model that cannot be had: what is served instead is named above.
+    problems = (_get(f"{instance['chat_url']}/aisandbox/status.json") or {}).get("problems", [])
     return "\n".join(
         (
             "",
@@ -116,6 +118,7 @@ def summary(machine: Machine) -> str:
             "",
             "  All of it answers to this computer alone, unless your user-data says otherwise (allowed_cidrs).",
             "  Stop: make down   State: make status   Logs: make logs",
+            *(f"\n! {problem['reason']}\n  {problem['fix']}" for problem in problems),
             "",
         )
     )

@@ -48,7 +48,7 @@ app.command(hidden=True)(certificate.certificate)
 def main() -> None:
     """Run the command; a crash is one line, unless AISANDBOX_DEBUG is set."""
     try:
-        app()
+        app(prog_name=app.info.name)
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
+from aisandbox.build import up
 from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.manifest import REPOSITORY
@@ -134,6 +135,9 @@ def test_a_typo_in_the_models_name(machine: Machine) -> None:
     configure(machine, "--model example/tinny")
     problem = told(machine, "There is no model example/tinny")
     assert "example/tiny" in problem["fix"] + problem["reason"], "the nearest name is suggested"
+    # `make up` says so, too.
+    shown = up.summary(machine)
+    assert f"model: {GUIDE}" in shown and problem["reason"] in shown and problem["fix"] in shown
     still_chats(machine)
     configure(machine, "--model example/tiny")
     becomes(machine, "example/tiny")

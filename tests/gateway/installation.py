@@ -33,12 +33,12 @@ START_S = 400
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
 
 
-def environment(manifest: Manifest, choice: Choice = OPEN, **secret: str) -> dict[str, str]:
+def environment(manifest: Manifest, choice: Choice = OPEN, *, embedded: bool = False, **secret: str) -> dict[str, str]:
     """The rendered environment file, read as systemd reads it."""
     guards = access.of(choice)
     context = {
         "manifest": manifest,
-        "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], tasks=False, access=guards),
+        "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], embedded=embedded, tasks=False, access=guards),
         "choice": choice,
         "chat_password": access.chat_password(choice, secret),
         "secrets": secret,

@@ -112,6 +112,12 @@ def test_no_sandbox_no_terminal(chosen: dict[str, object]) -> None:
     assert "terminalId" not in metadata
 
 
+def test_pictures_are_offered_to_models_that_may_see() -> None:
+    for embedded in (False, True):
+        found = environment(MANIFEST, embedded=embedded, **SECRETS)
+        assert json.loads(found["DEFAULT_MODEL_METADATA"])["capabilities"]["vision"] is not embedded
+
+
 def test_the_address_is_the_domains() -> None:
     assert settings(domain="ai.example.com")["WEBUI_URL"] == "https://ai.example.com"
     assert settings()["CORS_ALLOW_ORIGIN"] == "http://localhost:3000"

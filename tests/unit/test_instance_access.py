@@ -125,6 +125,11 @@ def run(places: Places, *arguments: str, given: str = "") -> str:
     return done.stdout
 
 
+def test_help_names_the_command(places: Places) -> None:
+    assert "Usage: aisandbox [OPTIONS]" in run(places, "--help")
+    assert "Usage: aisandbox keys" in run(places, "keys", "--help")
+
+
 def test_keys_are_shown_by_their_own_command_only(places: Places) -> None:
     appliance.options(
         places, f"api_key: {KEY}\nchat_password: correct-horse-7\nchat_email: me@example.com\nsandbox: public\n"
