@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from aisandbox.check.model import Finding, Subject, check, entries
 from aisandbox.check.tree import Entry
@@ -88,9 +90,9 @@ def authorized_keys(subject: Subject) -> Iterator[Finding]:
         name = entry.path.rpartition("/")[2]
         if name in ("authorized_keys", "authorized_keys2") and entry.size and not entry.path.startswith(homes):
             yield Finding(entry.path)
-    for path, name, _ in ssh_settings(subject):
-        if name in ("authorizedkeysfile", "authorizedkeyscommand", "trustedusercakeys"):
-            yield Finding(path, f"sets {name}")
+    for setting in ssh_settings(subject):
+        if setting.name in ("authorizedkeysfile", "authorizedkeyscommand", "trustedusercakeys"):
+            yield Finding(setting.path, f"sets {setting.name}")
 
 
 @check(
@@ -154,23 +156,47 @@ def credential_files(subject: Subject) -> Iterator[Finding]:
     yield from entries(e for e in subject.tree.glob(*subject.in_homes(*LOGINS), *places) if e.size)
 
 
-def ssh_settings(subject: Subject) -> Iterator[tuple[str, str, str]]:
-    """The SSH server's global settings in the order in which they count (the first of a name wins)."""
-    yield from _ssh_settings(subject, "/etc/ssh/sshd_config", 0)
+@dataclass(frozen=True)
+class SshSetting:
+    """One setting of the SSH server."""
+
+    path: str
+    name: str
+    """In small letters."""
+    value: str
+    condition: str = ""
+    """The words of the Match block that it stands in; empty where it is for everybody."""
 
 
-def _ssh_settings(subject: Subject, path: str, depth: int) -> Iterator[tuple[str, str, str]]:
+def ssh_settings(subject: Subject) -> Iterator[SshSetting]:
+    """The SSH server's settings in the order in which they count.
+
+    The first of a name wins among those for everybody, and one in a Match block over all of them.
+    """
+    yield from _ssh_settings(subject, "/etc/ssh/sshd_config", "", 0)
+
+
+def _ssh_settings(subject: Subject, path: str, condition: str, depth: int) -> Iterator[SshSetting]:
     for line in subject.tree.lines(path):
-        words = re.split(r"[\s=]+", line, maxsplit=1)
-        name, value = words[0].lower(), words[1].strip('"') if len(words) > 1 else ""
+        name, *values = _words(line)
+        name, value = name.lower(), " ".join(values)
         if name == "match":
-            return
-        if name == "include" and depth < 4:
-            patterns = (p if p.startswith("/") else f"/etc/ssh/{p}" for p in value.split())
+            condition = value
+        elif name == "include" and depth < 16:
+            patterns = (p if p.startswith("/") else f"/etc/ssh/{p}" for p in values)
             for entry in sorted(subject.tree.glob(*patterns)):
-                yield from _ssh_settings(subject, entry.path, depth + 1)
+                yield from _ssh_settings(subject, entry.path, condition, depth + 1)
         else:
-            yield path, name, value
+            yield SshSetting(path, name, value, condition)
+
+
+def _words(line: str) -> list[str]:
+    """The words of a line of sshd_config: a = may follow the name, quotes hold blanks, and a # begins a comment."""
+    name, *rest = re.split(r"\s*=\s*|\s+", line, maxsplit=1)
+    try:
+        return [name, *shlex.split(" ".join(rest), comments=True)]
+    except ValueError:  # a quote that does not end, at which sshd does not start
+        return [name, *rest]
 
 
 def _key_files(subject: Subject) -> Iterator[Entry]:

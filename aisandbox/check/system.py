@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from aisandbox.check.keys import ssh_settings
+from aisandbox.check.keys import SshSetting, ssh_settings
 from aisandbox.check.model import Finding, NotCheckedError, Subject, check, entries
 
 RELEASES = {"debian": ("12", "13"), "ubuntu": ("22.04", "24.04")}
@@ -294,9 +294,7 @@ def package_timers(subject: Subject) -> Iterator[Finding]:
 def ssh_passwords(subject: Subject) -> Iterator[Finding]:
     wanted = {"passwordauthentication": "yes", "kbdinteractiveauthentication": "yes", "permitemptypasswords": "no"}
     for name, default in wanted.items():
-        path, value = _ssh(subject, name, default)
-        if value != "no":
-            yield Finding(path, f"{name} is {value}")
+        yield from _ssh_not(subject, name, default, "no")
 
 
 @check(
@@ -307,9 +305,7 @@ def ssh_passwords(subject: Subject) -> Iterator[Finding]:
     stages=BOTH,
 )
 def ssh_root(subject: Subject) -> Iterator[Finding]:
-    path, value = _ssh(subject, "permitrootlogin", "prohibit-password")
-    if value != "no":
-        yield Finding(path, f"permitrootlogin is {value}")
+    yield from _ssh_not(subject, "permitrootlogin", "prohibit-password", "no")
 
 
 @check(
@@ -319,9 +315,9 @@ def ssh_root(subject: Subject) -> Iterator[Finding]:
     sources=("Azure 8",),
 )
 def ssh_keepalive(subject: Subject) -> Iterator[Finding]:
-    path, value = _ssh(subject, "clientaliveinterval", "0")
-    if not value.isdigit() or not 30 <= int(value) <= 235:
-        yield Finding(path, f"clientaliveinterval is {value}")
+    for path, value, whom in _ssh(subject, "clientaliveinterval", "0"):
+        if not value.isdigit() or not 30 <= int(value) <= 235:
+            yield Finding(path, f"clientaliveinterval is {value}{whom}")
 
 
 @check(
@@ -334,9 +330,9 @@ def ssh_service(subject: Subject) -> Iterator[Finding]:
     units = ("multi-user.target.wants/ssh.service", "sockets.target.wants/ssh.socket")
     if not any(subject.tree.glob(*(f"/etc/systemd/system/{unit}" for unit in units))):
         yield Finding("/etc/systemd/system", "ssh is not enabled")
-    path, value = _ssh(subject, "port", "22")
-    if value != "22":
-        yield Finding(path, f"port is {value}")
+    ports = {setting.value: setting.path for setting in ssh_settings(subject) if setting.name == "port"}
+    if ports and "22" not in ports:
+        yield from (Finding(path, f"port is {value}") for value, path in ports.items())
 
 
 @check(
@@ -429,9 +425,17 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in re.findall(r"\d+", version.split(":")[-1].split("-")[0])[:4])
 
 
-def _ssh(subject: Subject, name: str, default: str) -> tuple[str, str]:
-    """Where a setting of the SSH server is made, and its value in small letters."""
-    for path, setting, value in ssh_settings(subject):
-        if setting == name:
-            return path, value.lower()
-    return SSHD, default
+def _ssh_not(subject: Subject, name: str, default: str, wanted: str) -> Iterator[Finding]:
+    """Where a setting of the SSH server has another value than the wanted one, for everybody or for some."""
+    for path, value, whom in _ssh(subject, name, default):
+        if value != wanted:
+            yield Finding(path, f"{name} is {value}{whom}")
+
+
+def _ssh(subject: Subject, name: str, default: str) -> Iterator[tuple[str, str, str]]:
+    """Where a setting of the SSH server is made, its value in small letters, and for whom: all that can be in force."""
+    settings = [setting for setting in ssh_settings(subject) if setting.name == name]
+    everybody = next((setting for setting in settings if not setting.condition), SshSetting(SSHD, name, default))
+    for setting in (everybody, *(setting for setting in settings if setting.condition)):
+        whom = f" for {setting.condition}" if setting.condition else ""
+        yield setting.path, setting.value.lower(), whom

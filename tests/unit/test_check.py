@@ -198,10 +198,17 @@ FAULTS: dict[str, Plant | tuple[Plant, ...]] = {
         lambda root: _sshd(root, "PasswordAuthentication no", "PasswordAuthentication yes"),
         lambda root: _sshd(root, "KbdInteractiveAuthentication no\n", ""),
         lambda root: root.append("etc/ssh/sshd_config.d/10.conf", "PermitEmptyPasswords yes"),
+        lambda root: root.append("etc/ssh/sshd_config.d/10.conf", "Match User deploy\n  PasswordAuthentication yes"),
+        lambda root: root.append("etc/ssh/sshd_config.d/10.conf", "Match all\nPasswordAuthentication = yes"),
+        lambda root: (
+            root.append("etc/ssh/sshd_config", "Match Address 192.0.2.0/24\n  Include /etc/ssh/some.conf"),
+            root.write("etc/ssh/some.conf", "PasswordAuthentication yes # for the office\n"),
+        ),
     ),
     "ssh-root": (
         lambda root: _sshd(root, "PermitRootLogin no", "PermitRootLogin prohibit-password"),
         lambda root: root.write("etc/ssh/sshd_config.d/05.conf", "PermitRootLogin=yes\n"),
+        lambda root: root.append("etc/ssh/sshd_config.d/10.conf", 'Match User "root"\n  PermitRootLogin "yes"'),
     ),
     "ssh-keepalive": lambda root: _sshd(root, "180", "600"),
     "ssh-service": (
@@ -286,6 +293,20 @@ def test_a_clean_instance_passes(root: Root) -> None:
     report = run(root.folder, INSTANCE.but(live=True))
     assert failing(report) - {"unit-cycles"} == set(), report.text()
     assert report.counts["not checked"] == len(ELSEWHERE)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "PasswordAuthentication no # keys only",
+        'PasswordAuthentication "no"\t#keys only',
+        "Port 2222\nPort 22",
+        "Match User deploy\n  PasswordAuthentication no\n  X11Forwarding yes",
+    ],
+)
+def test_what_sshd_takes_as_meant_is_no_fault(root: Root, lines: str) -> None:
+    root.write("etc/ssh/sshd_config.d/05.conf", f"{lines}\n")
+    assert failing(run(root.folder, IMAGE)) == set()
 
 
 @pytest.mark.parametrize(("name", "plant"), PLANTED)
