@@ -13,7 +13,7 @@ import pytest
 
 from aisandbox.build.machine import Machine
 from aisandbox.instance import configure
-from tests.support.machines import MANIFEST, main_pid, output, url
+from tests.support.machines import MANIFEST, main_pid, output, url, wait_for
 
 PUBLIC = {port.port for port in MANIFEST.ports.values() if port.public}
 DATA = MANIFEST.paths.data
@@ -47,6 +47,20 @@ def test_ssh_takes_no_password(machine: Machine, user: str) -> None:
 
 def test_ssh_takes_no_root(machine: Machine) -> None:
     assert "Permission denied" in ssh(machine, "root").stderr
+
+
+def test_ssh_can_be_moved(machine: Machine) -> None:
+    """Its owner is not shut out by our firewall."""
+    own = "/etc/ssh/sshd_config.d/50-own.conf"
+    try:
+        output(machine, f"printf 'Port 22\\nPort 2222\\n' | sudo tee {own} && sudo systemctl reload ssh")
+        wait_for("SSH at its other port", lambda: can_connect(machine, 2222), 20)
+        output(machine, "sudo systemctl restart nftables ssh")
+        wait_for("SSH after a restart", lambda: can_connect(machine, 2222) and can_connect(machine, 22), 20)
+    finally:
+        machine.run(f"sudo rm -f {own}; sudo systemctl restart ssh", check=False)
+    rules = output(machine, "sudo nft list chain inet aisandbox guarded")
+    assert "2222" not in rules and "dport 22" in rules
 
 
 def test_no_account_has_a_password(machine: Machine) -> None:
