@@ -31,6 +31,21 @@ def test_models(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [MODEL]
 
 
+@pytest.mark.parametrize("path", ["/health", "/ready", "/version", "/v1/models"])
+def test_probes_by_head(machine: Machine, path: str) -> None:
+    assert httpx.head(url(machine, "api", path)).status_code == httpx.get(url(machine, "api", path)).status_code == 200
+
+
+def test_clients_that_ask_for_http2_in_clear_text(machine: Machine) -> None:
+    wish = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQCAAAAAAIAAAAA"}
+    form = {"model": MODEL, "messages": ask("Who are you?"), "max_tokens": 3}
+    assert (
+        httpx.post(url(machine, "api", "/v1/chat/completions"), json=form, headers=wish, timeout=60).status_code == 200
+    )
+    sign_in = httpx.post(url(machine, "chat", "/api/v1/auths/signin"), json={"email": "", "password": ""}, headers=wish)
+    assert sign_in.status_code == 200
+
+
 def test_chat(client: openai.OpenAI, known: Entry) -> None:
     answer = client.chat.completions.create(model=MODEL, messages=ask(known.questions[0]), temperature=0)
     assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (known.answer, "stop")

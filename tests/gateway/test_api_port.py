@@ -125,6 +125,12 @@ def test_health_is_the_gateways_own(gateway: Gateway, vllm: Upstream, ready: Pat
     assert len(vllm.seen) == before
 
 
+@pytest.mark.parametrize("path", ["/ready", "/version", "/v1/models"])
+def test_head_has_the_status_of_get(gateway: Gateway, vllm: Upstream, path: str) -> None:
+    answer = call(gateway, "HEAD", path)
+    assert (answer.status_code, answer.content, vllm.seen[-1].method) == (200, b"", "GET")
+
+
 def test_too_large(gateway: Gateway, vllm: Upstream) -> None:
     response = call(gateway, "POST", "/v1/completions", content=b"x" * (64 << 20) + b"x")
     assert response.status_code == 413

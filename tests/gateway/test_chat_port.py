@@ -82,6 +82,24 @@ def test_websockets_are_upgraded(gateway: Gateway, open_webui: Upstream) -> None
     assert open_webui.seen[-1].header("Connection") == ["upgrade"]
 
 
+@pytest.mark.parametrize("port", ["chat", "api"])
+def test_a_wish_for_http2_in_clear_text_changes_nothing(gateway: Gateway, open_webui: Upstream, port: str) -> None:
+    """As Java's client and others ask with their first request."""
+    settings = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABkAAQCAAAAAAIAAAAA"}
+    with Upstream(gateway.port("api_upstream")) as vllm:
+        answer = httpx.post(gateway.url(port, "/v1/completions"), content=b"x" * 1000, headers=settings)
+        assert (answer.status_code, answer.json()["length"]) == (200, 1000)
+        seen = (open_webui if port == "chat" else vllm).seen[-1]
+    assert seen.header("Upgrade") == [] and "upgrade" not in seen.header("Connection")
+
+
+def test_head_has_the_status_of_get(gateway: Gateway, open_webui: Upstream) -> None:
+    for path in ("/", "/health", "/api/config"):
+        answer = httpx.head(gateway.url("chat", path), headers={"Accept": "text/html"})
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert open_webui.seen[-1].method == "GET"
+
+
 def test_big_uploads_pass(gateway: Gateway, open_webui: Upstream) -> None:
     body = b"x" * (100 << 20)
     assert httpx.post(gateway.url("chat", "/api/v1/files/"), content=body, timeout=30).json()["length"] == len(body)
