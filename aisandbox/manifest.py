@@ -69,8 +69,9 @@ class Option(Part):
 
     key: str = Field(pattern=r"^[a-z][a-z0-9_]{0,14}$")
     label: str = Field(max_length=255)
-    type: Literal["string", "integer", "secret", "choice", "cidrs", "arguments"]
-    """`cidrs`: networks, separated by commas. `arguments`: a command line from vLLM's allowed arguments."""
+    type: Literal["string", "integer", "secret", "choice", "cidrs", "names", "arguments"]
+    """`cidrs`: networks, and `names`: host names, separated by commas. `arguments`: a command line from vLLM's allowed
+    arguments."""
     help: str
     choices: tuple[str, ...] = ()
     default: str | int | None = None
@@ -88,7 +89,7 @@ class Option(Part):
         return self
 
     def schema_(self) -> dict[str, Any]:
-        """JSON Schema of the option's value. For `cidrs` and `arguments` it is necessary, not sufficient."""
+        """JSON Schema of the option's value. For `cidrs`, `names` and `arguments` it is necessary, not sufficient."""
         rules = {
             "title": self.label,
             "description": self.help,

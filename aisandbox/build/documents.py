@@ -132,6 +132,8 @@ def _rule(option: Option) -> str:
             return f"whole number from {option.minimum} to {option.maximum}"
         case "cidrs":
             return "networks and addresses, IPv4 and IPv6, separated by commas"
+        case "names":
+            return "host names, separated by commas; `*.example.com` stands for every name under it"
         case "arguments":
             return "arguments of the list below"
     return code(option.pattern)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import stat
 from datetime import date
 from pathlib import Path
@@ -151,7 +152,7 @@ NEAR = st.one_of(
     st.sampled_from([TOKEN, "hf_", "Org/Name", "a/b/c", "-/x", "off", "local", "LOCAL", "fp8", "me@example.com"]),
     st.sampled_from([f"{x.example}{tail}" for x in MANIFEST.options if x.example for tail in ("", "!", "/", "\n.")]),
 )
-EXACT = [option for option in MANIFEST.options if option.type not in ("cidrs", "arguments", "integer")]
+EXACT = [option for option in MANIFEST.options if option.type not in ("cidrs", "names", "arguments", "integer")]
 
 
 def allowed(option: Option, value: object) -> bool:
@@ -358,8 +359,8 @@ def test_networks_are_brought_into_one_spelling(raw: object, value: str) -> None
         ("10.0.0.0/8, home", "home is no network or address", "10.0.0.0/8"),
         ("10.0.0.0/33", "is no network", None),
         ("fe80::1%;drop", "is no network", None),
-        (",", "names no network", None),
-        ([], "names no network", None),
+        (",", "holds no network", None),
+        ([], "holds no network", None),
         ([1], "is not text", None),
         (",".join(f"10.0.0.{i}" for i in range(65)), "more than 64", ",".join(f"10.0.0.{i}/32" for i in range(64))),
     ],
@@ -369,6 +370,69 @@ def test_bad_networks_are_explained_and_the_good_ones_count(raw: object, reason:
         options.check(CIDRS, raw)
     assert reason in caught.value.reason
     assert caught.value.usable == usable
+
+
+NAMES = MANIFEST.options_by_key["host_names"]
+LONG = ".".join(["a" * 60] * 4) + ".example.b"
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("ai.example.com, proxy.example.net", "ai.example.com,proxy.example.net"),
+        ("AI.Example.com. ai.example.COM", "ai.example.com"),
+        ("*.Example.com", "*.example.com"),
+        (["a.example.com", "*.b.example"], "a.example.com,*.b.example"),
+        ("sandbox,open_webui", "sandbox,open_webui"),
+        ("xn--bcher-kva.example", "xn--bcher-kva.example"),
+        (LONG, LONG),
+        ([], None),
+        ("", None),
+    ],
+)
+def test_names_are_brought_into_one_spelling(raw: object, value: str | None) -> None:
+    assert len(LONG) <= 253
+    assert options.check(NAMES, raw) == value
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason", "usable"),
+    [
+        ("https://ai.example.com/", "leave out scheme, port and path", None),
+        ("ai.example.com:443", "leave out scheme, port and path", None),
+        ("203.0.113.7, ai.example.com", "203.0.113.7 is an address, and addresses need no entry", "ai.example.com"),
+        ("::1 [2001:db8::7]", "[2001:db8::7] is an address", None),
+        ("*", "* is not a host name", None),
+        ("*.com", "*.com would be every name of a top-level domain", None),
+        ("a.*.example.com", "is not a host name", None),
+        ("*example.com", "is not a host name", None),
+        ("-a.example.com", "is not a host name", None),
+        ("a..example.com", "is not a host name", None),
+        ("b\u00fccher.example", "write it as browsers send it", None),
+        (f"{'a' * 64}.example", "is not a host name", None),
+        (f"{LONG}.{'c' * 9}", "is not a host name", None),
+        ('a.example "";} server {, b.example', '"";} is not a host name', "a.example,server,b.example"),
+        (",", "holds no name", None),
+        (["a.example", 1], "is not text", None),
+        (",".join(f"{i}.example" for i in range(65)), "more than 64", ",".join(f"{i}.example" for i in range(64))),
+    ],
+)
+def test_bad_names_are_explained_and_the_good_ones_count(raw: object, reason: str, usable: str | None) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        options.check(NAMES, raw)
+    assert reason in caught.value.reason
+    assert caught.value.usable == usable
+
+
+@given(st.text("aA0-_.*:[]/,\"';{}$ \n\u00fc", max_size=60))
+def test_whatever_is_listed_only_names_come_of_it(text: str) -> None:
+    """They become words of nginx's configuration."""
+    try:
+        value = options.check(NAMES, text)
+    except InvalidOptionError as invalid:
+        value = invalid.usable
+    for name in str(value or "").split(","):
+        assert re.fullmatch(r"([*]\.(?=.*\.))?[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|", name, re.ASCII), name
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ GOOD = {
     "allowed_cidrs": "203.0.113.7, 2001:db8::/48",
     "domain": "ai.example.com",
     "tls_email": "me@example.com",
+    "host_names": "ai.example.com, *.example.org",
     "sandbox": "public",
     "data_volume": "LABEL=data",
     "hub_endpoint": "http://hub.example.com:8080/a~b",

@@ -80,6 +80,8 @@ def optional(option: Option) -> str:
             return "^[0-9]{0,9}$"
         case "cidrs":
             return "^[0-9A-Fa-f:./, ]*$"
+        case "names":
+            return "^[A-Za-z0-9._*, -]*$"
         case "arguments":
             return "^[ -~]*$"
     assert option.pattern

@@ -35,6 +35,7 @@ class Choice(Part):
     allowed_cidrs: str | None = None
     domain: str | None = None
     tls_email: str | None = None
+    host_names: str | None = None
     sandbox: Literal["off", "local", "public"] = "local"
     data_volume: str | None = None
     hub_endpoint: str | None = None

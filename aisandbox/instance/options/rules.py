@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections.abc import Callable
 
 from aisandbox.instance.options.errors import InvalidOptionError
 from aisandbox.instance.options.source import GUARDS
@@ -11,28 +12,32 @@ from aisandbox.instance.problem import Problem
 from aisandbox.manifest import MAX_LENGTH, Manifest, Option
 
 MASK = "********"
-MAX_NETWORKS = 64
+MAX_ENTRIES = 64
+"""Most networks or names of one option."""
 OFF = ("off", "no", "n", "false")
 """What YAML 1.1 takes for false."""
 CLOSE = 0.75
 """Likeness from which an unknown key counts as a misspelt guard."""
 GREATEST = 2**63
 """No number is larger; Python refuses to write very large ones out."""
+_LABEL = "[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?"
+HOST_NAME = re.compile(rf"(?=.{{1,253}}$)({_LABEL}\.)*{_LABEL}")
 
 
 def check(option: Option, raw: object) -> str | int | None:
     """The option's value; None and empty text mean its default.
 
     Raises:
-        InvalidOptionError: the value breaks the option's rules (those of `Option.schema_`, and more for networks
-            and arguments).
+        InvalidOptionError: the value breaks the option's rules (those of `Option.schema_`, and more for networks,
+            names and arguments).
     """
     example = "" if option.example is None else f" such as {option.example}"
     fix = f"Give {option.label.lower()}{example}."
     if raw is None:
         return None
-    if option.type == "cidrs" and isinstance(raw, list) and all(isinstance(entry, str) for entry in raw):
-        raw = ",".join(raw) or ","  # an empty list is no network, not every one
+    if option.type in ("cidrs", "names") and isinstance(raw, list) and all(isinstance(entry, str) for entry in raw):
+        # An empty list of networks is no network, not every one.
+        raw = ",".join(raw) or ("," if option.type == "cidrs" else "")
     if "off" in (option.choices or ()) and (raw is False or (isinstance(raw, str) and raw.strip().lower() in OFF)):
         return "off"
     if isinstance(raw, int) and option.type == "secret":
@@ -51,7 +56,9 @@ def check(option: Option, raw: object) -> str | int | None:
         case "integer":
             return _integer(option, text, fix)
         case "cidrs":
-            return _networks(text, fix)
+            return _entries(text, _network, "network", fix)
+        case "names":
+            return _entries(text, _listed_name, "name", fix)
         case "arguments":
             from aisandbox.instance.options import arguments
 
@@ -74,41 +81,76 @@ def _integer(option: Option, text: str, fix: str) -> int:
     return number
 
 
-def _networks(text: str, fix: str) -> str:
-    """Networks and single addresses, IPv4 and IPv6, each once and in the usual spelling."""
-    import ipaddress
-
+def _entries(text: str, read: Callable[[str], str], noun: str, fix: str) -> str:
+    """What a list holds, each entry once and in the usual spelling. Faults of single ones leave the others usable."""
     good: dict[str, None] = {}
     faults: list[str] = []
     entries = [entry for entry in re.split(r"[,\s]+", text) if entry]
-    for entry in entries[:MAX_NETWORKS]:
+    for entry in entries[:MAX_ENTRIES]:
         try:
-            if "%" in entry:  # the name of an interface, which may be any text
-                raise ValueError(entry)
-            good[str(ipaddress.ip_network(entry))] = None
-        except ValueError:
-            faults.append(_why_no_network(entry))
-    if len(entries) > MAX_NETWORKS:
-        faults.append(f"holds more than {MAX_NETWORKS} networks; the first {MAX_NETWORKS} count")
+            good[read(entry)] = None
+        except ValueError as fault:
+            faults.append(f"{printable(entry)[:50]} {fault}")
+    if len(entries) > MAX_ENTRIES:
+        faults.append(f"holds more than {MAX_ENTRIES} {noun}s; the first {MAX_ENTRIES} count")
     if not entries:
-        faults.append("names no network")
+        faults.append(f"holds no {noun}")
     usable = ",".join(good)
     if faults:
         raise InvalidOptionError("; ".join(faults), fix, usable or None)
     return usable
 
 
-def _why_no_network(entry: str) -> str:
+def _network(entry: str) -> str:
+    """A network or a single address, IPv4 or IPv6.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
     import ipaddress
 
-    name = printable(entry)[:50]
     try:
         network = ipaddress.ip_network(entry.partition("%")[0], strict=False)
     except ValueError:
-        return f"{name} is no network or address"
-    if "%" in entry:
-        return f"{name} is no network: leave out what follows the %"
-    return f"{name} is an address inside the network {network}"
+        raise ValueError("is no network or address") from None
+    if "%" in entry:  # the name of an interface, which may be any text
+        raise ValueError("is no network: leave out what follows the %")
+    try:
+        return str(ipaddress.ip_network(entry))
+    except ValueError:
+        raise ValueError(f"is an address inside the network {network}") from None
+
+
+def host_name(text: str) -> str | None:
+    """The host name in one spelling; None for what is none."""
+    name = text.lower().removesuffix(".")
+    return name if HOST_NAME.fullmatch(name) else None
+
+
+def _listed_name(entry: str) -> str:
+    """A host name, or `*.` and a name for all that lie under it.
+
+    Raises:
+        ValueError: it is none; the message says why.
+    """
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(entry.strip("[]"))
+    except ValueError:
+        pass
+    else:
+        raise ValueError("is an address, and addresses need no entry")
+    under = "*." if entry.startswith("*.") else ""
+    name = host_name(entry.removeprefix(under))
+    if name and len(under + name) <= 253 and (not under or "." in name):
+        return under + name
+    if "/" in entry or ":" in entry:
+        raise ValueError("is more than a name: leave out scheme, port and path")
+    if under and name:
+        raise ValueError("would be every name of a top-level domain")
+    spelling = "" if entry.isascii() else ": write it as browsers send it (xn--)"
+    raise ValueError(f"is not a host name{spelling}")
 
 
 def printable(text: object) -> str:

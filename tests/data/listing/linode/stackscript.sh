@@ -15,6 +15,7 @@
 # <UDF name="allowed_cidrs" label="Allowed addresses - Networks that may reach chat, API and sandbox, separated by commas. Empty allows all, and then a chat without a password has no sandbox. SSH is not affected." default="" example="203.0.113.7, 2001:db8::/48" />
 # <UDF name="domain" label="Domain - Name that points at this instance. Chat and API are then served by HTTPS with a certificate that renews itself." default="" example="ai.example.com" />
 # <UDF name="tls_email" label="E-mail for certificates - Address that the certificate authority may write to. Used together with the domain; may stay empty." default="" example="me@example.com" />
+# <UDF name="host_names" label="Further host names - Names that chat and API answer to besides the domain, separated by commas, such as a proxy's. Addresses and localhost need none." default="" example="ai.example.com, *.example.org" />
 # <UDF name="sandbox" label="Sandbox - local is reached by SSH tunnel, and by a chat with a password or allowed addresses; public also opens its port and asks for a key; off runs none." oneOf="off,local,public" default="local" />
 # <UDF name="data_volume" label="Data volume - Block device that keeps models and chats beyond this instance. It must hold an ext4 or xfs file system, and is never formatted." default="" example="/dev/disk/by-id/scsi-0DO_Volume_data" />
 # <UDF name="hub_endpoint" label="Model hub address - Another server that speaks the Hugging Face protocol, such as a mirror inside your network." default="" example="https://huggingface.co" />
@@ -61,6 +62,7 @@ trap 'rm -f "$written"' EXIT
   field allowed_cidrs
   field domain
   field tls_email
+  field host_names
   field sandbox
   field data_volume
   field hub_endpoint

@@ -13,6 +13,7 @@ locals {
     allowed_cidrs = var.allowed_cidrs
     domain        = var.domain
     tls_email     = var.tls_email
+    host_names    = var.host_names
     sandbox       = var.sandbox
     data_volume   = var.data_volume
     hub_endpoint  = var.hub_endpoint

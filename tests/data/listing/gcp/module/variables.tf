@@ -212,6 +212,17 @@ variable "tls_email" {
   }
 }
 
+variable "host_names" {
+  description = "Names that chat and API answer to besides the domain, separated by commas, such as a proxy's. Addresses and localhost need none."
+  type        = string
+  default     = ""
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9._*, -]*$", var.host_names))
+    error_message = "This does not fit: Further host names. Example: ai.example.com, *.example.org."
+  }
+}
+
 variable "sandbox" {
   description = "local is reached by SSH tunnel, and by a chat with a password or allowed addresses; public also opens its port and asks for a key; off runs none."
   type        = string
