@@ -12,7 +12,18 @@ import sys
 from dataclasses import dataclass
 
 from aisandbox.auxiliary import prompt
-from aisandbox.instance import access, container, files, hardware, options, plan, rendering, services, volume
+from aisandbox.instance import (
+    access,
+    container,
+    files,
+    hardware,
+    host_names,
+    options,
+    plan,
+    rendering,
+    services,
+    volume,
+)
 from aisandbox.instance.notices import warnings
 from aisandbox.instance.options import Choice
 from aisandbox.instance.places import Places
@@ -130,6 +141,7 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
         "release": files.read_json(places.release) or {},
         "secrets": kept,
         "choice": given,
+        "host_names": host_names.of(places, manifest, given),
         "api_key": access.api_key(given, kept),
         "chat_password": access.chat_password(given, kept),
         "rag_template": prompt.TEMPLATE,

@@ -189,6 +189,15 @@ class Places:
     def instance_id(self) -> Path:
         return self.root / "var" / "lib" / "cloud" / "data" / "instance-id"
 
+    # The system's files
+    @property
+    def hostname(self) -> Path:
+        return self.root / "etc" / "hostname"
+
+    @property
+    def hosts(self) -> Path:
+        return self.root / "etc" / "hosts"
+
     # The kernel's files
     @property
     def kernel_command_line(self) -> Path:

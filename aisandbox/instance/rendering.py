@@ -30,6 +30,7 @@ RENDERED = (
     Rendered("open-webui.env.j2", "open-webui.env", (services.OPEN_WEBUI,)),
     Rendered("nginx/chat-login.conf.j2", "nginx/chat-login.conf", (services.NGINX,), "reload"),
     Rendered("nginx/chat-origin.conf.j2", "nginx/chat-origin.conf", (services.NGINX,), "reload"),
+    Rendered("nginx/host-names.conf.j2", "nginx/host-names.conf", (services.NGINX,), "reload"),
     Rendered("nginx/api-lock.conf.j2", "nginx/api-lock.conf", (services.NGINX,), "reload"),
     Rendered("certificate.env.j2", "certificate.env", (services.CERTIFICATE,)),
     Rendered("nftables/access.conf.j2", "nftables/access.conf", (services.FIREWALL,), "reload"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from aisandbox.instance import clock, files, services, timeline
 from aisandbox.instance.access import Access
 from aisandbox.instance.journal import Line
 from aisandbox.instance.notices import SecurityWarning, warnings
+from aisandbox.instance.options import cloud_init
 from aisandbox.instance.options.container import address as address_of_proxy
 from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.problem import Problem
@@ -282,13 +282,9 @@ def listening(port: int) -> bool:
 
 def address(places: Places) -> str:
     """Where to reach the instance: its public address when the cloud tells, else its route's."""
-    try:
-        data = json.loads((places.cloud_run / "instance-data.json").read_bytes())["ds"]["meta_data"]
-        public = data.get("public-ipv4") or data.get("public_ipv4")
-        if isinstance(public, str) and public:
-            return public
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass
+    public = cloud_init.metadata(places).get("public-ipv4")
+    if isinstance(public, str) and public:
+        return public
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(("192.0.2.1", 9))  # a datagram socket only picks the route: nothing is sent

@@ -77,6 +77,18 @@ def test_the_public_sandbox_wants_its_key(guarded: Machine) -> None:
     assert guarded.run("aisandbox keys", check=False).returncode != 0, "keys are for root"
 
 
+def test_they_answer_to_names_that_are_theirs(guarded: Machine) -> None:
+    def answers() -> set[int]:
+        pages = (url(guarded, "chat", "/api/config"), url(guarded, "api", "/health"))
+        return {httpx.get(page, headers={"Host": "ai.example.com"}).status_code for page in pages}
+
+    assert answers() == {421}
+    assert "Reloading nginx.service" in output(guarded, "sudo aisandbox configure --set host_names=ai.example.com")
+    wait_for("the name", lambda: answers() == {200}, 20)
+    output(guarded, "sudo aisandbox configure --unset host_names")
+    wait_for("its end", lambda: answers() == {421}, 20)
+
+
 def test_what_is_closed_is_warned_of_no_more(guarded: Machine) -> None:
     texts = json.dumps(status(guarded)["warnings"])
     assert "without a login" not in texts and "without a key" not in texts

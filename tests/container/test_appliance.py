@@ -255,6 +255,8 @@ def test_the_platforms_proxy_is_known(guarded: Whole) -> None:
     ):
         answer = httpx.get(url(guarded, "chat", "/api/config"), headers={"Origin": origin})
         assert (answer.status_code == 200) is allowed
+    for host, status in (("abc123-3000.proxy.runpod.net", 200), ("abc124-3000.proxy.runpod.net", 421)):
+        assert httpx.get(url(guarded, "chat", "/api/config"), headers={"Host": host}).status_code == status
 
 
 @pytest.mark.parametrize(

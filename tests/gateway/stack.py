@@ -19,8 +19,9 @@ from types import SimpleNamespace
 import jinja2
 
 from aisandbox import manifest
-from aisandbox.instance import access, rendering, services
+from aisandbox.instance import access, host_names, rendering, services
 from aisandbox.instance.options import Choice
+from aisandbox.instance.places import Places
 from aisandbox.manifest import Manifest
 
 TEMPLATES = manifest.REPOSITORY / "templates"
@@ -74,6 +75,7 @@ class Gateway:
             "manifest": self.manifest,
             "plan": plan,
             "choice": choice,
+            "host_names": host_names.of(Places.of(self.manifest), self.manifest, choice),
             "secrets": secrets,
             "api_key": access.api_key(choice, secrets),
         }

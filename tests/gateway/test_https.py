@@ -29,7 +29,7 @@ KEY = "sk-0123456789abcdef"
 
 @pytest.fixture
 def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    with running_gateway(tmp_path_factory.mktemp("https")) as running:
+    with running_gateway(tmp_path_factory.mktemp("https"), Choice(domain=DOMAIN)) as running:
         (running.manifest.paths.opt / "templates").symlink_to(TEMPLATES)
         places(running).gateway.mkdir()
         (running.www / "ready").touch()
@@ -114,8 +114,11 @@ def test_chat_and_api_by_https(gateway: Gateway, authority: Authority, keeper: K
         own = {"Origin": f"https://{DOMAIN}:{gateway.port('https')}"}
         assert https.post("/api/v1/chats/new", headers=own).status_code == 200
         assert https.post("/api/v1/chats/new", headers={"Origin": f"http://{DOMAIN}"}).status_code == 403
+        # Another name that leads here gets neither.
+        for path in ("/", "/v1/models"):
+            assert https.get(path, headers={"Host": "rebind.evil.example"}).status_code == 421
         # The API under the same name, by its own rules.
-        gateway.choose(Choice.model_validate({"api_key": KEY}))
+        gateway.choose(Choice.model_validate({"api_key": KEY, "domain": DOMAIN}))
         refused = https.get("/v1/models")
         assert (refused.status_code, refused.json()["error"]["code"]) == (401, "invalid_api_key")
         key = {"Authorization": f"Bearer {KEY}"}
@@ -127,6 +130,12 @@ def test_chat_and_api_by_https(gateway: Gateway, authority: Authority, keeper: K
             for line in answer.iter_lines():
                 moments += [time.monotonic()] if "content" in line else []
         assert len(moments) == len(ANSWER.split()) and moments[-1] - moments[0] > 0.3
+    # HTTP/2, as browsers speak it, names the host in another way.
+    for name, told in ((DOMAIN, "2 200"), ("rebind.evil.example", "2 421")):
+        address = f"{name}:{gateway.port('https')}"
+        command = ["curl", "--silent", "--insecure", "--http2", "--output", "/dev/null", f"https://{address}/"]
+        command += ["--resolve", f"{address}:127.0.0.1", "--write-out", "%{http_version} %{http_code}"]
+        assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout == told
     # Port 80 leads people there.
     address = f"https://{DOMAIN}:{gateway.port('https')}/c/1?q=2"
     for port in ("http", "chat"):

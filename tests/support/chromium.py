@@ -24,9 +24,9 @@ PATIENCE = 60_000
 
 
 @contextmanager
-def running() -> Iterator[Browser]:
+def running(*flags: str) -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        yield playwright.chromium.launch(executable_path=PROGRAM, args=QUIET)
+        yield playwright.chromium.launch(executable_path=PROGRAM, args=[*QUIET, *flags])
 
 
 @contextmanager

@@ -7,11 +7,12 @@ import codecs
 import json
 import re
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from aisandbox.instance import files
 from aisandbox.instance.options.source import (
     SECTION,
     Source,
@@ -96,6 +97,13 @@ def _as_typed(options: Any, places: Places, keys: Collection[str]) -> Any:
             same = (key for key in options.keys() & read.keys() & written.keys() if options[key] == read[key])
             typed |= {key: written[key] for key in same}
     return {**options, **typed}
+
+
+def metadata(places: Places) -> Mapping[str, Any]:
+    """What the cloud says of the machine, such as `public-ipv4`, with dashes in the keys."""
+    found = (files.read_json(places.cloud_run / "instance-data.json") or {}).get("ds")
+    parts = (found.get(part) for part in ("ec2_metadata", "meta_data")) if isinstance(found, dict) else ()
+    return {key.replace("_", "-"): value for part in parts if isinstance(part, dict) for key, value in part.items()}
 
 
 def raw_user_data(places: Places) -> bytes:

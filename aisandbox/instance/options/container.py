@@ -25,7 +25,9 @@ UNAVAILABLE = {
         "See them: sudo aisandbox keys . Let addresses in by the firewall before the container, and leave this out.",
         frozenset({"api_key", "chat_password"}),
     ),
-    "domain": Unavailable(f"cannot be had in a container: {PLATFORM}", "Leave it out, and use the proxy's address."),
+    "domain": Unavailable(
+        f"cannot be had in a container: {PLATFORM}", "Leave it out, and name your proxy's address in host_names."
+    ),
     "tls_email": Unavailable(f"cannot be had in a container: {PLATFORM}", "Leave it out."),
     "data_volume": Unavailable(
         "cannot be had in a container, which mounts nothing by itself",
