@@ -142,6 +142,16 @@ def test_services_behind_the_gateway_refuse_it(sandbox: Machine, name: str) -> N
     assert refused(sandbox, f"curl --silent --output /dev/null --max-time 5 http://127.0.0.1:{port}/")
 
 
+def test_the_engines_inner_ports_refuse_it(sandbox: Machine) -> None:
+    """Those on which its processes talk to each other: as many connections as one likes would end it."""
+    listening = output(sandbox, "sudo ss --no-header --listening --tcp --numeric --extended").splitlines()
+    uid = output(sandbox, "id --user vllm")
+    ports = {line.split()[3].rsplit(":", 1)[1] for line in listening if f" uid:{uid} " in f"{line} "}
+    assert str(MANIFEST.ports["api_upstream"].port) in ports
+    asked = "; ".join(f"timeout 5 bash -c '</dev/tcp/127.0.0.1/{port}' && echo {port}" for port in sorted(ports))
+    assert shell(sandbox, f"({asked}) 2>/dev/null; true")["output"].split() == []
+
+
 def test_the_api_itself_is_open_to_it(sandbox: Machine) -> None:
     assert not refused(sandbox, f"curl --silent --fail http://127.0.0.1:{MANIFEST.ports['api'].port}/v1/models")
 

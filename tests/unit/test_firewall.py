@@ -122,6 +122,8 @@ def _render_main(folder: Path) -> None:
         "manifest": MANIFEST.model_copy(update={"paths": MANIFEST.paths.model_copy(update={"etc": folder})}),
         "hardening_metadata": defaults["hardening_metadata"],
         "hardening_service_users": defaults["hardening_service_users"],
+        "hardening_engine_user": ACCOUNTS["vllm"],
+        "hardening_engine_mark": defaults["hardening_engine_mark"],
         "hardening_inward_users": [ACCOUNTS["open-webui"], ACCOUNTS["auxiliary"]],
         "hardening_upstream_users": [0],
         "hardening_ssh_ports": [MANIFEST.ports["ssh"].port],
@@ -283,3 +285,61 @@ def test_what_serves_visitors_connects_to_no_other_machine(cloud: Machines, addr
     assert reaching == {"www-data", "vllm", "sandbox", "of a unit", "nobody"}
     inside = {name for name, user in ACCOUNTS.items() if connects(cloud, user, "127.0.0.1", PORTS["chat"])}
     assert inside == set(ACCOUNTS)
+
+
+LISTEN = """
+import os, socket, sys, time
+os.setuid(int(sys.argv[1]))
+every = dict(family=socket.AF_INET6, dualstack_ipv6=True, backlog=64)
+servers = [socket.create_server(("::", int(port)), **every) for port in sys.argv[2:]]
+print("ready", flush=True)
+time.sleep(600)
+"""
+ATTEMPT = """
+import os, socket, sys, threading
+os.setuid(int(sys.argv[1]))
+reached = []
+def attempt():
+    try:
+        reached.append(socket.create_connection((sys.argv[2], int(sys.argv[3])), 3))
+    except ConnectionError:
+        pass
+threads = [threading.Thread(target=attempt) for _ in range(int(sys.argv[4]))]
+[thread.start() for thread in threads], [thread.join() for thread in threads]
+print(len(reached))
+"""
+INNER, OF_SANDBOX = 45001, 45002
+
+
+@pytest.fixture(scope="module")
+def engine(machines: Machines) -> Iterator[Machines]:
+    """The instance with an engine and a program in the sandbox, each listening on a port that nobody chose."""
+    machines.load(Choice())
+    with ExitStack() as stack:
+        for user, port in (("vllm", INNER), ("sandbox", OF_SANDBOX)):
+            command = [sys.executable, "-c", LISTEN, str(ACCOUNTS[user]), str(port)]
+            inside = ["nsenter", f"--target={machines.instance}", "--net", *command]
+            server = subprocess.Popen(inside, stdout=subprocess.PIPE)
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+            assert server.stdout and server.stdout.readline() == b"ready\n"
+        yield machines
+
+
+def attempts(machines: Machines, user: int, address: str, port: int, times: int = 1) -> int:
+    """How many of so many attempts at the same time end in a connection."""
+    arguments = [str(user), address, str(port), str(times)]
+    return int(machines.run(machines.instance, sys.executable, "-c", ATTEMPT, *arguments))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1", SERVER])
+def test_the_engines_inner_ports_are_for_the_engine_alone(engine: Machines, address: str) -> None:
+    for user, number in {"root": 0, **ACCOUNTS}.items():
+        assert attempts(engine, number, address, INNER) == (user == "vllm"), user
+        assert attempts(engine, number, address, OF_SANDBOX) == 1, user
+
+
+def test_they_stay_closed_when_many_knock_at_once(engine: Machines) -> None:
+    engine.load(Choice())  # forgets that this port was asked before
+    assert attempts(engine, ACCOUNTS["sandbox"], "127.0.0.1", INNER, 300) == 0
+    assert attempts(engine, ACCOUNTS["vllm"], "127.0.0.1", INNER) == 1
