@@ -5,12 +5,12 @@ from __future__ import annotations
 import base64
 import json
 import struct
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import httpx
 from fastapi import Response
 from fastapi.exceptions import RequestValidationError
-from pydantic import BaseModel, Field, ValidationError, field_validator
+from pydantic import BaseModel, ValidationError, field_validator
 
 from aisandbox.auxiliary import embedding
 from aisandbox.auxiliary.errors import RequestError
@@ -28,7 +28,7 @@ class EmbeddingRequest(BaseModel):
     """OpenAI's, as far as the model can follow it."""
 
     model: str
-    input: Annotated[list[str], Field(min_length=1, max_length=MOST_INPUTS)]
+    input: list[str]
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = None
 
@@ -38,6 +38,11 @@ class EmbeddingRequest(BaseModel):
         texts = [value] if isinstance(value, str) else value
         if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
             raise ValueError(f"one text, or a list of 1 to {MOST_INPUTS} texts. Tokens are not taken")
+        if len(texts) > MOST_INPUTS:
+            raise RequestError(
+                f"The request has {len(texts)} inputs; at most {MOST_INPUTS}. Send them in several requests.",
+                code="array_above_max_length", param="input",
+            )  # fmt: skip
         return texts
 
 

@@ -19,6 +19,11 @@ MAX_SEQUENCES = 64
 """Answers that one request may ask for: prompts times `n`."""
 MAX_LIST = {"stop": 32, "stop_token_ids": 256, "bad_words": 256, "logit_bias": 1024, "tools": 256, "choice": 1024}
 MAX_TEXT = {"regex": 4096, "pattern": 4096, "guided_regex": 4096, "grammar": 65_536, "guided_grammar": 65_536}
+MAX_NAME = 256
+NAMES = ("model", "previous_response_id", "request_id", "user", "safety_identifier", "prompt_cache_key", "cache_salt")
+"""Names and ids of a request, which errors repeat, in the answer and in the journal."""
+MAX_INPUTS = 2048
+"""Items of `input`: texts to embed, as OpenAI takes, or of a conversation. Token ids are counted as characters are."""
 MAX_TOP_LOGPROBS = 20
 MEDIA = "media"
 CONVERSATION = ("messages", "input")
@@ -93,7 +98,9 @@ def check(body: bytes, most_characters: int) -> None:
         return
     if not isinstance(request, dict):
         return
+    _check_names(request)
     _check_sequences(request)
+    _check_inputs(request)
     for key in ("logprobs", "top_logprobs", "prompt_logprobs"):
         if _number(request.get(key)) > MAX_TOP_LOGPROBS:
             raise TooMuch(f"{key} is more than {MAX_TOP_LOGPROBS}.", key, "integer_above_max_value")
@@ -112,6 +119,21 @@ def check(body: bytes, most_characters: int) -> None:
         if room < 0:
             message = f"The request has more than {most_characters} characters, which is more than the model can read."
             raise TooMuch(message, None, "context_length_exceeded")
+
+
+def _check_names(request: dict[str, Any]) -> None:
+    for name in NAMES:
+        value = request.get(name)
+        if isinstance(value, str) and len(value) > MAX_NAME:
+            message = f"{name} has {len(value)} characters; at most {MAX_NAME}."
+            raise TooMuch(message, name, "string_above_max_length")
+
+
+def _check_inputs(request: dict[str, Any]) -> None:
+    inputs = request.get("input")
+    if isinstance(inputs, list) and len(inputs) > MAX_INPUTS and not isinstance(inputs[0], int):
+        message = f"input has {len(inputs)} items; at most {MAX_INPUTS}."
+        raise TooMuch(message, "input", "array_above_max_length")
 
 
 def _check_sequences(request: dict[str, Any]) -> None:

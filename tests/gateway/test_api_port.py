@@ -53,6 +53,9 @@ CLOSED = [
     "/v1/models/..%2f..%2fmetrics",
     "//metrics",
     "/health/",
+    f"/v1/responses/{'0' * 257}",
+    f"/v1/responses/{'0' * 257}/cancel",
+    f"/v1/models/{'m' * 257}",
 ]
 
 
@@ -115,6 +118,14 @@ def test_large_requests_pass_and_keys_stay_here(gateway: Gateway, vllm: Upstream
     headers = {"Authorization": "Bearer sk-secret"}
     assert call(gateway, "POST", "/v1/completions", content=body, headers=headers).json()["length"] == len(body)
     assert vllm.seen[-1].header("Authorization") == []
+
+
+@pytest.mark.parametrize(("sent", "arrives"), [("r" * 256, ["r" * 256]), ("r" * 257, []), ("two words", [])])
+def test_an_id_that_would_fill_the_journal_is_dropped(
+    gateway: Gateway, vllm: Upstream, sent: str, arrives: list[str]
+) -> None:
+    call(gateway, "GET", "/v1/models", headers={"X-Request-Id": sent})
+    assert vllm.seen[-1].header("X-Request-Id") == arrives
 
 
 def test_health_is_the_gateways_own(gateway: Gateway, vllm: Upstream, ready: Path) -> None:

@@ -115,6 +115,7 @@ def test_both_encodings_say_the_same(gateway: Gateway, client: openai.OpenAI, na
     [
         ({"input": ["short", "word " * 300]}, "400 context_length_exceeded: Input 2 has 302 tokens"),
         ({"input": [1, 2, 3]}, "400 invalid_value: input: one text, or a list"),
+        ({"input": ["a"] * 2049}, "400 array_above_max_length: The request has 2049 inputs; at most 2048"),
         ({"input": []}, "400 invalid_value: input: one text, or a list"),
         ({"input": ""}, "400 invalid_value: Input 1 is empty"),
         ({"input": ["a", ""]}, "400 invalid_value: Input 2 is empty"),
@@ -257,6 +258,14 @@ def test_others_are_refused_in_words(
 def test_pages_are_numbered(gateway: Gateway, service: psutil.Process) -> None:
     answer = process(gateway, "pages.pdf", READABLE["paper.pdf"]())
     assert [part["metadata"] for part in answer.json()] == [{"page": 0, "page_label": "1"}]
+
+
+def test_documents_have_a_bound_on_parts_at_once(
+    gateway: Gateway, service: psutil.Process, names: tuple[str, str]
+) -> None:
+    body = {"model": names[0], "input": ["a"] * 2049}
+    answer = httpx.post(gateway.url("auxiliary_upstream", "/documents/v1/embeddings"), json=body, timeout=60)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "array_above_max_length")
 
 
 def test_parts_of_documents_are_shortened_rather_than_refused(
