@@ -156,6 +156,11 @@ def test_the_api_itself_is_open_to_it(sandbox: Machine) -> None:
     assert not refused(sandbox, f"curl --silent --fail http://127.0.0.1:{MANIFEST.ports['api'].port}/v1/models")
 
 
+def test_it_writes_nothing_to_the_journal_in_another_name(sandbox: Machine) -> None:
+    assert refused(sandbox, "logger --tag sshd --priority auth.emerg 'accepted from the sandbox'")
+    assert "accepted from the sandbox" not in output(sandbox, "sudo journalctl --boot --identifier=sshd")
+
+
 def test_the_clouds_metadata_is_out_of_reach(sandbox: Machine) -> None:
     """Here the machine plays the cloud: root reaches the address, the sandbox does not."""
     output(sandbox, f"sudo ip address add {METADATA}/32 dev lo")

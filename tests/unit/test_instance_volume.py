@@ -20,6 +20,7 @@ from tests.support import appliance
 from tests.support.appliance import MANIFEST
 
 Attach = Callable[..., Path]
+ACCOUNTS = {"vllm": 970, "open-webui": 971, "sandbox": 972}
 
 
 @pytest.fixture
@@ -69,12 +70,22 @@ FIRST_BOOT = ("aisandbox mount-volume", "aisandbox configure --boot")
 
 def early(places: Places) -> str:
     """The command of aisandbox-data.service for these places, as systemd hands it to the shell."""
+    return f"{commands(places, 'aisandbox-data.service')[0]} 2>/dev/null"
+
+
+def kept_back(places: Places) -> str:
+    """The last command of aisandbox-volume.service; never on this host's own disk."""
+    return f"mountpoint --quiet {places.data}; {commands(places, 'aisandbox-volume.service')[-1]}"
+
+
+def commands(places: Places, unit: str) -> list[str]:
     paths = MANIFEST.paths.model_copy(update={"etc": places.etc, "data": places.data})
-    template = (REPOSITORY / "templates" / "systemd" / "aisandbox-data.service.j2").read_text()
-    unit = fill(template, {"manifest": MANIFEST.model_copy(update={"paths": paths})}).replace("\\\n", " ")
-    command = re.search("^ExecStart=(.*)$", unit, re.MULTILINE)
-    assert command
-    return f"{command[1]} 2>/dev/null"
+    template = (REPOSITORY / "templates" / "systemd" / f"{unit}.j2").read_text()
+    variables = {
+        "manifest": MANIFEST.model_copy(update={"paths": paths}),
+        "service_accounts": [{"name": name, "id": number} for name, number in ACCOUNTS.items()],
+    }
+    return re.findall("^ExecStart=(.*)$", fill(template, variables).replace("\\\n", " "), re.MULTILINE)
 
 
 def where(places: Places) -> str:
@@ -99,6 +110,31 @@ def test_data_goes_to_the_chosen_volume_on_every_boot(places: Places, disk: Path
     assert list(places.data.iterdir()) == []  # nothing of it on the root disk
     second = boot(places, early(places), where(places), *FIRST_BOOT, f"cat {places.secrets}/admin_password")
     assert second.split() == first.split()
+
+
+def test_a_full_disk_has_room_for_the_chats_database(places: Places, disk: Path) -> None:
+    """Whoever fills it: the sandbox, or a model that is fetched."""
+    appliance.options(places, f"data_volume: {disk}\n")
+    keep_back = kept_back(places)
+
+    def write(name: str, size: str) -> str:
+        user = ACCOUNTS[name]
+        place = f"{places.data}/of-all/{name}"
+        return f"setpriv --reuid={user} --regid={user} --clear-groups head -c {size} /dev/zero > {place} || echo {name}"
+
+    chat = write("open-webui", "200K")
+    told = boot(
+        places, *FIRST_BOOT, keep_back, f"mkdir -m 1777 {places.data}/of-all",
+        *(f"touch {places.data}/of-all/{name}" for name in ACCOUNTS),
+        write("sandbox", "100M"), write("vllm", "200K"), chat, where(places),
+    )  # fmt: skip
+    assert told.split()[:2] == ["sandbox", "vllm"]
+    assert told.split()[2] == str(disk) and "nosuid,nodev" in told
+
+
+def test_other_file_systems_are_left_as_they_are(places: Places) -> None:
+    told = boot(places, f"mount -t tmpfs none {places.data}", kept_back(places), where(places))
+    assert told.split()[0] == "none" and "resuid" not in told
 
 
 def test_mounting_twice_changes_nothing(places: Places, disk: Path) -> None:

@@ -28,6 +28,8 @@ BFLOAT16_CAPABILITY = (8, 0)
 
 CPU_OTHERS = 3 * GIB
 """Memory that the CPU flavour leaves to the system, the chat page and vLLM's own program."""
+CPU_SHARE = 0.88
+"""Most of a large machine's memory for weights and cache: below vllm.service's MemoryMax, with room for the program."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ def _fit(facts: Facts, gpus: int, stages: int, memory: int, hardware: Hardware, 
 def on_cpu(facts: Facts, hardware: Hardware, given: Given, online: bool) -> Fit:
     """The model in this machine's own memory."""
     numbers = numerics(facts, hardware, given)
-    memory = max(int(hardware.ram_gib * GIB) - CPU_OTHERS, 0)
+    total = int(hardware.ram_gib * GIB)
+    memory = max(min(total - CPU_OTHERS, int(CPU_SHARE * total)), 0)
     weights = weights_in_memory(facts, numbers, online)
     # No more than vLLM is to have: what is free beyond stays free.
     memory = min(memory, weights + cpu_kv_cache_bytes(weights))
