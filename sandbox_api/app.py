@@ -24,6 +24,7 @@ from sandbox_api import (
     file,
     mcp,
     pages,
+    quotas,
     shell,
     skills,
     system,
@@ -78,6 +79,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(UnicodeEncodeError, _on_unencodable)
+    for kind in (OSError, MemoryError, RuntimeError, ExceptionGroup):
+        app.add_exception_handler(kind, _on_exhausted)
     packages = (shell, system, file, code, browser, desktop, mcp, skills, util, chat, access, pages, entry)
     # `shell` comes first: its routes are called the most, and are looked for in this order. `entry` comes last: it
     # holds the routes that forward whatever lies under a prefix.
@@ -106,7 +109,16 @@ def _answer(request: Request, error: SandboxError) -> Response:
 
 async def _on_sandbox_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SandboxError)
-    return _answer(request, error)
+    return _answer(request, quotas.told(error))
+
+
+async def _on_exhausted(request: Request, error: Exception) -> Response:
+    """A quota is reached; anything else is a defect, which `Trace` answers."""
+    refusal = quotas.reached(error)
+    if refusal is None or request.scope["type"] != "http":
+        raise error
+    logger.warning("quota", path=request.url.path, problem=repr(error))
+    return _answer(request, refusal)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:

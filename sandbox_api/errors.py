@@ -27,6 +27,9 @@ CODES: dict[str, Code] = {
     "not_implemented": Code(501, "This sandbox does not offer it; docs/sandbox.md says what it offers instead."),
     "conflict": Code(409, "Look at the present state, then repeat."),
     "limit_reached": Code(429, "End something that runs, or wait until it has ended.", retryable=True),
+    "quota_exceeded": Code(
+        507, "End or delete something; GET /v1/sandbox/observe/live shows what uses the most.", retryable=True
+    ),
     "internal_error": Code(500, "This is a defect. Report it with the trace id; the log has the details under it."),
     # Access
     "unauthorized": Code(401, "Send Authorization: Bearer TOKEN or X-API-Key: KEY; in a browser, open / first."),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sandbox_api.errors import SandboxError
+from sandbox_api.quotas import Reserve
 from sandbox_api.settings import Settings
 
 LONGEST = 4096
@@ -16,6 +17,7 @@ class Confinement:
     def __init__(self, settings: Settings) -> None:
         self.workspace = settings.workspace_path
         self.roots = settings.reachable_roots
+        self.reserve = Reserve(settings.disk_reserve_bytes)
 
     def resolve(self, path: str, *, follow: bool = True) -> Path:
         """The real path behind `path`, which need not exist.

@@ -128,6 +128,9 @@ class Settings(BaseSettings):
     search_timeout_s: float = Field(20, gt=0, le=300, description="Time for one search or listing of files.")
     max_watchers: int = Field(32, ge=1, le=1000, description="File watchers that exist at the same time.")
     upload_bytes: int = Field(4096 * MIB, ge=1024, description="Largest upload.")
+    disk_reserve_bytes: int = Field(
+        1024 * MIB, ge=0, description="Free space that writes leave on a disk, at most a twentieth of it; 0: none."
+    )
     skill_bytes: int = Field(64 * MIB, ge=1024, description="Largest upload of skills, and what it may unpack to.")
     convert_bytes: int = Field(64 * MIB, ge=1024, description="Largest document that is turned into Markdown.")
     convert_timeout_s: float = Field(

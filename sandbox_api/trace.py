@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from sandbox_api.envelope import failed
 from sandbox_api.errors import SandboxError
 from sandbox_api.log import logger
+from sandbox_api.quotas import reached
 from sandbox_api.unicode import dump_model
 
 HEADER = "x-trace-id"
@@ -54,11 +55,11 @@ class Trace:
 
         try:
             await self.app(scope, receive, tell)
-        except Exception:
+        except Exception as crash:
             # The path only: queries carry tickets, bodies carry the user's data.
             logger.exception("crash", path=scope["path"])
             if scope["type"] == "http" and not status:
-                error = SandboxError("internal_error", "the sandbox failed on this request")
+                error = reached(crash) or SandboxError("internal_error", "the sandbox failed on this request")
                 await error_response(error, trace)(scope, receive, tell)
             elif scope["type"] == "websocket":
                 await tell({"type": "websocket.close", "code": 1011})

@@ -69,6 +69,7 @@ def _copy(paths: Confinement, download: Download, wanted: str) -> None:
     path = paths.resolve(wanted)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        paths.reserve.check(path.parent, download.size)
         shutil.copyfile(download.path, path)
     except OSError as error:
         raise from_os_error(error, wanted) from error

@@ -45,6 +45,7 @@ class Recording:
             raise SandboxError("not_a_directory", f"{path.parent} is no folder") from error
         except OSError as error:
             raise SandboxError("permission_denied", f"cannot create {path.parent}: {error.strerror}") from error
+        self._paths.reserve.check(path.parent)
         return path
 
     async def start(self, request: RecordRequest, width: int, height: int) -> RecordResult:

@@ -14,7 +14,7 @@ from starlette.requests import HTTPConnection, Request
 from starlette.responses import FileResponse, RedirectResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from sandbox_api import forward
+from sandbox_api import forward, quotas
 from sandbox_api.access.service import Caller
 from sandbox_api.addresses import public_base, websocket_base
 from sandbox_api.entry import cdp, pages, vnc
@@ -51,7 +51,8 @@ class Forwarded:
             target, path = await self._locate(_entry(connection), connection, forward.raw_path(scope))
             deliver = forward.http if scope["type"] == "http" else forward.websocket
             await deliver(scope, receive, send, target, path)
-        except SandboxError as error:
+        except SandboxError as raised:
+            error = quotas.told(raised)
             answer: Response
             if pages.wants_page(connection):
                 answer = pages.problem(connection, error, starting=_comes_by_itself(connection, error))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from sandbox_api import quotas
 from sandbox_api.errors import SandboxError
 
 CODES = {
@@ -20,8 +21,6 @@ CODES = {
     errno.ENXIO: ("not_a_file", "it is no regular file"),
     errno.ENOTDIR: ("not_a_directory", "a part of the path is no folder"),
     errno.ENOTEMPTY: ("conflict", "the folder is not empty"),
-    errno.ENOSPC: ("disk_full", "the disk is full"),
-    errno.EDQUOT: ("disk_full", "the disk quota is used up"),
     errno.EFBIG: ("too_large", "the file would be larger than the file system allows"),
     errno.ELOOP: ("invalid_request", "the path has too many symbolic links"),
     errno.ENAMETOOLONG: ("invalid_request", "a name in the path is too long"),
@@ -40,6 +39,9 @@ EMPTY_RESULTS: dict[str, dict[str, Any]] = {
 
 
 def from_os_error(error: OSError, path: str) -> SandboxError:
+    if refusal := quotas.reached(error):
+        refusal.message = f"{refusal.message}: {path}"
+        return refusal
     code, words = CODES.get(error.errno or 0, ("io_error", error.strerror or type(error).__name__))
     return SandboxError(code, f"{words}: {path}")
 

@@ -205,6 +205,7 @@ class Files:
         try:
             found = os.fstat(descriptor)
             require_file(found, folder.path / name)
+            folder.reserve.check(descriptor, len(content))
             view = memoryview(content)
             try:
                 while view:
@@ -333,8 +334,13 @@ class Files:
         """Beside its place first: the copy is there whole, or not at all."""
         temporary = draft_name()
         place = folder.path / temporary
+
+        def copied(file: str, to: str) -> None:
+            folder.reserve.check(folder.path, Path(file).lstat().st_size)
+            shutil.copy2(file, to, follow_symlinks=False)
+
         try:
-            shutil.copytree(source, place, symlinks=True)
+            shutil.copytree(source, place, symlinks=True, copy_function=copied)
             folder.rename(temporary, folder, name)
         except shutil.Error as error:
             first = error.args[0][0]

@@ -16,6 +16,7 @@ from typing import IO
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
 from sandbox_api.paths import Confinement
+from sandbox_api.quotas import Reserve
 
 # Windows has neither; there, paths are used as they were resolved.
 RELATIVE = os.open in os.supports_dir_fd
@@ -48,9 +49,10 @@ def is_in_progress(name: str, path: str) -> bool:
 class Folder:
     """An open folder. Names are single parts of a path; links in their place are never followed."""
 
-    def __init__(self, path: Path, descriptor: int | None) -> None:
+    def __init__(self, path: Path, descriptor: int | None, reserve: Reserve) -> None:
         self.path = path
         self.descriptor = descriptor
+        self.reserve = reserve
 
     def at(self, name: str) -> str:
         """What to hand to a function of `os` together with `dir_fd=self.descriptor`."""
@@ -96,7 +98,7 @@ def parent_of(paths: Confinement, real: Path, *, create: bool = False) -> Iterat
     if not RELATIVE:
         if create:
             parent.mkdir(parents=True, exist_ok=True)
-        yield Folder(parent, None)
+        yield Folder(parent, None, paths.reserve)
         return
     descriptor = os.open(root, FOLDER_FLAGS)
     try:
@@ -104,7 +106,7 @@ def parent_of(paths: Confinement, real: Path, *, create: bool = False) -> Iterat
             inner = _enter(descriptor, part, create)
             os.close(descriptor)
             descriptor = inner
-        yield Folder(parent, descriptor)
+        yield Folder(parent, descriptor, paths.reserve)
     finally:
         os.close(descriptor)
 
@@ -161,6 +163,7 @@ class Draft:
         self.descriptor = folder.open(self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
     def write(self, *parts: bytes) -> None:
+        self.folder.reserve.check(self.descriptor, sum(map(len, parts)))
         views = [memoryview(part) for part in parts if part]
         while views:
             written = self._write(views[:MOST_PARTS])

@@ -73,9 +73,13 @@ class FileService:
     async def health(self) -> Health:
         try:
             disk = await to_thread.run_sync(shutil.disk_usage, self._paths.workspace)
+            free, kept = await to_thread.run_sync(self._paths.reserve.of, self._paths.workspace)
         except OSError as error:
             return Health(status="failed", detail=f"the workspace cannot be used: {error.strerror}")
-        return Health(status="ready", detail=f"{disk.free / GIB:.1f} GiB free of {disk.total / GIB:.1f} GiB")
+        detail = f"{disk.free / GIB:.1f} GiB free of {disk.total / GIB:.1f} GiB"
+        if free < kept:
+            detail += f"; nothing is written while less than {kept / GIB:.1f} GiB are free (SANDBOX_DISK_RESERVE_BYTES)"
+        return Health(status="ready", detail=detail)
 
     async def _run(
         self, operation: str, path: str, work: Callable[[], Result], limiter: CapacityLimiter | None = None

@@ -12,10 +12,11 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from anyio import to_thread
 
+from sandbox_api import quotas
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import from_os_error, shown
 from sandbox_api.file.folder import DRAFT
@@ -42,6 +43,9 @@ KEEP_ALIVE_S = 15.0
 SNAPSHOT_S = 2.0
 
 
+FULL_WATCHES, FULL_INSTANCES = "OS file watch limit reached", "Too many open files"
+"""What watchfiles says, which passes on no errno."""
+WATCHES = "as many files and folders as may be are watched"
 ADDED, MODIFIED = 1, 2
 """Kinds of changes, as watchfiles numbers them."""
 
@@ -113,13 +117,11 @@ class Watcher:
         Raises:
             OSError: it cannot be watched.
         """
-        from watchfiles._rust_notify import RustNotify
-
         folder = stat.S_ISDIR(self._real.stat().st_mode)
         # A file that is replaced takes a watch on itself along; its folder sees the new one.
         watched = self._real if folder else self._real.parent
         recursive = folder and self.request.recursive
-        notify = RustNotify([str(watched)], False, False, 0, recursive, True)
+        notify = _notify(str(watched), recursive)
         if folder:
             budget = Budget(SNAPSHOT_S)
             for entry, _ in walk(str(watched), budget, lambda _, parts: recursive and not self._exclude.match(parts)):
@@ -247,6 +249,24 @@ class Watcher:
             watcher_id=self.id, path=self.request.path, recursive=self.request.recursive,
             created_time=iso(self.created), cursor=self.seq,
         )  # fmt: skip
+
+
+def _notify(path: str, recursive: bool) -> Any:
+    """Raises: SandboxError: `quota_exceeded`; OSError."""
+    from watchfiles._rust_notify import RustNotify, WatchfilesRustInternalError
+
+    try:
+        try:
+            return RustNotify([path], False, False, 0, recursive, False)
+        except PermissionError:
+            # Watch what may be read. Not so at first: it would keep quiet about the quota, too.
+            return RustNotify([path], False, False, 0, recursive, True)
+    except (OSError, WatchfilesRustInternalError) as error:
+        if FULL_WATCHES in str(error):
+            raise quotas.exceeded("file_watches", f"{WATCHES} (fs.inotify.max_user_watches)") from error
+        if FULL_INSTANCES in str(error):
+            raise quotas.exceeded("file_watches", f"{WATCHES} (fs.inotify.max_user_instances, ulimit -n)") from error
+        raise
 
 
 class Watchers:

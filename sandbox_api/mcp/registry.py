@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
+from sandbox_api import quotas
 from sandbox_api.errors import SandboxError
 from sandbox_api.log import logger
 from sandbox_api.unicode import dumps, replace_surrogates, replace_surrogates_deep
@@ -137,10 +138,12 @@ class Tool:
             )
             return failure("invalid_request", problems, f"See the input schema of {self.name}.")
         except SandboxError as error:
-            return failure(error.code, error.message, error.hint, retryable=error.entry.retryable)
+            return _told(quotas.told(error))
         except UnicodeEncodeError as error:
             return failure("invalid_request", f"an argument is not valid Unicode: {error.reason}", "Send valid text.")
-        except Exception:
+        except Exception as crash:
+            if refusal := quotas.reached(crash):
+                return _told(refusal)
             logger.exception("tool", name=self.name)
             return failure("internal_error", "the sandbox failed on this call", "The server's log has the details.")
         content: list[dict[str, Any]] = [{"type": "text", "text": replace_surrogates(result.words())}]
@@ -149,6 +152,10 @@ class Tool:
             for picture in result.pictures()
         ]
         return Outcome(content, replace_surrogates_deep(result.model_dump(mode="json")))
+
+
+def _told(error: SandboxError) -> Outcome:
+    return failure(error.code, error.message, error.hint, retryable=error.entry.retryable)
 
 
 def failure(code: str, message: str, hint: str, *, retryable: bool = False) -> Outcome:

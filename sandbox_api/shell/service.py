@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox_api import family
+from sandbox_api import family, quotas
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
@@ -305,7 +305,7 @@ class ShellService:
 
         Raises:
             SandboxError: `shell_unavailable`, `invalid_request`, `limit_reached`, `path_not_absolute`,
-                `file_not_found`, `not_a_directory`, `permission_denied`, `too_large`, `disk_full`.
+                `file_not_found`, `not_a_directory`, `permission_denied`, `too_large`, `disk_full`, `quota_exceeded`.
         """
         if self._shell is None:
             raise SandboxError("shell_unavailable", "this host has no shell")
@@ -360,8 +360,8 @@ class ShellService:
             return SandboxError("file_not_found", f"the working directory is not there: {place}")
         if error.errno == errno.E2BIG:
             return _too_large(given)
-        if error.errno == errno.ENOSPC:
-            return SandboxError("disk_full", f"a command's files do not fit: {error.strerror}")
+        if refusal := quotas.reached(error):
+            return refusal
         if isinstance(error, FileNotFoundError | PermissionError) or error.errno == errno.ENOEXEC:
             return SandboxError("shell_unavailable", f"the shell {self._shell} does not start: {error.strerror}")
         return SandboxError("limit_reached", f"the system starts no further process: {error.strerror}")

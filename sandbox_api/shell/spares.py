@@ -57,7 +57,10 @@ class Spares:
             self._place = here
         if here is None:
             return
-        read, write = os.pipe()
+        try:
+            read, write = os.pipe()
+        except OSError:
+            return
         try:
             arguments = [self._shell.name, "-c", WAIT.format(read)]
             spawned = Spawned(self._shell, arguments, self.directory, self.variables, inherited=(read,))

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox_api import family
+from sandbox_api import family, quotas
 from sandbox_api.errors import SandboxError
 from sandbox_api.settings import Settings
 from sandbox_api.shell.process import CHUNK, signal_family
@@ -48,7 +48,7 @@ class Terminal:
     """
 
     def __init__(self, name: str, shell: Path, directory: Path, variables: Mapping[str, str]) -> None:
-        import pty  # POSIX only
+        import termios  # noqa: F401 - POSIX only, as what follows is
 
         self.id = name
         self.directory = directory
@@ -61,7 +61,7 @@ class Terminal:
         self._changes: set[asyncio.Future[None]] = set()
         self._paused = False
         self._loop = asyncio.get_running_loop()
-        self._master, slave = pty.openpty()
+        self._master, slave = os.openpty()
         try:
             self.resize(80, 24)
             # A session's leader gets its controlling terminal by opening it; so no Python has to run between fork and
@@ -85,7 +85,12 @@ class Terminal:
         self._slave = slave
         os.set_blocking(self._master, False)
         self._loop.add_reader(self._master, self._read)
-        threading.Thread(target=self._wait, daemon=True).start()
+        try:
+            threading.Thread(target=self._wait, daemon=True).start()
+        except RuntimeError:
+            self._popen.kill()
+            self._exited(self._popen.wait())
+            raise
 
     @property
     def leader(self) -> int | None:
@@ -269,8 +274,8 @@ class Terminals:
         place = directory if usable else self._settings.workspace_path
         try:
             terminal = Terminal(name, self._settings.shell, place, self._environment())
-        except (ImportError, OSError) as error:
-            raise SandboxError(
+        except (ImportError, OSError, RuntimeError) as error:
+            raise quotas.reached(error) or SandboxError(
                 "service_unavailable",
                 f"this host gives no terminal: {error}",
                 hint="Use /v1/shell/exec, which needs none.",

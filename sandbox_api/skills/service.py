@@ -61,6 +61,7 @@ class SkillsService:
         staging = self._folder / f".new-{secrets.token_hex(6)}"
         staging.mkdir(parents=True)
         try:
+            self._paths.reserve.check(staging)
             if upload is not None:
                 self._unpack(upload, staging)
             else:

@@ -674,10 +674,10 @@ def test_full_disk(sandbox: Sandbox, tmp_path: Path) -> None:
         pytest.skip("no file system can be mounted here")
     try:
         (small / "kept").write_text("kept")
-        refused(sandbox, "write", 507, "disk_full", file=str(small / "kept"), content="x" * 100_000)
-        refused(sandbox, "write", 507, "disk_full", file=str(small / "kept"), content="x" * 100_000, append=True)
+        refused(sandbox, "write", 507, "quota_exceeded", file=str(small / "kept"), content="x" * 100_000)
+        refused(sandbox, "write", 507, "quota_exceeded", file=str(small / "kept"), content="x" * 100_000, append=True)
         answer = sandbox.client.put("/v1/file/content", params={"path": str(small / "up")}, content=b"x" * 3_000_000)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (507, "disk_full")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (507, "quota_exceeded")
         assert (small / "kept").read_text() == "kept"
         assert [entry.name for entry in small.iterdir()] == ["kept"]
         # To another file system and back.

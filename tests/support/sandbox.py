@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,11 +92,12 @@ def launch(name: str) -> list[str]:
 
 
 @contextmanager
-def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
+def running(root: Path, *programs: str, before: Sequence[str] = (), **settings: str) -> Iterator[Sandbox]:
     """The server, and these programs of `sandbox_api.launch` (`desktop` stands for the three that make it).
 
     Args:
         root: SANDBOX_ROOT.
+        before: a command that runs the server as its last arguments say.
         settings: further settings by name, lower case, without the prefix.
     """
     root.mkdir(parents=True, exist_ok=True)
@@ -137,6 +138,6 @@ def running(root: Path, *programs: str, **settings: str) -> Iterator[Sandbox]:
         stack.callback(shutil.rmtree, sockets, ignore_errors=True)
         client = stack.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60))
         started = {name: stack.enter_context(program(launch(name), variables, root / f"{name}.log")) for name in wanted}
-        process = stack.enter_context(program([sys.executable, "-m", "sandbox_api"], variables, log))
+        process = stack.enter_context(program([*before, sys.executable, "-m", "sandbox_api"], variables, log))
         wait_for("/v1/openapi.json", process, log, client)
         yield Sandbox(f"http://127.0.0.1:{port}", root, variables, process, log, client, started)

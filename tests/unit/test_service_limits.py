@@ -9,7 +9,7 @@ from typing import Any
 import jinja2
 import pytest
 import yaml
-from ansible.plugins.filter.core import FilterModule
+from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]
 
 from aisandbox.instance.hardware import GIB
 from aisandbox.instance.sizing import fit
