@@ -1,4 +1,4 @@
-"""Refuses requests that would cost the engine far more than an answer: a middleware of vLLM's server. Stdlib only.
+"""A middleware of vLLM: refuses what would cost the engine far more than an answer, and shares it. Stdlib only.
 
 It refuses before anything is tokenized or compiled, in the shape of OpenAI's errors. The gateway bounds the body.
 """
@@ -9,6 +9,8 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from typing import Any
+
+from aisandbox.instance.request_turns import MAX_BYTES, Busy, Client, Gone, Turns
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -44,43 +46,68 @@ class RequestLimits:
 
     def __init__(self, app: Callable[[Scope, Receive, Send], Awaitable[None]]) -> None:
         self.app = app
+        self.turns = Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        body = bytearray()
-        more = True
-        while more:
-            message = await receive()
-            if message["type"] != "http.request":  # the client has gone
+        with self.turns.request(_client(scope)) as client:
+            taken = 0
+            try:
+                body = bytearray()
+                more = True
+                while more:
+                    piece = await receive()
+                    if piece["type"] != "http.request":
+                        raise Gone
+                    part = piece.get("body", b"")
+                    taken += len(part)
+                    client.take(len(part))
+                    body += part
+                    more = piece.get("more_body", False)
+                await self._answer(scope, receive, send, client, bytes(body))
+            except TooMuch as refusal:
+                message, parameter, code = refusal.args
+                await _refuse(send, 400, message, parameter, code)
+            except Busy:
+                message = f"Your open requests hold more than {MAX_BYTES >> 20} MiB. Try again when some have ended."
+                await _refuse(send, 429, message, None, "too_many_requests")
+            except Gone:
                 return
-            body += message.get("body", b"")
-            more = message.get("more_body", False)
-        limit = characters(_context(scope))
-        try:
-            if len(body) > SMALL_BYTES:
-                await asyncio.to_thread(check, bytes(body), limit)
-            else:
-                check(bytes(body), limit)
-        except TooMuch as refusal:
-            await _refuse(send, refusal)
-            return
+            finally:
+                client.bytes -= taken
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, client: Client, body: bytes) -> None:
+        settings = scope["app"].state.vllm_config
+        limit = characters(settings.model_config.max_model_len)
+        seats = await asyncio.to_thread(check, body, limit) if len(body) > SMALL_BYTES else check(body, limit)
         first = True
+        # After the body, nothing comes but word that the client has gone.
+        gone = asyncio.ensure_future(receive())
 
         async def replay() -> MutableMapping[str, Any]:
             nonlocal first
             if not first:
-                return await receive()
+                return await asyncio.shield(gone)
             first = False
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return {"type": "http.request", "body": body, "more_body": False}
 
-        await self.app(scope, replay, send)
+        try:
+            async with client.turn(seats, share(settings.scheduler_config.max_num_seqs), gone):
+                await self.app(scope, replay, send)
+        finally:
+            gone.cancel()
 
 
-def _context(scope: Scope) -> int:
-    """The context of the model that is served, in tokens."""
-    return int(scope["app"].state.vllm_config.model_config.max_model_len)
+def _client(scope: Scope) -> str:
+    """The address that the gateway names; whoever comes without it, as the chat page does, is one client."""
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"), "")
+
+
+def share(most_sequences: int) -> int:
+    """Answers that are made for one client at a time, of all that the engine makes at a time."""
+    return max(1, most_sequences // 2)
 
 
 def characters(context: int) -> int:
@@ -88,18 +115,25 @@ def characters(context: int) -> int:
     return max(MIN_CHARACTERS, CHARACTERS_PER_TOKEN * context)
 
 
-def check(body: bytes, most_characters: int) -> None:
-    """Raise TooMuch for a request over a limit. What is no JSON object is left to vLLM, which says what is wrong."""
+def check(body: bytes, most_characters: int) -> int:
+    """Look at a request. What is no JSON object is left to vLLM, which says what is wrong.
+
+    Returns:
+        how many answers it asks for.
+
+    Raises:
+        TooMuch: it is over a limit.
+    """
     try:
         request = json.loads(body)
     except RecursionError:
         raise TooMuch(f"The JSON is nested more than {MAX_DEPTH} deep.", None, "invalid_value") from None
     except ValueError:
-        return
+        return 1
     if not isinstance(request, dict):
-        return
+        return 1
     _check_names(request)
-    _check_sequences(request)
+    sequences = _check_sequences(request)
     _check_inputs(request)
     for key in ("logprobs", "top_logprobs", "prompt_logprobs"):
         if _number(request.get(key)) > MAX_TOP_LOGPROBS:
@@ -119,6 +153,7 @@ def check(body: bytes, most_characters: int) -> None:
         if room < 0:
             message = f"The request has more than {most_characters} characters, which is more than the model can read."
             raise TooMuch(message, None, "context_length_exceeded")
+    return sequences
 
 
 def _check_names(request: dict[str, Any]) -> None:
@@ -136,7 +171,7 @@ def _check_inputs(request: dict[str, Any]) -> None:
         raise TooMuch(message, "input", "array_above_max_length")
 
 
-def _check_sequences(request: dict[str, Any]) -> None:
+def _check_sequences(request: dict[str, Any]) -> int:
     prompt = request.get("prompt")
     several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     prompts = len(prompt) if several and isinstance(prompt, list) else 1
@@ -145,6 +180,7 @@ def _check_sequences(request: dict[str, Any]) -> None:
         asked = f"{prompts} prompts with {wanted} answers each" if prompts > 1 else f"{wanted} answers"
         message = f"The request asks for {asked}; at most {MAX_SEQUENCES} answers in all."
         raise TooMuch(message, "prompt" if wanted == 1 else "n", "integer_above_max_value")
+    return max(1, prompts * wanted)
 
 
 def _number(value: object) -> int:
@@ -166,10 +202,10 @@ def _values(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             waiting += (("", inner, depth + 1, said) for inner in value if isinstance(inner, str | list | dict))
 
 
-async def _refuse(send: Send, refusal: TooMuch) -> None:
-    message, parameter, code = refusal.args
-    error = {"message": message, "type": "invalid_request_error", "param": parameter, "code": code}
-    body = json.dumps({"error": error}).encode()
+async def _refuse(send: Send, status: int, message: str, parameter: str | None, code: str) -> None:
+    kind = "rate_limit_error" if status == 429 else "invalid_request_error"
+    body = json.dumps({"error": {"message": message, "type": kind, "param": parameter, "code": code}}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 400, "headers": headers})
+    headers += [(b"retry-after", b"5")] if status == 429 else []
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

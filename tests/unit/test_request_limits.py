@@ -13,6 +13,7 @@ from aisandbox.instance.request_limits import RequestLimits, TooMuch, characters
 
 CONTEXT = 4096
 MOST = characters(CONTEXT)
+SHARE = 8
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -120,10 +121,16 @@ def serve(body: list[bytes], method: str = "POST", kind: str = "http") -> tuple[
             assert (await receive())["type"] == "http.disconnect"
         await send({"type": "app"})
 
-    config = SimpleNamespace(model_config=SimpleNamespace(max_model_len=CONTEXT))
-    state = SimpleNamespace(state=SimpleNamespace(vllm_config=config))
-    asyncio.run(RequestLimits(app)({"type": kind, "method": method, "app": state}, receive, send))
+    asyncio.run(RequestLimits(app)(scope(method, kind), receive, send))
     return seen, sent
+
+
+def scope(method: str = "POST", kind: str = "http", client: str = "192.0.2.1") -> dict[str, Any]:
+    config = SimpleNamespace(
+        model_config=SimpleNamespace(max_model_len=CONTEXT), scheduler_config=SimpleNamespace(max_num_seqs=2 * SHARE)
+    )
+    state = SimpleNamespace(state=SimpleNamespace(vllm_config=config))
+    return {"type": kind, "method": method, "app": state, "headers": [(b"x-forwarded-for", client.encode())]}
 
 
 def test_a_body_comes_whole_to_the_server_behind() -> None:
@@ -149,3 +156,115 @@ def test_a_refusal_has_the_shape_of_openais() -> None:
         "param": "n",
         "code": "integer_above_max_value",
     }
+
+
+class Engine:
+    """Answers when it is told to; says which requests it has, by client."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.leaves: dict[str, asyncio.Event] = {}
+        self.limits = RequestLimits(self.app)
+        self.answers: dict[str, list[Any]] = {}
+
+    async def app(self, scope: Any, receive: Any, send: Any) -> None:
+        name = json.loads((await receive())["body"])["name"]
+        self.started.append(name)
+        self.ends[name] = asyncio.Event()
+        await self.ends[name].wait()
+
+    async def ask(
+        self, name: str, client: str = "192.0.2.1", body: bytes | None = None, **request: Any
+    ) -> asyncio.Task[None]:
+        """Returns once the request waits, is refused, or has come to the engine."""
+        content = json.dumps({"name": name, "prompt": "a", **request}).encode() if body is None else body
+        answer = self.answers.setdefault(name, [])
+
+        sent = False
+        self.leaves[name] = asyncio.Event()
+
+        async def receive() -> Any:
+            nonlocal sent
+            if sent:
+                await self.leaves[name].wait()
+                return {"type": "http.disconnect"}
+            sent = body is None
+            return {"type": "http.request", "body": content, "more_body": body is not None}
+
+        async def send(message: Any) -> None:
+            answer.append(message)
+
+        task = asyncio.create_task(self.limits(scope(client=client), receive, send))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return task
+
+    async def end(self, name: str) -> None:
+        self.ends[name].set()
+        for _ in range(10):
+            await asyncio.sleep(0)
+
+
+def test_one_client_leaves_seats_to_the_others() -> None:
+    async def run() -> None:
+        engine = Engine()
+        for number in range(SHARE + 3):
+            await engine.ask(f"a{number}")
+        assert engine.started == [f"a{number}" for number in range(SHARE)]
+        await engine.ask("b", client="192.0.2.2")
+        assert engine.started[-1] == "b"
+        await engine.end("a3")
+        assert engine.started[-1] == f"a{SHARE}"
+        await engine.end("b")
+        assert len(engine.started) == SHARE + 2
+
+    asyncio.run(run())
+
+
+def test_answers_count_not_requests_and_turns_come_in_order() -> None:
+    async def run() -> None:
+        engine = Engine()
+        await engine.ask("large", n=SHARE - 1)
+        await engine.ask("pair", n=2)
+        await engine.ask("one")
+        assert engine.started == ["large"]
+        await engine.end("large")
+        assert engine.started == ["large", "pair", "one"]
+        await engine.ask("everything", n=64)
+        assert "everything" not in engine.started
+        await engine.end("pair")
+        await engine.end("one")
+        assert engine.started[-1] == "everything"
+
+    asyncio.run(run())
+
+
+def test_who_leaves_while_waiting_keeps_nobody_waiting() -> None:
+    async def run() -> None:
+        engine = Engine()
+        await engine.ask("first", n=SHARE)
+        gone = await engine.ask("gone", n=SHARE)
+        stopped = await engine.ask("stopped", n=SHARE)
+        await engine.ask("next")
+        engine.leaves["gone"].set()
+        stopped.cancel()
+        await asyncio.wait({gone, stopped})
+        await engine.end("first")
+        assert engine.started == ["first", "next"]
+        await engine.end("next")
+        assert not engine.limits.turns._clients
+
+    asyncio.run(run())
+
+
+def test_bodies_of_one_client_have_a_bound_together() -> None:
+    async def run() -> None:
+        engine = Engine()
+        await engine.ask("endless", body=b"x" * (64 << 20))
+        start, _ = engine.answers["endless"]
+        assert start["status"] == 429 and (b"retry-after", b"5") in start["headers"]
+        await engine.ask("later")
+        assert engine.started == ["later"]
+
+    asyncio.run(run())
