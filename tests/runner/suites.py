@@ -29,7 +29,7 @@ SUITES = (
     Suite("gateway", ("tests/gateway",), 330),
     Suite("sandbox", ("tests/sandbox",), 390),
     Suite("boot", ("tests/boot",), 900),
-    Suite("e2e", ("tests/e2e",), 800),
+    Suite("e2e", ("tests/e2e",), 950),
     Suite("marketplace", ("tests/marketplace",), 650),
     Suite("roles", ("tests/roles",), 540),
     Suite("container", ("tests/container",), 300),

@@ -1,7 +1,7 @@
 """Clients that do their worst through the public ports: `python -m tests.support.attacks NAME ADDRESS SECONDS`.
 
-A program of its own, so that its work takes no time from whoever measures beside it. It prints how many requests it had
-answered, by status, as JSON; 0 stands for connections that were cut off or refused.
+A program of its own, so that its work takes no time from whoever measures beside it. It says when it begins, and at
+the end how many requests were answered, by status, as JSON; 0 stands for connections that were cut off or refused.
 """
 
 from __future__ import annotations
@@ -161,6 +161,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
     # An attacker has a computer of its own: here, the machine goes first.
     os.nice(19)
+    print("attacking", flush=True)
     print(json.dumps(asyncio.run(attack(name, address, float(seconds)))))
 
 
