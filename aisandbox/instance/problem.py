@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
 from aisandbox.manifest import Part
+
+
+def printable(text: object) -> str:
+    """The text on one line, without what could move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else " " if letter == "\n" else "?" for letter in str(text))
+
+
+Line = Annotated[str, BeforeValidator(printable)]
+"""Text for people, of which a part may come from anybody: on one line, and such that a file can hold it."""
+Given = Annotated[str | None, BeforeValidator(lambda text: None if text is None else printable(text))]
 
 
 class Problem(Part):
     """Something that is not as the user asked for. The appliance works on without it."""
 
-    option: str | None = None
+    option: Given = None
     """Key of the option at fault, if one is."""
-    value: str | None = None
+    value: Given = None
     """What was given; secrets are masked."""
-    reason: str
-    fix: str
-    source: str | None = None
+    reason: Line
+    fix: Line
+    source: Given = None
     """Where it was given: a file, or a part of the user-data."""
 
     def __str__(self) -> str:

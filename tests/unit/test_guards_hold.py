@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
-import shutil
-from collections.abc import Callable
-from email.mime.multipart import MIMEMultipart
-from email.mime.text import MIMEText
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,99 +13,12 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aisandbox.instance import access, options
-from aisandbox.instance.options import InvalidOptionError
-from aisandbox.instance.options.source import GUARDS
-from aisandbox.instance.places import Places
-from aisandbox.manifest import load
+from aisandbox.instance import files, options
+from aisandbox.instance.options.source import GUARDS, Source
 from tests.support import appliance
+from tests.support.choices import MANIFEST, SOURCES, chosen, raw, shut, wrong
 
-MANIFEST = load()
 KEY = "long-enough-for-a-key"
-
-Write = Callable[[Places, str], None]
-"""Gives a text of `aisandbox:` and what stands in it to an instance."""
-
-
-def own_file(places: Places, text: str) -> None:
-    appliance.options(places, text)
-
-
-def raw(encode: Callable[[str], bytes]) -> Write:
-    """User-data that cloud-init makes nothing of."""
-
-    def write(places: Places, text: str) -> None:
-        places.cloud_instance.mkdir(parents=True, exist_ok=True)
-        (places.cloud_instance / "user-data.txt").write_bytes(encode(text))
-
-    return write
-
-
-def merged(file: str) -> Write:
-    """User-data as cloud-init keeps it, before and after it has merged the parts."""
-
-    def write(places: Places, text: str) -> None:
-        text = f"#cloud-config\n{text}"
-        raw(str.encode)(places, text)
-        message = MIMEMultipart()
-        message.attach(MIMEText(text, "cloud-config"))
-        appliance.cloud_config(places, message.as_string(), "user-data.txt.i")
-        try:
-            document = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError):
-            document = {}
-        if file == "cloud-config.txt":
-            appliance.cloud_config(places, f"#cloud-config\n{yaml.safe_dump(document)}")
-        else:
-            places.cloud_run.mkdir(parents=True, exist_ok=True)
-            (places.cloud_run / file).write_text(json.dumps(document, default=str))
-
-    return write
-
-
-SOURCES: dict[str, Write] = {
-    "own file": own_file,
-    "merged": merged("combined-cloud-config.json"),
-    "merged, older": merged("cloud-config.txt"),
-    "bare": raw(str.encode),
-    "nearly cloud-config": raw(lambda text: f"# cloud-config\n{text}".encode()),
-    "byte order mark": raw(lambda text: f"#cloud-config\n{text}".encode("utf-8-sig")),
-    "UTF-16": raw(lambda text: f"#cloud-config\r\n{text}".encode("utf-16")),
-    "UTF-16 without a mark": raw(lambda text: f"#cloud-config\n{text}".encode("utf-16-be")),
-    "base64": raw(lambda text: base64.b64encode(f"#cloud-config\n{text}".encode())),
-    "base64 of base64, wrapped": raw(lambda text: base64.encodebytes(base64.b64encode(text.encode()))),
-    "base64 of gzip": raw(lambda text: base64.b64encode(gzip.compress(f"#cloud-config\n{text}".encode()))),
-    "gzip": raw(lambda text: gzip.compress(text.encode())),
-    "Latin-1": raw(lambda text: f"# für mich\n{text}".encode("latin-1", errors="replace")),
-}
-
-
-def chosen(tmp_path: Path, source: str, text: str) -> options.Choice:
-    shutil.rmtree(tmp_path, ignore_errors=True)
-    tmp_path.mkdir()
-    places = appliance.make(tmp_path)
-    SOURCES[source](places, text)
-    return options.read(places, MANIFEST)[0]
-
-
-def shut(choice: options.Choice, guard: str) -> bool:
-    in_force = access.of(choice)
-    return {
-        "api_key": in_force.api_key,
-        "chat_password": in_force.chat_login,
-        "allowed_cidrs": bool(in_force.allowed_cidrs),
-        "sandbox": in_force.sandbox == "off",
-    }[guard]
-
-
-def wrong(guard: str, value: object) -> bool:
-    """Whether somebody who gives this value has made a mistake, and none that means the default."""
-    try:
-        options.check(MANIFEST.options_by_key[guard], value)
-    except InvalidOptionError as mistake:
-        return not mistake.usable
-    return False
-
 
 ANYTHING = st.recursive(
     st.text(max_size=20) | st.integers() | st.booleans() | st.floats(allow_nan=False),
@@ -144,6 +53,11 @@ def test_a_wrong_value_shuts_the_door(tmp_path: Path, source: str, guard: str, v
         "aisandbox:\n  api_key: 0123456789012345\n",
         f"AI-Sandbox:\n  api_key: {KEY}\n",
         f"aisandbox:\napi_key: {KEY}\n",
+        # What PyYAML's constructors cannot make is no YAMLError.
+        "aisandbox:\n  api_key: !!bool maybe\n",
+        "aisandbox:\n  api_key: !!timestamp tomorrow\n",
+        "aisandbox:\n  api_key: !!int ''\n",
+        f"aisandbox:\n  api_key: {KEY}\n  max_model_len: !!bool maybe\n",
     ],
 )
 def test_a_wrong_form_shuts_the_door_or_counts(tmp_path: Path, source: str, text: str) -> None:
@@ -181,9 +95,55 @@ def test_a_number_whose_text_is_unknown_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"aWduaXRpb24gaXMgbm90IG91cnMgYXQgYWxs", "just text".encode("utf-16"), b"\x1f\x8b\x08broken", b"\x00\xff" * 40],
+    [
+        b"aWduaXRpb24gaXMgbm90IG91cnMgYXQgYWxs",
+        b"seventeen-letters\n",
+        "just text".encode("utf-16"),
+        b"\x1f\x8b\x08broken",
+        b"\x00\xff" * 40,
+    ],
 )
 def test_what_others_encode_is_none_of_ours(tmp_path: Path, content: bytes) -> None:
     places = appliance.make(tmp_path)
     raw(lambda _: content)(places, "")
     assert options.read(places, MANIFEST) == (options.Choice(), ())
+
+
+def test_a_reader_that_fails_shuts_every_door(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody knows what it would have read."""
+
+    def read(*_: object) -> Iterator[Source]:
+        raise ZeroDivisionError("a defect")
+        yield
+
+    monkeypatch.setattr("aisandbox.instance.options.deployment.stackscript", read)
+    places = appliance.make(tmp_path)
+    appliance.options(places, "model: Org/Name\n")
+    choice, _ = options.read(places, MANIFEST)
+    assert choice.model == "Org/Name" and choice.closed == GUARDS and choice.sandbox == "off"
+
+
+@pytest.mark.parametrize("source", ["own file", "merged, older"])
+def test_a_list_that_holds_itself_shuts_the_door(tmp_path: Path, source: str) -> None:
+    assert chosen(tmp_path / "root", source, "aisandbox:\n  api_key: &a [*a]\n").closed == {"api_key"}
+
+
+def test_user_data_of_nothing_but_line_ends_is_read_at_once(tmp_path: Path) -> None:
+    places = appliance.make(tmp_path)
+    raw(lambda _: b"\n" * 200_000)(places, "")
+    start = time.process_time()
+    assert options.read(places, MANIFEST) == (options.Choice(), ())
+    assert time.process_time() - start < 5
+
+
+def test_a_problem_can_be_shown_and_kept(tmp_path: Path) -> None:
+    """Whatever was given: escapes that move a terminal's cursor, and half characters, which no file can hold."""
+    places = appliance.make(tmp_path)
+    places.cloud_run.mkdir(parents=True)
+    given = {"aisandbox": {"vllm_args": "--\x1b[2J\ud800 x", "model": "\ud800", "\ud800": "x"}}
+    (places.cloud_run / "combined-cloud-config.json").write_text(json.dumps(given))
+    _, problems = options.read(places, MANIFEST)
+    assert len(problems) == 3 and all(str(problem).isprintable() for problem in problems)
+    files.write_json(tmp_path / "kept", [problem.model_dump() for problem in problems])
+    (tmp_path / "kept").write_text("[" * 100_000)
+    assert files.read_json(tmp_path / "kept") is None

@@ -394,8 +394,9 @@ def test_a_source_that_cannot_be_read_leaves_the_others(places: Places) -> None:
     appliance.options(places, "")
     (places.cloud_run / "combined-cloud-config.json").mkdir(parents=True)
     places.udf.write_text("MODEL=Org/Name\n")
-    choice, (problem,) = options.read(places, MANIFEST)
+    choice, (problem, *closed) = options.read(places, MANIFEST)
     assert choice.model == "Org/Name"
+    assert {other.option for other in closed} == choice.closed == options.source.GUARDS
     assert problem.source == "user-data"
     assert "could not be read (IsADirectoryError" in problem.reason
 

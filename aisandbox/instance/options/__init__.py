@@ -12,7 +12,7 @@ from aisandbox.instance.options import cloud_init, clouds, container, deployment
 from aisandbox.instance.options.choice import Choice, Decision, Unavailable, decide
 from aisandbox.instance.options.errors import InvalidOptionError
 from aisandbox.instance.options.rules import MASK, advice, check, nearest, problem, shown
-from aisandbox.instance.options.source import SECTION, Source, read_text
+from aisandbox.instance.options.source import GUARDS, SECTION, Source, read_text
 from aisandbox.instance.places import Places
 from aisandbox.instance.problem import Problem
 from aisandbox.manifest import Manifest
@@ -64,7 +64,7 @@ def sources(places: Places, manifest: Manifest) -> list[Source]:
 
 
 def _told(name: str, reader: Iterable[Source]) -> list[Source]:
-    """What the reader finds. Should it fail in an unforeseen way, the other sources still count."""
+    """What the reader finds. Should it fail in an unforeseen way, the other sources count, and every door is shut."""
     found = []
     try:
         for source in reader:
@@ -72,7 +72,7 @@ def _told(name: str, reader: Iterable[Source]) -> list[Source]:
     except Exception as error:
         reason = f"could not be read ({type(error).__name__}: {error})"
         fix = "Choose here instead: sudo aisandbox configure --set KEY=VALUE"
-        found.append(Source(name, problems=(Problem(reason=reason, fix=fix, source=name),)))
+        found.append(Source(name, problems=(Problem(reason=reason, fix=fix, source=name),), lost=GUARDS))
     return found
 
 

@@ -15,6 +15,7 @@ import yaml
 from aisandbox.instance import files
 from aisandbox.instance.options.source import (
     SECTION,
+    YAML_ERRORS,
     Source,
     guards_named,
     is_section,
@@ -75,7 +76,7 @@ def read(places: Places, keys: Collection[str]) -> Iterator[Source]:
                 text = _text(path.read_bytes())
                 try:
                     document = yaml.safe_load(text)
-                except (yaml.YAMLError, ValueError, RecursionError):
+                except YAML_ERRORS:
                     document = parse(text, name)[0]
                 yield mapping(_as_typed(section(document, keys), places, keys), name, text)
     if raw := raw_user_data(places):
@@ -90,12 +91,12 @@ def _as_typed(options: Any, places: Places, keys: Collection[str]) -> Any:
     for text, _ in _parts(places):
         try:
             read = section(yaml.safe_load(text), keys)
-        except (yaml.YAMLError, ValueError, RecursionError):
+        except YAML_ERRORS:
             continue
         written = section(parse(text, "")[0], keys)
         if isinstance(read, dict) and isinstance(written, dict):
-            same = (key for key in options.keys() & read.keys() & written.keys() if options[key] == read[key])
-            typed |= {key: written[key] for key in same}
+            known = options.keys() & read.keys() & written.keys()
+            typed |= {key: written[key] for key in known if _same(options[key], read[key])}
     return {**options, **typed}
 
 
@@ -104,6 +105,13 @@ def metadata(places: Places) -> Mapping[str, Any]:
     found = (files.read_json(places.cloud_run / "instance-data.json") or {}).get("ds")
     parts = (found.get(part) for part in ("ec2_metadata", "meta_data")) if isinstance(found, dict) else ()
     return {key.replace("_", "-"): value for part in parts if isinstance(part, dict) for key, value in part.items()}
+
+
+def _same(one: object, other: object) -> bool:
+    try:
+        return one == other
+    except RecursionError:  # YAML can make a list that holds itself
+        return False
 
 
 def raw_user_data(places: Places) -> bytes:
@@ -126,7 +134,7 @@ def bare(raw: bytes, name: str, keys: Collection[str]) -> Iterator[Source]:
     if start.startswith(HANDLED) and not (encoded and start.startswith(CLOUD_CONFIG)):
         return
     words = "|".join(re.escape(key) for key in keys)
-    if not re.search(rf"""^[{{\s]*["']?(ai[\s_-]?sandbox|{words})["']?\s*:""", text, re.MULTILINE | re.IGNORECASE):
+    if not re.search(rf"""^[{{ \t]*["']?(ai[\s_-]?sandbox|{words})["']?\s*:""", text, re.MULTILINE | re.IGNORECASE):
         return
     value, fault = parse(text, name)
     if isinstance(value, dict) and any(map(is_section, value)):
@@ -160,9 +168,10 @@ def _inner(raw: bytes) -> bytes | None:
     for place, encoding in ((1, "utf-16-le"), (0, "utf-16-be")):
         if len(raw) >= 4 and not any(raw[place:64:2]) and all(raw[1 - place : 64 : 2]):
             return raw.decode(encoding, errors="replace").encode()
-    packed = b"".join(raw.split()).translate(bytes.maketrans(b"-_", b"+/"))
-    if re.fullmatch(rb"[A-Za-z0-9+/]{16,}={0,2}", packed):
-        return base64.b64decode(packed.rstrip(b"=") + b"=" * (-len(packed.rstrip(b"=")) % 4))
+    packed = b"".join(raw.split()).translate(bytes.maketrans(b"-_", b"+/")).rstrip(b"=")
+    # One letter beyond groups of four holds no byte: it is a word.
+    if re.fullmatch(rb"[A-Za-z0-9+/]{16,}", packed) and len(packed) % 4 != 1:
+        return base64.b64decode(packed + b"=" * (-len(packed) % 4))
     return None
 
 

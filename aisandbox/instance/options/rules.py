@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from aisandbox.instance.options.errors import InvalidOptionError
 from aisandbox.instance.options.source import GUARDS
-from aisandbox.instance.problem import Problem
+from aisandbox.instance.problem import Problem, printable
 from aisandbox.manifest import MAX_LENGTH, Manifest, Option
 
 MASK = "********"
@@ -151,11 +151,6 @@ def _listed_name(entry: str) -> str:
         raise ValueError("would be every name of a top-level domain")
     spelling = "" if entry.isascii() else ": write it as browsers send it (xn--)"
     raise ValueError(f"is not a host name{spelling}")
-
-
-def printable(text: object) -> str:
-    """The text on one line, without what could move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else "?" for letter in str(text))
 
 
 def shown(option: Option, raw: object) -> str:

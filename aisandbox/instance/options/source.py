@@ -17,6 +17,8 @@ GUARDS = frozenset({"api_key", "chat_password", "allowed_cidrs", "sandbox"})
 """Options that keep others out: a mistake in one of them must not leave the instance open."""
 MAX_ENTRIES = 1000
 """Most entries of a value that are searched for guards."""
+YAML_ERRORS = (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
+"""What PyYAML raises: its constructors let out whatever goes wrong in them (`!!bool maybe`, `!!timestamp x`)."""
 _KEPT = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 
 
@@ -44,7 +46,7 @@ def parse(text: str, name: str) -> tuple[Any, Problem | None]:
     """The YAML in the text, its scalars as typed; or the problem with it and the line where it is."""
     try:
         return yaml.load(text, TextLoader), None  # noqa: S506 - a SafeLoader
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date such as 2026-99-99 is a ValueError
+    except YAML_ERRORS as error:
         mark = getattr(error, "problem_mark", None)
         line = f"line {mark.line + 1}: " if mark else ""
         what = getattr(error, "problem", None) or "it cannot be parsed"
