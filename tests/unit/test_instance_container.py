@@ -139,13 +139,15 @@ def test_warnings_name_what_can_be_done_there(places: Places) -> None:
 # The launcher
 
 
-@pytest.mark.parametrize("value", ["plain", "with space", "a\"b\\c$d`e'f", "", '{"a": [1]}'])
+@pytest.mark.parametrize("value", ["plain", "with space", "a\"b\\c$d`e'f", "", '{"a": [1]}', "a\x85b\u2028c\rd\x0c"])
 def test_environment_files_are_read_as_systemd_reads_them(value: str) -> None:
     text = f"# comment\n\nKEY={environment_file.quoted(value)}\n  OTHER=bare value\nSINGLE='x y'\nno assignment\n"
     assert dict(environment_file.parse(text)) == {"KEY": value, "OTHER": "bare value", "SINGLE": "x y"}
 
 
-@pytest.mark.parametrize("value", ["one\ntwo", '"\n$x\n\\', "\n", 'a\nKEY="b"\nc'])
+@pytest.mark.parametrize(
+    "value", ["one\ntwo", "one \n\ttwo\t\n", "one\x85two\u2028\n", '"\n$x\n\\', "\n", 'a\nKEY="b"\nc']
+)
 def test_values_of_several_lines_are_read_as_systemd_reads_them(value: str) -> None:
     text = f"KEY={environment_file.quoted_lines(value)}\nOTHER=bare\n"
     assert dict(environment_file.parse(text)) == {"KEY": value, "OTHER": "bare"}
