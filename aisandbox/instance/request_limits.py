@@ -27,6 +27,8 @@ NAMES = ("model", "previous_response_id", "request_id", "user", "safety_identifi
 MAX_INPUTS = 2048
 """Items of `input`: texts to embed, as OpenAI takes, or of a conversation. Token ids are counted as characters are."""
 MAX_TOP_LOGPROBS = 20
+JSON_TEXTS = frozenset({"arguments", "json", "guided_json"})
+"""Fields whose text is JSON, which vLLM parses: calls of tools, and schemas."""
 MEDIA = "media"
 CONVERSATION = ("messages", "input")
 MEDIA_KEYS = frozenset({"url", "image_url", "file_data", "data"})
@@ -124,19 +126,14 @@ def check(body: bytes, most_characters: int) -> int:
     Raises:
         TooMuch: it is over a limit.
     """
-    try:
-        request = json.loads(body)
-    except RecursionError:
-        raise TooMuch(f"The JSON is nested more than {MAX_DEPTH} deep.", None, "invalid_value") from None
-    except ValueError:
-        return 1
+    request = _parse(body)
     if not isinstance(request, dict):
         return 1
     _check_names(request)
     sequences = _check_sequences(request)
     _check_inputs(request)
     for key in ("logprobs", "top_logprobs", "prompt_logprobs"):
-        if _number(request.get(key)) > MAX_TOP_LOGPROBS:
+        if _number(request, key) > MAX_TOP_LOGPROBS:
             raise TooMuch(f"{key} is more than {MAX_TOP_LOGPROBS}.", key, "integer_above_max_value")
     room = most_characters
     for name, value in _values(request):
@@ -150,10 +147,26 @@ def check(body: bytes, most_characters: int) -> int:
                 most = MAX_LIST[name]
                 raise TooMuch(f"{name} has {len(value)} items; at most {most}.", name, "array_above_max_length")
             room -= len(value)
+        # Names of fields are read, too, as those of a tool's parameters.
+        room -= len(name)
         if room < 0:
             message = f"The request has more than {most_characters} characters, which is more than the model can read."
             raise TooMuch(message, None, "context_length_exceeded")
     return sequences
+
+
+def _parse(text: str | bytes) -> Any:
+    """The JSON in the text; None if it is none."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise _too_deep() from None
+    except ValueError:
+        return None
+
+
+def _too_deep() -> TooMuch:
+    return TooMuch(f"The JSON is nested more than {MAX_DEPTH} deep.", None, "invalid_value")
 
 
 def _check_names(request: dict[str, Any]) -> None:
@@ -175,16 +188,23 @@ def _check_sequences(request: dict[str, Any]) -> int:
     prompt = request.get("prompt")
     several = isinstance(prompt, list) and bool(prompt) and not isinstance(prompt[0], int)
     prompts = len(prompt) if several and isinstance(prompt, list) else 1
-    wanted = max(_number(request.get(key)) for key in ("n", "best_of")) or 1
+    wanted = max(_number(request, key) for key in ("n", "best_of")) or 1
     if prompts * wanted > MAX_SEQUENCES:
         asked = f"{prompts} prompts with {wanted} answers each" if prompts > 1 else f"{wanted} answers"
         message = f"The request asks for {asked}; at most {MAX_SEQUENCES} answers in all."
         raise TooMuch(message, "prompt" if wanted == 1 else "n", "integer_above_max_value")
-    return max(1, prompts * wanted)
+    return max(1, int(prompts * wanted))
 
 
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 0
+def _number(request: dict[str, Any], key: str) -> float:
+    """The number as vLLM reads it, which takes "1000" and 1000.0 for whole ones; 0 for what is none."""
+    value = request.get(key)
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return 0
+    return value if isinstance(value, int | float) and value > 0 else 0
 
 
 def _values(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -193,13 +213,15 @@ def _values(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     while waiting:
         name, value, depth, said = waiting.pop()
         if depth > MAX_DEPTH:
-            raise TooMuch(f"The JSON is nested more than {MAX_DEPTH} deep.", None, "invalid_value")
+            raise _too_deep()
         yield MEDIA if said and name in MEDIA_KEYS and isinstance(value, str) else name, value
         if isinstance(value, dict):
             waiting += ((key, inner, depth + 1, said) for key, inner in value.items())
         elif isinstance(value, list):
             # Numbers are counted with their list.
             waiting += (("", inner, depth + 1, said) for inner in value if isinstance(inner, str | list | dict))
+        elif name in JSON_TEXTS and isinstance(value, str):
+            waiting.append(("", _parse(value), depth + 1, said))
 
 
 async def _refuse(send: Send, status: int, message: str, parameter: str | None, code: str) -> None:
