@@ -192,7 +192,18 @@ def test_two_components_that_claim_the_same(rig: Rig, bundled: Path, pair: Pair)
 
 @pytest.mark.parametrize(
     "text",
-    ["", "[]", "null", "{", '{"schema": 1}', '{"schema": 2}', '{"schema": 1, "product": 5}', "\xff", "1" * 5000],
+    [
+        "",
+        "[]",
+        "null",
+        "{",
+        '{"schema": 1}',
+        '{"schema": 2}',
+        '{"schema": 1, "product": 5}',
+        "\xff",
+        "1" * 5000,
+        "[" * 100_000,
+    ],
 )
 def test_a_description_that_is_none(text: str) -> None:
     with pytest.raises(UpgradeError):
@@ -208,6 +219,14 @@ def test_a_description_that_is_none(text: str) -> None:
 def test_a_component_that_is_none(bundled: Path, change: dict[str, object]) -> None:
     value = json.loads((bundled / "release.json").read_text())
     value["components"][0] |= change
+    with pytest.raises(UpgradeError):
+        bundle.parse(json.dumps(value))
+
+
+@pytest.mark.parametrize("note", ["\x1b[2J", "two\nlines", "\ud800"])
+def test_notes_are_lines_that_a_terminal_can_show(bundled: Path, note: str) -> None:
+    value = json.loads((bundled / "release.json").read_text())
+    value["notes"] = [note]
     with pytest.raises(UpgradeError):
         bundle.parse(json.dumps(value))
 

@@ -91,7 +91,7 @@ def parse(text: str | bytes) -> Release:
                 "upgrade to a release in between first",
             )
         release = _release(value)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         raise UpgradeError(f"the description of the release ({MANIFEST}) is damaged: {reason}", ASK) from error
     _check(release)
@@ -109,7 +109,7 @@ def _release(value: dict[str, Any]) -> Release:
         notes=tuple(_text(line) for line in value["notes"]),
         packages={_matching(PACKAGE, name): _text(least) for name, least in value["packages"].items()},
         ports={_text(name): _number(port, 65535) for name, port in value["ports"].items()},
-        retired=tuple(_text(path) for path in value["retired"]),
+        retired=tuple(_path(path) for path in value["retired"]),
         components=tuple(_component(entry) for entry in value["components"]),
     )
 
@@ -119,7 +119,7 @@ def _component(value: dict[str, Any]) -> Component:
     archive = packed and Archive(_matching(SHA256, packed["sha256"]), _number(packed["bytes"], MOST_BYTES))
     return Component(
         name=_matching(rules.NAME, value["name"]),
-        paths=tuple(_text(path) for path in value["paths"]),
+        paths=tuple(_path(path) for path in value["paths"]),
         digest=_matching(SHA256, value["digest"]),
         bytes=_number(value["bytes"], MOST_BYTES),
         entries=_number(value["entries"], MOST_ENTRIES),
@@ -141,6 +141,14 @@ def _check(release: Release) -> None:
 
 
 def _text(value: object) -> str:
+    text = _path(value)
+    if not text.isprintable():
+        raise ValueError(f"{text!r:.40} is not a line of text")
+    return text
+
+
+def _path(value: object) -> str:
+    """Which paths may be named, `rules` says."""
     if not isinstance(value, str) or len(value) > 4096:
         raise ValueError(f"{value!r:.40} is no text")
     return value
