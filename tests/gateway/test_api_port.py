@@ -56,6 +56,9 @@ CLOSED = [
     f"/v1/responses/{'0' * 257}",
     f"/v1/responses/{'0' * 257}/cancel",
     f"/v1/models/{'m' * 257}",
+    "/x.html",
+    "/progress.html",
+    "/v1/x.js",
 ]
 
 
@@ -105,6 +108,12 @@ def test_wrong_method(gateway: Gateway, vllm: Upstream, method: str, path: str, 
     assert response.status_code == 405
     assert response.headers["Allow"] == allow
     assert error(response)["code"] == "method_not_supported"
+
+
+def test_long_headers(gateway: Gateway, vllm: Upstream) -> None:
+    response = call(gateway, "GET", "/v1/models", headers={"X-Long": "x" * 9000})
+    assert response.status_code == 400
+    assert error(response)["code"] == "headers_too_large"
 
 
 def test_other_web_pages_may_not_call_it(gateway: Gateway, vllm: Upstream) -> None:
