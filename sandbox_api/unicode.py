@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+MOST_DEPTH = 100
+"""Levels of nested JSON that are read. Pydantic writes some 250, and an answer has levels of its own."""
 
 
 def replace_surrogates(text: str) -> str:
@@ -40,11 +42,31 @@ def loads(raw: bytes | str) -> Any:
     """JSON that another program wrote; bytes that are not UTF-8 are replaced as well.
 
     Raises:
-        ValueError: it is not JSON.
+        ValueError: it is not JSON, or nested too deep to be sent on.
     """
     text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
-    value = json.loads(text)
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON nested too deep") from None
+    if _deeper(value, MOST_DEPTH):
+        raise ValueError("JSON nested too deep")
     return replace_surrogates_deep(value) if ESCAPED_SURROGATE.search(text) else value
+
+
+def _deeper(value: Any, levels: int) -> bool:
+    """Whether lists and objects are nested in more levels than these."""
+    nested = [[value]]
+    for _ in range(levels + 1):
+        nested = [
+            list(inner.values()) if isinstance(inner, dict) else inner
+            for outer in nested
+            for inner in outer
+            if isinstance(inner, dict | list)
+        ]
+        if not nested:
+            return False
+    return True
 
 
 def dumps(value: Any) -> bytes:

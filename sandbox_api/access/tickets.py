@@ -59,7 +59,7 @@ class Tickets:
 
     @staticmethod
     def _digest(ticket: str) -> bytes:
-        return hashlib.sha256(ticket.encode("utf-8", "surrogateescape")).digest()
+        return hashlib.sha256(ticket.encode("utf-8", "surrogatepass")).digest()
 
 
 class Cookies:

@@ -122,7 +122,7 @@ class Tokens:
 
     def knows_key(self, candidate: str) -> bool:
         """Whether it is an API key. All of them are compared, each in constant time."""
-        digest = hashlib.sha256(candidate.encode("utf-8", "surrogateescape")).digest()
+        digest = hashlib.sha256(candidate.encode("utf-8", "surrogatepass")).digest()
         return sum(hmac.compare_digest(digest, known) for known in self._keys) > 0
 
     async def subject(self, token: str) -> str:

@@ -9,6 +9,8 @@ import urllib.request
 from dataclasses import dataclass
 from typing import Any
 
+from sandbox_api.unicode import loads
+
 PROBE_S = 2.0
 PAGE_S = 1.0
 LARGEST = 2**22
@@ -40,7 +42,7 @@ async def version(cdp_url: str) -> Version:
         OSError: nothing answers.
         ValueError: something answers that is no browser.
     """
-    found = json.loads(await asyncio.to_thread(_get, f"{cdp_url.rstrip('/')}/json/version"))
+    found = loads(await asyncio.to_thread(_get, f"{cdp_url.rstrip('/')}/json/version"))
     if not isinstance(found, dict) or "webSocketDebuggerUrl" not in found:
         raise ValueError("the answer is not that of a browser")
     return Version(
@@ -75,7 +77,7 @@ async def release(cdp_url: str, *, close: bool) -> list[str]:
         What was done, in words for the caller.
     """
     base = cdp_url.rstrip("/")
-    targets = json.loads(await asyncio.to_thread(_get, f"{base}/json/list"))
+    targets = loads(await asyncio.to_thread(_get, f"{base}/json/list"))
     pages = [target for target in targets if target.get("type") == "page" and target.get("webSocketDebuggerUrl")]
     if close and len(pages) == 1:
         # Without a tab the browser would end.
@@ -110,7 +112,7 @@ async def _answered(client: Any, number: int, command: dict[str, Any]) -> bool:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(PAGE_S):
             while True:
-                answer = json.loads(await client.recv())
+                answer = loads(await client.recv())
                 if answer.get("id") == number:
                     return "error" not in answer
     return False

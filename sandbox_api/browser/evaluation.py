@@ -76,7 +76,10 @@ async def _value(acting: Acting, answer: dict[str, Any], most: int) -> Any:
     text = answer["result"].get("value")
     if text is None or len(text) > most:
         raise _too_large(most)
-    return loads(text)
+    try:
+        return loads(text)
+    except ValueError as error:
+        raise SandboxError("too_large", f"evaluate: {error}", hint="Return a part of it.") from error
 
 
 def _too_large(most: int) -> SandboxError:

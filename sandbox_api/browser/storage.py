@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from sandbox_api.errors import SandboxError
+from sandbox_api.unicode import loads
 
 if TYPE_CHECKING:
     from playwright.async_api import BrowserContext
@@ -48,7 +48,7 @@ async def restore(context: BrowserContext, content: bytes) -> tuple[int, int]:
         SandboxError: `invalid_request` when it is no such state.
     """
     try:
-        state = json.loads(content)
+        state = loads(content)
         cookies, origins = state.get("cookies", []), state.get("origins", [])
         fits = all(isinstance(part, list) for part in (cookies, origins))
         fits = fits and all(isinstance(one, dict) and isinstance(one.get("name"), str) for one in cookies)

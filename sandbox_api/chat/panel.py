@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from typing import Annotated, Any
 
@@ -16,6 +15,7 @@ from sandbox_api.chat.conversation import InConversation
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
 from sandbox_api.shell.terminal import Attachment, Terminal
+from sandbox_api.unicode import loads
 
 router = APIRouter()
 
@@ -185,7 +185,7 @@ async def connect(websocket: WebSocket, terminal_id: str, services: Injected) ->
 
 def _token(message: str) -> str:
     try:
-        told = json.loads(message)
+        told = loads(message)
     except ValueError:
         return ""
     token = told.get("token") if isinstance(told, dict) else None
@@ -211,7 +211,7 @@ async def _receive(websocket: WebSocket, terminal: Terminal) -> None:
             await terminal.write(data)
         elif text := event.get("text"):
             try:
-                message = json.loads(text)
+                message = loads(text)
             except ValueError:
                 continue
             columns, rows = (message.get(name) if isinstance(message, dict) else None for name in ("cols", "rows"))

@@ -14,7 +14,7 @@ from typing import Any
 
 from sandbox_api import family
 from sandbox_api.code import process as processes
-from sandbox_api.code.output import Collector
+from sandbox_api.code.output import Collector, as_count, as_mapping, as_text
 from sandbox_api.code.wire import LARGEST, Channel, Codec, Message
 from sandbox_api.environment import child_environment
 from sandbox_api.settings import Settings
@@ -213,7 +213,7 @@ class Kernel:
             if run.done.done():
                 run.done.result()
                 if run.idle and not run.lost:
-                    self.version = run.reply.get("language_info", {}).get("version", "")
+                    self.version = as_text(as_mapping(run.reply.get("language_info")).get("version", ""))
                     return
             patience = min(1.0, patience * 1.5)
 
@@ -262,8 +262,10 @@ class Kernel:
     @staticmethod
     def refusal(run: Run) -> tuple[str, str] | None:
         """Name and text of the exception, if a folder could not be entered."""
-        outcome = run.reply.get("user_expressions", {}).get(ENTERED, {})
-        return (outcome.get("ename", ""), outcome.get("evalue", "")) if outcome.get("status") == "error" else None
+        outcome = as_mapping(as_mapping(run.reply.get("user_expressions")).get(ENTERED))
+        if outcome.get("status") != "error":
+            return None
+        return as_text(outcome.get("ename", "")), as_text(outcome.get("evalue", ""))
 
     def _request(self, code: str, collector: Collector | None, expressions: Mapping[str, str] | None = None) -> Run:
         silent = collector is None
@@ -338,17 +340,18 @@ class Kernel:
         content = message.content
         match message.kind:
             case "stream":
-                collector.stream("stderr" if content["name"] == "stderr" else "stdout", content["text"])
+                name = "stderr" if content.get("name") == "stderr" else "stdout"
+                collector.stream(name, as_text(content.get("text", "")))
             case "execute_result":
                 count = content.get("execution_count")
-                collector.rich(content["data"], content.get("metadata"), count=count, is_result=True)
+                collector.rich(content.get("data"), content.get("metadata"), count=count, is_result=True)
             case "display_data" | "update_display_data":
-                display = content.get("transient", {}).get("display_id")
+                display = as_mapping(content.get("transient")).get("display_id")
                 update = message.kind.startswith("update")
-                collector.rich(content["data"], content.get("metadata"), display=display, update=update)
+                collector.rich(content.get("data"), content.get("metadata"), display=display, update=update)
             case "error":
-                collector.fail(content["ename"], content["evalue"], content["traceback"])
+                collector.fail(content)
             case "clear_output":
                 collector.clear(bool(content.get("wait")))
             case "execute_input":
-                run.count = content.get("execution_count")
+                run.count = as_count(content.get("execution_count"))

@@ -20,7 +20,7 @@ from typing import Any, cast
 from sandbox_api import family
 from sandbox_api.code import process as processes
 from sandbox_api.code.models import Execution, NodeInfo, NodePackage
-from sandbox_api.code.output import Collector
+from sandbox_api.code.output import Collector, as_count, as_mapping, as_text
 from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
@@ -172,7 +172,7 @@ class NodeSession:
                 line = await self._reader.readline()
                 if not line.endswith(b"\n"):
                     break
-                answer: dict[str, Any] = loads(line)
+                answer = as_mapping(loads(line))
                 if answer.get("id") == request["id"]:
                     # What was written before the answer lies in the pipes; the loop reads them in its next rounds.
                     for _ in range(3):
@@ -337,7 +337,7 @@ class NodeRuntime:
             written = str(collector.fields()["stderr"])
             found = next(iter(ERROR.finditer(written)), None)
             name, value = (found["ename"], found["evalue"]) if found else ("Exit", f"exit code {answer.exit_code}")
-            collector.fail(name, value, written.splitlines())
+            collector.fail({"ename": name, "evalue": value, "traceback": written.splitlines()})
         answer.seconds = round(time.monotonic() - start, 4)
         return answer.model_copy(update=collector.fields())
 
@@ -409,13 +409,13 @@ class NodeRuntime:
             if not work.done():
                 work.cancel()
             work.add_done_callback(lambda done: None if done.cancelled() else done.exception())
-        if cwd and (refused := reply.get("refused")):
-            raise not_entered(cwd, refused["code"], refused["message"])
+        if cwd and (refused := as_mapping(reply.get("refused"))):
+            raise not_entered(cwd, as_text(refused.get("code", "")), as_text(refused.get("message", "")))
         if cwd and reply:
             session.entered(cwd)
-        answer.execution_count = reply.get("count")
-        if error_ := reply.get("error"):
-            collector.fail(error_["ename"], error_["evalue"], error_["traceback"])
+        answer.execution_count = as_count(reply.get("count"))
+        if error_ := as_mapping(reply.get("error")):
+            collector.fail(error_)
             answer.status, answer.exit_code = "error", 1
             if "import" in code and _parser(self._settings) is None:
                 answer.note = NO_PARSER
@@ -528,7 +528,7 @@ def _packages(folder: Path | None) -> list[NodePackage]:
     with contextlib.suppress(OSError):
         for manifest in sorted([*folder.glob("*/package.json"), *folder.glob("@*/*/package.json")])[:1000]:
             with contextlib.suppress(OSError, ValueError, AttributeError):
-                version = json.loads(manifest.read_text(encoding="utf-8")).get("version", "")
+                version = loads(manifest.read_text(encoding="utf-8")).get("version", "")
                 name = manifest.parent.relative_to(folder).as_posix()
                 packages.append(NodePackage(name=name, version=str(version)))
     return packages

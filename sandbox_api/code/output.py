@@ -8,6 +8,7 @@ from typing import Any
 
 from sandbox_api.code.models import Output
 from sandbox_api.settings import Settings
+from sandbox_api.unicode import dumps
 
 ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 MOST_OUTPUTS = 500
@@ -55,6 +56,19 @@ def plain_lines(traceback: list[str]) -> list[str]:
     return [clipped(line, 2000) for line in lines]
 
 
+def as_text(value: object) -> str:
+    """A value as text. Code that runs decides what comes here, and need not keep to the protocol."""
+    return value if isinstance(value, str) else dumps(value).decode()
+
+
+def as_mapping(value: object) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def as_count(value: object) -> int | None:
+    return value if isinstance(value, int) else None
+
+
 class Collector:
     """Collects the outputs of one run."""
 
@@ -63,7 +77,7 @@ class Collector:
         self._rich_left = settings.rich_output_bytes
         self._stream_left = 4 * self._limit
         self._streams = {"stdout": Clip(self._limit), "stderr": Clip(self._limit)}
-        self._entries: list[tuple[Output, Clip | None, str | None]] = []
+        self._entries: list[tuple[Output, Clip | None, object]] = []
         self._clear_next = False
         self.result: str | None = None
         self.error: Output | None = None
@@ -72,7 +86,7 @@ class Collector:
     def _miss(self, what: str, amount: int) -> None:
         self.left_out[what] = self.left_out.get(what, 0) + amount
 
-    def _append(self, output: Output, clip: Clip | None = None, display: str | None = None) -> None:
+    def _append(self, output: Output, clip: Clip | None = None, display: object = None) -> None:
         if self._clear_next:
             self.clear(wait=False)
         if len(self._entries) < MOST_OUTPUTS:
@@ -102,12 +116,13 @@ class Collector:
         # Text first, so that something remains of what is too large.
         for mime in sorted(data, key=lambda name: name != TEXT):
             value = data[mime]
-            if isinstance(value, str) and mime == TEXT:
+            if mime == TEXT:
+                value = as_text(value)
                 if len(value) > self._limit:
                     self._miss(mime, len(value) - self._limit)
                     value = clipped(value, self._limit)
             else:
-                size = len(value) if isinstance(value, str) else len(str(value))
+                size = len(as_text(value))
                 if size > self._rich_left:
                     self._miss(mime, size)
                     continue
@@ -117,36 +132,38 @@ class Collector:
 
     def rich(
         self,
-        data: Mapping[str, Any],
-        metadata: dict[str, Any] | None = None,
+        data: object,
+        metadata: object = None,
         *,
-        count: int | None = None,
+        count: object = None,
         is_result: bool = False,
-        display: str | None = None,
+        display: object = None,
         update: bool = False,
     ) -> None:
-        kept = self._bounded(data)
+        kept, about = self._bounded(as_mapping(data)), self._bounded(as_mapping(metadata))
         if update:
             for output, _, shown in self._entries:
                 if shown == display:
-                    output.data, output.metadata = kept, metadata
+                    output.data, output.metadata = kept, about
             return
         if is_result:
             self.result = kept.get(TEXT)
         kind: Any = "execute_result" if is_result else "display_data"
         self._append(
-            Output(output_type=kind, data=kept, metadata=metadata or {}, execution_count=count), display=display
+            Output(output_type=kind, data=kept, metadata=about, execution_count=as_count(count)), display=display
         )
 
-    def fail(self, ename: str, evalue: str, traceback: list[str]) -> None:
-        lines = traceback[:MOST_LINES]
+    def fail(self, error: Mapping[str, Any]) -> None:
+        """Take in an exception: `ename`, `evalue` and `traceback`, a list of lines."""
+        traceback = error.get("traceback")
+        lines = [as_text(line) for line in traceback] if isinstance(traceback, list) else []
         self.error = Output(
             output_type="error",
-            ename=clipped(ename, 1000),
-            evalue=clipped(evalue, 10_000),
-            traceback=[clipped(line, 10_000) for line in lines],
+            ename=clipped(as_text(error.get("ename", "")), 1000),
+            evalue=clipped(as_text(error.get("evalue", "")), 10_000),
+            traceback=[clipped(line, 10_000) for line in lines[:MOST_LINES]],
         )
-        self._plain = plain_lines(traceback)
+        self._plain = plain_lines(lines)
         self._append(self.error)
 
     def fields(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 from sandbox_api.code.kernel import Kernel, KernelDied, Run
 from sandbox_api.code.models import Execution
-from sandbox_api.code.output import ANSI, Collector, clipped
+from sandbox_api.code.output import ANSI, TEXT, Collector, as_mapping, as_text, clipped
 from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
@@ -292,10 +292,11 @@ class PythonRuntime:
             answer.status, answer.exit_code = "error", 1
             if run.reply.get("ename") == "StdinNotImplementedError":
                 answer.note = "There is no standard input here: put the values into the code."
-        for payload in run.reply.get("payload", []):
+        payloads = run.reply.get("payload")
+        for payload in map(as_mapping, payloads if isinstance(payloads, list) else ()):
             # Help (`name?`) comes this way.
-            if payload.get("source") == "page" and (text := payload.get("data", {}).get("text/plain")):
-                collector.stream("stdout", ANSI.sub("", text))
+            if payload.get("source") == "page" and (text := as_mapping(payload.get("data")).get(TEXT)):
+                collector.stream("stdout", ANSI.sub("", as_text(text)))
             elif payload.get("source") == "ask_exit":
                 answer.restarted = True
                 await kernel.end()

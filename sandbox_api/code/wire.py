@@ -31,8 +31,12 @@ class Message:
 
     @property
     def content(self) -> dict[str, Any]:
-        value: dict[str, Any] = loads(self.body)
-        return value
+        """Empty if the sender does not keep to the protocol: code in the kernel can send anything."""
+        try:
+            value = loads(self.body)
+        except ValueError:
+            return {}
+        return value if isinstance(value, dict) else {}
 
 
 class Codec:
@@ -71,9 +75,10 @@ class Codec:
             signature, header, parent, metadata, body = frames[start : start + 5]
             if self._key and not hmac.compare_digest(signature, self._signature([header, parent, metadata, body])):
                 return None
-            return Message(json.loads(header)["msg_type"], json.loads(parent).get("msg_id", ""), body)
+            kind, answered = loads(header)["msg_type"], loads(parent).get("msg_id", "")
         except (ValueError, KeyError, TypeError, AttributeError):
             return None
+        return Message(kind, answered, body) if isinstance(kind, str) and isinstance(answered, str) else None
 
 
 class Channel:

@@ -29,6 +29,7 @@ QEMU = 255
 FIXED = {SET_PIXEL_FORMAT: 20, UPDATE_REQUEST: 10, KEY: 8, POINTER: 6, CONTINUOUS_UPDATES: 10, QEMU: 12}
 HARMLESS = {SET_PIXEL_FORMAT, SET_ENCODINGS, UPDATE_REQUEST, CONTINUOUS_UPDATES, FENCE}
 LONGEST_MESSAGE = 2**20
+BLOCK = 2**16
 
 
 class ProtocolError(Exception):
@@ -108,8 +109,14 @@ async def handshake(reader: StreamReader, writer: StreamWriter) -> tuple[int, in
         raise ProtocolError("the VNC server refuses")
     writer.write(b"\1")
     width, height, _, name = struct.unpack(">HH16sI", await reader.readexactly(24))
-    await reader.readexactly(name)
+    await _skip(reader, name)
     return width, height
+
+
+async def _skip(reader: StreamReader, size: int) -> None:
+    """Read what does not matter, a part at a time: the server says how much it is, and programs can be in its place."""
+    while size:
+        size -= len(await reader.readexactly(min(size, BLOCK)))
 
 
 async def resize(path: Path, width: int, height: int) -> None:
@@ -148,7 +155,7 @@ async def _screens(reader: StreamReader, *, mine: bool) -> tuple[int, int, int]:
             continue
         if kind == 3:  # the server's clipboard
             (size,) = struct.unpack(">3xi", await reader.readexactly(7))
-            await reader.readexactly(abs(size))
+            await _skip(reader, abs(size))
             continue
         if kind != 0:
             raise ProtocolError(f"unexpected message {kind}")
@@ -156,7 +163,7 @@ async def _screens(reader: StreamReader, *, mine: bool) -> tuple[int, int, int]:
         for _ in range(rectangles):
             origin, status, width, height, encoding = struct.unpack(">HHHHi", await reader.readexactly(12))
             if encoding != DESKTOP_SIZE_EXTENDED:
-                await reader.readexactly(width * height * 4)
+                await _skip(reader, width * height * 4)
                 continue
             (screens,) = struct.unpack(">B3x", await reader.readexactly(4))
             body = await reader.readexactly(16 * screens)

@@ -22,6 +22,7 @@ from sandbox_api.entry.service import EntryService
 from sandbox_api.errors import SandboxError
 from sandbox_api.forward import Target
 from sandbox_api.trace import error_response, trace_id
+from sandbox_api.unicode import loads
 
 router = APIRouter()
 INDEX = Path(__file__).with_name("index.html")
@@ -119,7 +120,7 @@ async def _json(request: Request) -> Response:
     query = request.scope["query_string"].decode("latin-1")
     status, body = await cdp.ask(await entry.cdp_session(), entry.cdp_base(), request.method, path, query)
     try:
-        content: Any = json.loads(body)
+        content: Any = loads(body)
     except ValueError:
         return Response(body, status, media_type="text/plain")
     base = public_base(request, entry.settings), websocket_base(request, entry.settings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from sandbox_api.entry.upstreams import Upstreams
 from sandbox_api.errors import SandboxError
 from sandbox_api.forward import Target
 from sandbox_api.health import Health
+from sandbox_api.unicode import loads
 
 if TYPE_CHECKING:
     from aiohttp import ClientSession
@@ -79,7 +79,7 @@ class EntryService:
         if answer.status >= 500:
             return self._down(name, f"{name} answers {answer.status}")
         self._last_up[name] = time.monotonic()
-        version = json.loads(body).get("version") if name == "jupyter" and answer.status == 200 else None
+        version = loads(body).get("version") if name == "jupyter" and answer.status == 200 else None
         return Health(status="ready", version=version, address=address)
 
     def _down(self, name: str, detail: str) -> Health:
@@ -179,7 +179,7 @@ class EntryService:
     async def _version(self) -> dict[str, Any]:
         _, body = await cdp.ask(await self.cdp_session(), self.cdp_base(), "GET", "/json/version")
         try:
-            version: dict[str, Any] = json.loads(body)
+            version: dict[str, Any] = loads(body)
         except ValueError as error:
             raise SandboxError("browser_unavailable", "the browser's DevTools give no sense") from error
         return version

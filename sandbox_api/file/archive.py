@@ -87,7 +87,10 @@ def prepare(paths: Confinement, wanted: Sequence[str], seconds: float) -> Archiv
         for file in _regular_files(path, Budget(seconds)):
             if not os.access(file, os.R_OK):  # once the answer has begun, it is too late to say so
                 raise SandboxError("permission_denied", f"permission denied: {shown(file)}")
-            files[shown(PurePath(file).relative_to(base))] = Path(file)
+            name = shown(PurePath(file).relative_to(base))
+            while name in files:  # of names that are not UTF-8, several are shown alike
+                name += "_"
+            files[name] = Path(file)
             if len(files) > MOST_FILES:
                 raise _too_large()
     name = f"{shown(real[0].name) or 'files'}.zip" if len(real) == 1 else "files.zip"

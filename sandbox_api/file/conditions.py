@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import format_datetime, parsedate_to_datetime
 from pathlib import Path
 
+from sandbox_api.dates import utc
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
 
@@ -19,7 +20,7 @@ def etag(found: os.stat_result) -> str:
 
 
 def http_date(found: os.stat_result) -> str:
-    return formatdate(found.st_mtime, usegmt=True)
+    return format_datetime(utc(found.st_mtime), usegmt=True)
 
 
 def names(header: str | None) -> frozenset[str]:

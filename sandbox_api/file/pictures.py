@@ -14,7 +14,7 @@ def dimensions(stream: IO[bytes]) -> tuple[int, int] | None:
     head = stream.read(32)
     if head.startswith(b"\x89PNG\r\n\x1a\n") and len(head) >= 24:
         return struct.unpack(">II", head[16:24])
-    if head[:6] in (b"GIF87a", b"GIF89a"):
+    if head[:6] in (b"GIF87a", b"GIF89a") and len(head) >= 10:
         return struct.unpack("<HH", head[6:10])
     return _jpeg(stream) if head.startswith(b"\xff\xd8\xff") else None
 

@@ -6,9 +6,9 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 
+from sandbox_api.dates import utc
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
 from sandbox_api.file.folder import is_in_progress
@@ -43,7 +43,7 @@ class Budget:
 
 
 def iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat()
+    return utc(seconds).isoformat()
 
 
 def entries(folder: str) -> list[os.DirEntry[str]]:

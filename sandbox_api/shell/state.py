@@ -96,7 +96,7 @@ def _functions(definitions: str, listing: str) -> dict[Key, str]:
 
 
 def read_dump(dump: bytes, given: Collection[str] = (), before: Items | None = None) -> tuple[Path, Items] | None:
-    """Folder and items out of what the wrapper wrote; None when it is incomplete or too large.
+    """Folder and items out of what the wrapper wrote; None when it is incomplete, too large, or written over.
 
     Args:
         given: variables that were set for this one command; the session keeps its own values of them.
@@ -106,12 +106,15 @@ def read_dump(dump: bytes, given: Collection[str] = (), before: Items | None = N
     if len(parts) != 6 or len(dump) > LARGEST_STATE:
         return None
     directory, options, declarations, definitions, listing, rest = parts
-    items = _variables(declarations, given, before) | _functions(definitions, listing)
-    for text in re.split(r"(?m)^(?=alias |umask )", rest):
-        items["alias", text.partition("=")[0] if text.startswith("alias") else "umask"] = text.removesuffix("\n")
-    for line in options.splitlines():
-        command, _, name = line.split(" ", 2)
-        items["option", f"{command} {name}"] = line
+    try:
+        items = _variables(declarations, given, before) | _functions(definitions, listing)
+        for text in re.split(r"(?m)^(?=alias |umask )", rest):
+            items["alias", text.partition("=")[0] if text.startswith("alias") else "umask"] = text.removesuffix("\n")
+        for line in options.splitlines():
+            command, _, name = line.split(" ", 2)
+            items["option", f"{command} {name}"] = line
+    except ValueError:
+        return None
     return Path(directory), items
 
 

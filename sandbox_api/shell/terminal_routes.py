@@ -16,6 +16,7 @@ from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
 from sandbox_api.shell.models import SESSION_NAME
 from sandbox_api.shell.terminal import Attachment, Terminal
+from sandbox_api.unicode import loads
 
 router = APIRouter(tags=["terminal"])
 
@@ -129,7 +130,7 @@ async def _receive(websocket: WebSocket, terminal: Terminal) -> None:
             await terminal.write(event.get("bytes") or b"")
             continue
         try:
-            message = json.loads(raw)
+            message = loads(raw)
         except ValueError:
             message = None
         if not isinstance(message, dict):

@@ -8,7 +8,9 @@ import re
 import secrets
 import shutil
 import stat
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -27,6 +29,10 @@ MOST_FILES = 5000
 MOST_SKILLS = 200
 CHUNK = 2**16
 ZIP_MAGIC = b"PK"
+BROKEN = (
+    zipfile.BadZipFile, zlib.error, struct.error, NotImplementedError, RuntimeError, EOFError, ValueError, LookupError
+)  # fmt: skip
+"""What `zipfile` raises at archives that are damaged, or made by hand."""
 
 
 class SkillsService:
@@ -123,8 +129,8 @@ class SkillsService:
                 left = limit
                 for entry in entries:
                     left = self._extract(archive, entry, target, left)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError) as error:
-            raise SandboxError("unsupported_media_type", f"not a zip file that can be read: {error}") from error
+        except BROKEN as error:
+            raise SandboxError("unsupported_media_type", f"not a zip file that can be read: {error!s:.200}") from error
         except OSError as error:
             # Names that this file system cannot hold, or a file where the archive wants a folder.
             raise SandboxError("invalid_request", f"the archive cannot be unpacked: {error.strerror}") from error
@@ -147,6 +153,9 @@ class SkillsService:
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in entry.filename or "\0" in entry.filename:
             raise SandboxError("invalid_request", f"the archive leads outside itself: {entry.filename!r}")
+        # Others unpack a small piece into any amount of memory at once.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise SandboxError("unsupported_media_type", "the archive is packed by another method than deflate")
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise SandboxError("invalid_request", f"neither file nor folder in the archive: {entry.filename!r}")

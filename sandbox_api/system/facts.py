@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from sandbox_api.environment import child_environment
 from sandbox_api.settings import Settings
 from sandbox_api.system.models import AvailableTool, Package, RuntimeEnv, SystemEnv, ToolCategory, ToolSpec
+from sandbox_api.unicode import loads
 
 TOOLS: dict[str, dict[str, str]] = {
     "shell": {"bash": "shell", "tmux": "terminal sessions", "jq": "JSON filter", "rg": "fast text search"},
@@ -115,7 +115,7 @@ def listening_ports() -> list[str]:
 
 def python_packages(settings: Settings) -> list[Package]:
     answer = _ask(settings, str(settings.python), "-c", PYTHON_PACKAGES)
-    return [Package(name=name, version=version) for name, version in json.loads(answer or "[]")]
+    return [Package(name=name, version=version) for name, version in loads(answer or "[]")]
 
 
 def node_packages(settings: Settings) -> list[Package]:
@@ -126,7 +126,7 @@ def node_packages(settings: Settings) -> list[Package]:
     found: dict[str, str] = {}
     for manifest in (file for place in places for glob in ("*", "@*/*") for file in place.glob(f"{glob}/package.json")):
         try:
-            package = json.loads(Path(manifest).read_bytes())
+            package = loads(Path(manifest).read_bytes())
             found[str(package["name"])] = str(package.get("version", ""))
         except (OSError, ValueError, KeyError, TypeError):
             continue

@@ -28,7 +28,7 @@ from sandbox_api.system.models import (
     ObserveStart,
 )
 from sandbox_api.system.usage import Meter
-from sandbox_api.unicode import dump_model
+from sandbox_api.unicode import dump_model, loads
 
 DURATION_S = 300
 INTERVAL_S = {"capture": 1.0, "guardrail": 5.0}
@@ -263,7 +263,7 @@ class Observer:
     def _read(path: Path) -> ObservationReport | None:
         archive = path.with_name("report.tar.gz")
         try:
-            about = json.loads(path.read_text())
+            about = loads(path.read_text())
             return ObservationReport(**about, path=str(archive), size_bytes=archive.stat().st_size)
         except (OSError, ValueError):
             return None

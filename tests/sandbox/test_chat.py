@@ -131,6 +131,7 @@ def test_an_archive_of_whatever_is_there(sandbox: Sandbox) -> None:
     os.utime(folder / "old", (0, 0))
     (folder / "same" / "old").write_text("another")
     Path(os.fsdecode(bytes(folder / "latin-") + b"\xe9")).write_text("no Unicode")
+    Path(os.fsdecode(bytes(folder / "latin-") + b"\xe8")).write_text("no Unicode")
     (folder / "link").symlink_to("/etc/passwd")
     os.mkfifo(folder / "pipe")
 
@@ -145,7 +146,8 @@ def test_an_archive_of_whatever_is_there(sandbox: Sandbox) -> None:
     before = server.num_fds()
     for _ in range(5):
         assert archive(str(folder)) == {
-            "packed/latin-\ufffd": b"no Unicode", "packed/old": b"1970", "packed/same/old": b"another",
+            "packed/latin-\ufffd": b"no Unicode", "packed/latin-\ufffd_": b"no Unicode",
+            "packed/old": b"1970", "packed/same/old": b"another",
         }  # fmt: skip
     assert server.num_fds() < before + 5, "no descriptor stays open"
     assert archive(f"{folder}/old", f"{folder}/same/old") == {"old": b"1970", "same/old": b"another"}
@@ -227,6 +229,7 @@ def test_with_authentication_the_terminal_takes_its_key_in_the_first_message(tmp
         headers = {"Authorization": f"Bearer {key}", "X-Session-Id": "one"}
         terminal = sandbox.client.post(f"{BASE}/api/terminals", headers=headers).json()["id"]
         messages: list[Any] = [{"token": "wrong"}, {"token": ""}, {}, {"token": [key]}, [], "no JSON"]
+        messages += [{"token": "\ud800"}, "[" * 100_000]
         for message in messages:
             with connect(f"{address}/{terminal}") as websocket, pytest.raises(ConnectionClosed) as closed:
                 websocket.send(message if isinstance(message, str) else json.dumps(message))

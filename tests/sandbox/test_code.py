@@ -17,6 +17,8 @@ import psutil
 import pytest
 from agent_sandbox import Sandbox as Peer
 
+from sandbox_api.code.wire import DELIMITER, Codec, Message
+from sandbox_api.unicode import MOST_DEPTH, loads
 from tests.support.sandbox import Sandbox, running
 
 FLOOD = 'while True: print("x" * 1000)'
@@ -372,3 +374,53 @@ def test_a_host_without_them(tmp_path: Path) -> None:
         languages = sandbox.client.get("/v1/code/info").json()["data"]["languages"]
         assert [entry["details"]["status"] for entry in languages] == ["unavailable", "unavailable"]
         assert "ipykernel" in languages[0]["details"]["detail"]
+
+
+DEEP = """
+deep = 1
+for _ in range(500): deep = [deep]
+"""
+
+
+def test_output_that_breaks_the_protocol_is_no_crash(sandbox: Sandbox) -> None:
+    """Code decides what its own kernel sends."""
+    shows = """
+class Odd:
+    def _repr_mimebundle_(self, **_): return {"text/plain": 5, "application/json": deep, "x/y": [1]}, {"x": deep}
+display(Odd()); Odd()
+"""
+    data = run(sandbox, "python", DEEP + shows)
+    assert (data["status"], data["result"]) == ("ok", "5")
+    assert data["outputs"][0]["data"] == {"text/plain": "5", "x/y": [1]}
+    assert data["left_out"]["application/json"] > 0
+    sends = """
+kernel = get_ipython().kernel
+for kind, content in (("stream", {}), ("stream", {"name": 1, "text": [2]}), ("execute_result", {"data": 5}),
+        ("error", {"ename": 1, "traceback": 2}), ("execute_input", {"execution_count": "x"}), ("display_data", deep)):
+    kernel.session.send(kernel.iopub_socket, kind, content if isinstance(content, dict) else {"data": {"x": deep}},
+        parent=kernel.get_parent())
+print("still here")
+"""
+    data = run(sandbox, "python", DEEP + sends)
+    assert "still here" in data["stdout"] and data["status"] == "ok"
+
+
+def test_deep_values_are_left_out_in_javascript(sandbox: Sandbox) -> None:
+    answer = sandbox.client.post(
+        "/v1/code/execute",
+        json={
+            "language": "javascript",
+            "code": "let a = 1; for (let i = 0; i < 500; i++) a = [a]; a",
+            "stateful": True,
+        },
+    )
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize("raw", ["[" * 100_000, "[" * 300 + "]" * 300, "{"])
+def test_json_of_programs_is_bounded_in_depth(raw: str) -> None:
+    with pytest.raises(ValueError):
+        loads(raw)
+    assert loads("[" * MOST_DEPTH + "]" * MOST_DEPTH)
+    assert Codec(b"").unpack([DELIMITER, b"", raw.encode(), b"{}", b"{}", b"{}"]) is None
+    assert Message("stream", "", raw.encode()).content == {}

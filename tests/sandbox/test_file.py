@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from agent_sandbox import Sandbox as Peer
 
+from sandbox_api.file import conditions, tree
 from tests.support.sandbox import Sandbox, running
 
 
@@ -742,3 +743,18 @@ def test_health(sandbox: Sandbox) -> None:
     health = asyncio.run(FileService(settings, Confinement(settings)).health())
     assert health.status == "ready"
     assert "GiB free" in health.detail
+
+
+def test_a_picture_that_is_cut_off_has_no_size(sandbox: Sandbox, folder: Path) -> None:
+    for content in (b"GIF89a", b"GIF89a\1", b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd8\xff\xe0\0"):
+        (folder / "cut").write_bytes(content)
+        answer = sandbox.client.post("/v1/file/read", json={"file": str(folder / "cut"), "encoding": "base64"})
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["data"].get("width") is None
+
+
+@pytest.mark.parametrize("seconds", [-(2**40), 2**40, 2**55])
+def test_a_file_s_time_can_lie_beyond_every_calendar(seconds: int) -> None:
+    """Memory's file system keeps any; others cut it."""
+    assert tree.iso(seconds)[:4] in ("0001", "9999")
+    assert conditions.http_date(os.stat_result((0o100644, 1, 1, 1, 0, 0, 5, seconds, seconds, seconds)))

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from agent_sandbox import Sandbox as PeerClient
 
+from sandbox_api.shell.state import read_dump
 from tests.support.sandbox import Sandbox, running
 
 KIB, MIB = 1024, 2**20
@@ -706,3 +707,8 @@ def test_peer_client_shell(peer: PeerClient) -> None:
     assert url.data and "/terminal?session_id=" in url.data
     assert peer.shell.cleanup_session("peer-shell").success
     assert peer.shell.view(id="peer-shell").success is False
+
+
+@pytest.mark.parametrize("dump", [b"\0\0\0\0\n\0", b"/\0set\0\0\0\0", b"/\0\0\0\0x\0", b"\xff\0set x\0\0\0\0"])
+def test_a_state_that_was_written_over_is_none(dump: bytes) -> None:
+    assert read_dump(dump) is None

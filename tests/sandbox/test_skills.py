@@ -17,9 +17,9 @@ from tests.support.sandbox import Sandbox, running
 TEXT = "---\nname: {name}\ndescription: Does {name} well\n---\n\n# How\n\nLike this.\n"
 
 
-def archive(files: dict[str, str | bytes]) -> bytes:
+def archive(files: dict[str, str | bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as file:
+    with zipfile.ZipFile(buffer, "w", method) as file:
         for name, content in files.items():
             file.writestr(name, content)
     return buffer.getvalue()
@@ -120,6 +120,11 @@ def test_what_cannot_be_registered(sandbox: Sandbox) -> None:
     two = archive({"a/SKILL.md": "x", "b/SKILL.md": "y"})
     assert code() == (422, "invalid_request")
     assert code(b"PK\3\4 broken") == (415, "unsupported_media_type")
+    damaged = bytearray(archive({"a/SKILL.md": TEXT.format(name="a") * 9}))
+    damaged[45] ^= 0xFF  # in what deflate has made of it
+    assert code(bytes(damaged)) == (415, "unsupported_media_type")
+    for method in (zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):  # which unpack any amount at once
+        assert code(archive({"a/SKILL.md": TEXT.format(name="a")}, method)) == (415, "unsupported_media_type")
     assert code(bytes(range(128, 256))) == (415, "unsupported_media_type")
     assert code(b"no front matter") == (415, "unsupported_media_type")
     assert code(archive({"readme.txt": "x"})) == (422, "invalid_request")

@@ -195,6 +195,29 @@ def test_view_only_follows_one_greeting(greeting: bytes) -> None:
                 one(greeting[at : at + step])
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        struct.pack(">BxxxI", 3, 2**31 - 1),
+        struct.pack(">BxHHHHHi", 0, 1, 0, 0, 65535, 65535, 0),
+        struct.pack(">BxxxI", 3, 3) + b"abc" + struct.pack(">BxHHHHHi", 0, 1, 0, 0, 2, 2, 0) + bytes(16),
+    ],
+)
+async def test_what_a_server_announces_is_not_held(sent: bytes) -> None:
+    """A program of the sandbox can be in its place."""
+
+    class Reader(asyncio.StreamReader):
+        async def readexactly(self, n: int) -> bytes:
+            assert n <= rfb.BLOCK
+            return await super().readexactly(n)
+
+    reader = Reader()
+    reader.feed_data(sent + b"\x63")
+    reader.feed_eof()
+    with pytest.raises(EOFError if len(sent) < 20 else rfb.ProtocolError):
+        await rfb._screens(reader, mine=False)
+
+
 @asynccontextmanager
 async def recording_server(path: Path) -> AsyncIterator[bytearray]:
     """A VNC server that shows nothing; what viewers sent it after the greeting."""
