@@ -73,7 +73,7 @@ release: builder ## Make the signed bundle for `aisandbox upgrade` in build/rele
 ##@ Test
 # One runner for all suites: progress, logs and costs in build/test-report/ (PYTEST='-k name' for further words).
 TESTS := $(SUDO) $(PYTHON) -m tests.runner $(if $(PYTEST),--pytest='$(PYTEST)')
-.PHONY: lint lint-ansible lint-python lint-rest test test-unit test-fresh test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace bench
+.PHONY: lint lint-ansible lint-python lint-rest test test-unit test-fresh test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace fuzz bench
 lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint-ansible lint-python lint-rest
 lint-ansible:
@@ -109,6 +109,9 @@ test-image: dev ## Baking, its failures, and the disk image under QEMU
 	@$(TESTS) image
 test-marketplace: dev ## Bakes and deployments on simulated clouds, on real machines
 	@$(TESTS) marketplace
+SECONDS ?= 300
+fuzz: dev ## Random input for parsers, the sandbox and the API port, until something breaks (SECONDS=10 TARGETS="rfb options" SEED=1)
+	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
 BENCHMARKS ?= first_boot engine_start guide_speed documents sandbox_exec sandbox_code sandbox_cdp sandbox_file download
 bench: dev ## Benchmarks; results go to build/bench/ (BENCHMARKS=sandbox_exec for one)
 	@for name in $(BENCHMARKS); do $(SUDO) $(PYTHON) -m tests.bench.bench_$$name || exit; done
