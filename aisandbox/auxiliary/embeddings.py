@@ -130,7 +130,7 @@ def _model(body: bytes) -> Any:
     """The model that a request names; None where it is not to be found: the model server says what is wrong then."""
     try:
         asked = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return asked.get("model") if isinstance(asked, dict) else None
 

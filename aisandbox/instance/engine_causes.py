@@ -13,6 +13,7 @@ from math import floor
 from pathlib import Path
 from typing import Any, Literal
 
+from aisandbox.instance import safetensors
 from aisandbox.instance.engine_files import Candidate
 from aisandbox.instance.engine_watch import last_error
 
@@ -21,8 +22,6 @@ Blame = Literal["model", "memory", "machine", "unknown"]
 better."""
 
 LONGEST = 400
-HEADER_LIMIT = 100_000_000
-"""Bytes; what safetensors itself allows for a header."""
 MOST_UTILISATION = 0.95
 LEAST_UTILISATION = 0.3
 FEW_SEQUENCES = "64"
@@ -98,18 +97,12 @@ def damaged_weights(folder: Path) -> str:
 
 
 def _damage(file: Path) -> str:
+    try:
+        wanted = safetensors.expected_size(file)
+    except ValueError:
+        return "has no valid header"
     size = file.stat().st_size
-    with file.open("rb") as opened:
-        length = int.from_bytes(opened.read(8), "little")
-        if not 2 <= length <= min(size - 8, HEADER_LIMIT):
-            return "has no valid header"
-        try:
-            header = json.loads(opened.read(length))
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-            data = max(ends, default=0)
-        except (ValueError, AttributeError, LookupError, TypeError):
-            return "has no valid header"
-    return "" if 8 + length + data <= size else f"is cut short ({size} of {8 + length + data} bytes)"
+    return "" if wanted <= size else f"is cut short ({size} of {wanted} bytes)"
 
 
 def context(candidate: Candidate) -> int | None:
@@ -121,7 +114,7 @@ def context(candidate: Candidate) -> int | None:
         for part in (config, config.get("text_config") or {}):
             if isinstance(tokens := part.get("max_position_embeddings"), int):
                 return tokens
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         pass
     return None
 

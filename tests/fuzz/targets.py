@@ -33,6 +33,7 @@ TARGETS = (
     Target("options", "user-data, options files, forms, kernel command line, metadata services", "options"),
     Target("environment", "files of variables", "environment_files"),
     Target("limits", "the engine's limits of requests", "request_limits"),
+    Target("models", "configurations and weights that a model brings along", "models"),
     Target("rfb", "VNC: what viewers and servers send", "rfb"),
     Target("wire", "messages and output of code, commands and sessions", "wire"),
     Target("archives", "releases, skills, packed folders", "archives"),

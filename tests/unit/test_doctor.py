@@ -27,7 +27,7 @@ from urllib.parse import quote
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import cli, doctor, environment_file, files, scrub
+from aisandbox.instance import cli, doctor, engine_causes, environment_file, files, scrub
 from aisandbox.instance.doctor import Finding, Instance, bundle, machine, model, network, services
 from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
@@ -361,10 +361,25 @@ def test_a_truncated_file(instance: Instance, snapshot: Path, missing: int) -> N
     assert "model-1.safetensors has" in found.text and "aisandbox configure" in found.fix
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff" * 50, b"\x02" + b"\0" * 7 + b"[]", b"\x02" + b"\0" * 7 + b"{}x"])
+def with_header(header: bytes) -> bytes:
+    return len(header).to_bytes(8, "little") + header
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"\xff" * 50, with_header(b"[]"), with_header(b"{}") + b"x", with_header(b"[" * 100_000),
+     with_header(b'{"w": {"data_offsets": [0, "8"]}}'), with_header(b'{"w": {"data_offsets": [0, 1e999]}}'),
+     with_header(b'{"w": {"data_offsets": [0, ' + b"9" * 4300 + b"]}}")],
+)  # fmt: skip
 def test_a_file_that_is_something_else(instance: Instance, snapshot: Path, content: bytes) -> None:
     (snapshot / "model-1.safetensors").write_bytes(content)
     assert [*look(model.cache, instance)] == ["failed"]
+    assert engine_causes.damaged_weights(snapshot) or content.endswith(b"x"), "more than whole is no damage"
+
+
+def test_names_of_a_models_files_move_no_cursor(instance: Instance, snapshot: Path) -> None:
+    files.write_json(snapshot / model.INDEX, {"weight_map": {"a": "\x1b[2Jx"}})
+    assert "?[2Jx is missing." in look(model.cache, instance)["failed"][0].text
 
 
 def test_files_that_are_missing(instance: Instance, snapshot: Path) -> None:
