@@ -22,7 +22,7 @@ from aisandbox.manifest import REPOSITORY
 from sandbox_api.app import create_app
 from sandbox_api.errors import CODES
 from sandbox_api.settings import Settings
-from tests.fuzz.sandbox import ENDLESS, is_as_described
+from tests.fuzz.sandbox import ENDLESS, is_as_described, shown
 from tests.support.sandbox import Sandbox, running
 
 APP = create_app(Settings(web_assets=None))
@@ -333,6 +333,7 @@ def test_hostile_input(fuzzing: Any, method: str, path: str) -> None:
         suppress_health_check=list(HealthCheck),
     )  # fmt: skip
     def run(case: Any) -> None:
-        is_as_described(case)
+        with shown(case):
+            is_as_described(case)
 
     run()
