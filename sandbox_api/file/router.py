@@ -44,8 +44,14 @@ UPLOAD_BODY = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     }
 }
+INLINE = ("text/plain", "image/*", "audio/*", "video/*")
+"""What a browser may show, if it is asked for inline."""
 BINARY: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}},
+    200: {
+        "content": {
+            form: {"schema": {"type": "string", "format": "binary"}} for form in ("application/octet-stream", *INLINE)
+        }
+    },
     206: {"description": "The part that Range asked for"},
     304: {"description": "Not changed"},
     409: {"description": "Changed while it was opened, with change_policy=abort"},

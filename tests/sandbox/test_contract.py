@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,14 @@ def test_the_description_describes_errors() -> None:
         {**SPEC["components"]["schemas"]},
     )
     assert set(schema["properties"]) == {"success", "message", "data", "hint", "error"}
+
+
+@pytest.mark.parametrize("name", ["picture.gif", "text.txt", "sound.mp3", "any.bin"])
+def test_every_form_of_a_download_is_described(sandbox: Sandbox, name: str) -> None:
+    (sandbox.workspace / name).write_bytes(b"x")
+    answer = sandbox.client.get("/v1/file/download", params={"path": str(sandbox.workspace / name), "inline": True})
+    described = SPEC["paths"]["/v1/file/download"]["get"]["responses"]["200"]["content"]
+    assert any(fnmatch(answer.headers["content-type"].split(";")[0], form) for form in described)
 
 
 # The one form of errors
