@@ -28,6 +28,7 @@ def train(
     recipe: Recipe,
     pad: int,
     say: Callable[[str], None] = print,
+    after_epoch: Callable[[PeftModel], None] | None = None,
     begin: Adapter | None = None,
 ) -> PeftModel:
     """Teach the model; returns it with its adapter.
@@ -35,6 +36,7 @@ def train(
     Args:
         epochs: what is shown in each of the recipe's epochs; they may differ.
         say: is told of the progress.
+        after_epoch: is given the model after each of them, to keep what was learned so far.
         begin: what was learned before, by the same rank and scale.
     """
     torch.manual_seed(recipe.seed)
@@ -50,7 +52,7 @@ def train(
     if begin:
         _put(taught, begin)
     plans = [_plan(epoch, recipe, order) for epoch in epochs]
-    steps = sum(map(len, plans))
+    steps, ends = sum(map(len, plans)), set(itertools.accumulate(map(len, plans)))
     learned = [parameter for parameter in taught.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, steps, recipe.warm_up))
@@ -70,6 +72,8 @@ def train(
             said = time.monotonic()
             left = (said - started) / step * (steps - step)
             say(f"step {step} of {steps}, loss {sum(losses[-50:]) / len(losses[-50:]):.3f}, {left / 60:.0f} min left")
+        if after_epoch and step in ends:
+            after_epoch(taught)
     return taught.eval()
 
 

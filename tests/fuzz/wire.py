@@ -15,7 +15,7 @@ from sandbox_api.code.kernel import Kernel, Run
 from sandbox_api.code.models import Execution
 from sandbox_api.code.output import Collector
 from sandbox_api.code.wire import DELIMITER, Codec
-from sandbox_api.envelope import ok
+from sandbox_api.envelope import Envelope, ok
 from sandbox_api.settings import Settings
 from sandbox_api.shell import state
 from sandbox_api.shell.spool import Spool
@@ -83,7 +83,7 @@ def output_can_be_sent(messages: list[tuple[str, bytes]]) -> None:
 
     answer = asyncio.run(collect())
     # As FastAPI does with what a route returns.
-    checked = type(ok(answer))[Execution].model_validate(ok(answer).model_dump())
+    checked = Envelope[Execution].model_validate(ok(answer).model_dump())
     unicode.dump_model(checked).decode()
 
 

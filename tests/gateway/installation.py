@@ -7,6 +7,7 @@ import re
 import secrets
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,7 +34,9 @@ START_S = 400
 PEER = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\(|inet_pton\(AF_INET6, |inet6_addr\()"([^"]+)"')
 
 
-def environment(manifest: Manifest, choice: Choice = OPEN, *, embedded: bool = False, **secret: str) -> dict[str, str]:
+def environment(
+    manifest: Manifest, choice: Choice, secret: Mapping[str, str], *, embedded: bool = False
+) -> dict[str, str]:
     """The rendered environment file, read as systemd reads it."""
     guards = access.of(choice)
     context = {
@@ -70,8 +73,10 @@ class OpenWebUI:
 
     @property
     def settings(self) -> dict[str, str]:
-        secret = {"admin_password": self.admin_password, "sandbox_key": self.sandbox_key}
-        return environment(self.gateway.manifest, self.choice, webui_secret_key=self.secret_key, **secret)
+        secret = {
+            "admin_password": self.admin_password, "sandbox_key": self.sandbox_key, "webui_secret_key": self.secret_key,
+        }  # fmt: skip
+        return environment(self.gateway.manifest, self.choice, secret)
 
     def routes(self) -> list[tuple[str, str, bool]]:
         """Every route of it: method, path, and whether it is the administrator's."""

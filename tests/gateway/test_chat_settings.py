@@ -20,7 +20,7 @@ SECRETS = {"webui_secret_key": "w", "admin_password": "a", "sandbox_key": "the-k
 
 
 def settings(**options: object) -> dict[str, str]:
-    return environment(MANIFEST, Choice.model_validate(options), **SECRETS)
+    return environment(MANIFEST, Choice.model_validate(options), SECRETS)
 
 
 def test_without_a_password_the_gateway_names_the_visitor() -> None:
@@ -114,7 +114,7 @@ def test_no_sandbox_no_terminal(chosen: dict[str, object]) -> None:
 
 def test_pictures_are_offered_to_models_that_may_see() -> None:
     for embedded in (False, True):
-        found = environment(MANIFEST, embedded=embedded, **SECRETS)
+        found = environment(MANIFEST, Choice(), SECRETS, embedded=embedded)
         assert json.loads(found["DEFAULT_MODEL_METADATA"])["capabilities"]["vision"] is not embedded
 
 

@@ -131,11 +131,11 @@ def test_chat_and_api_by_https(gateway: Gateway, authority: Authority, keeper: K
                 moments += [time.monotonic()] if "content" in line else []
         assert len(moments) == len(ANSWER.split()) and moments[-1] - moments[0] > 0.3
     # HTTP/2, as browsers speak it, names the host in another way.
-    for name, told in ((DOMAIN, "2 200"), ("rebind.evil.example", "2 421")):
+    for name, status in ((DOMAIN, "2 200"), ("rebind.evil.example", "2 421")):
         address = f"{name}:{gateway.port('https')}"
         command = ["curl", "--silent", "--insecure", "--http2", "--output", "/dev/null", f"https://{address}/"]
         command += ["--resolve", f"{address}:127.0.0.1", "--write-out", "%{http_version} %{http_code}"]
-        assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout == told
+        assert subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout == status
     # Port 80 leads people there.
     address = f"https://{DOMAIN}:{gateway.port('https')}/c/1?q=2"
     for port in ("http", "chat"):

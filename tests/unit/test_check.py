@@ -200,10 +200,7 @@ FAULTS: dict[str, Plant | tuple[Plant, ...]] = {
         lambda root: root.append("etc/ssh/sshd_config.d/10.conf", "PermitEmptyPasswords yes"),
         lambda root: root.append("etc/ssh/sshd_config.d/10.conf", "Match User deploy\n  PasswordAuthentication yes"),
         lambda root: root.append("etc/ssh/sshd_config.d/10.conf", "Match all\nPasswordAuthentication = yes"),
-        lambda root: (
-            root.append("etc/ssh/sshd_config", "Match Address 192.0.2.0/24\n  Include /etc/ssh/some.conf"),
-            root.write("etc/ssh/some.conf", "PasswordAuthentication yes # for the office\n"),
-        ),
+        lambda root: _sshd_of_the_office(root),
     ),
     "ssh-root": (
         lambda root: _sshd(root, "PermitRootLogin no", "PermitRootLogin prohibit-password"),
@@ -503,6 +500,11 @@ def _cycle(root: Root) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         unit = f"[Unit]\nAfter={other}.service\nRequires={other}.service\n[Service]\nExecStart=/bin/true\n"
         root.enable(f"{name}.service", unit)
+
+
+def _sshd_of_the_office(root: Root) -> None:
+    root.append("etc/ssh/sshd_config", "Match Address 192.0.2.0/24\n  Include /etc/ssh/some.conf")
+    root.write("etc/ssh/some.conf", "PasswordAuthentication yes # for the office\n")
 
 
 def _sshd(root: Root, old: str, new: str) -> None:

@@ -12,7 +12,7 @@
 # <UDF name="api_key_password" label="API key - Clients of the API must send this key (Authorization, Bearer). Empty leaves the API open to everyone who can reach it." default="" />
 # <UDF name="chat_email" label="Login of the chat page - E-mail address to sign in to the chat page with. Used together with the password." default="" example="me@example.com" />
 # <UDF name="chat_password" label="Password of the chat page - The chat page asks for a login with this password, and has the sandbox's terminal and tools. Empty leaves it open, without them." default="" />
-# <UDF name="allowed_cidrs" label="Allowed addresses - Networks that may reach chat, API and sandbox, separated by commas. Empty allows all, and then a chat without a password has no sandbox. SSH is not affected." default="" example="203.0.113.7, 2001:db8::/48" />
+# <UDF name="allowed_cidrs" label="Allowed addresses - Networks that may reach chat, API and sandbox, separated by commas. Empty allows all; the chat then has a sandbox only with a password. Not for SSH." default="" example="203.0.113.7, 2001:db8::/48" />
 # <UDF name="domain" label="Domain - Name that points at this instance. Chat and API are then served by HTTPS with a certificate that renews itself." default="" example="ai.example.com" />
 # <UDF name="tls_email" label="E-mail for certificates - Address that the certificate authority may write to. Used together with the domain; may stay empty." default="" example="me@example.com" />
 # <UDF name="host_names" label="Further host names - Names that chat and API answer to besides the domain, separated by commas, such as a proxy's. Addresses and localhost need none." default="" example="ai.example.com, *.example.org" />

@@ -114,7 +114,7 @@ variable "chat_password" {
 }
 
 variable "allowed_cidrs" {
-  description = "Networks that may reach chat, API and sandbox, separated by commas. Empty allows all, and then a chat without a password has no sandbox. SSH is not affected."
+  description = "Networks that may reach chat, API and sandbox, separated by commas. Empty allows all; the chat then has a sandbox only with a password. Not for SSH."
   type        = string
   default     = ""
 
