@@ -93,9 +93,11 @@ def answers_have_one_shape(body: bytes) -> None:
     async def send(message: Any) -> None:
         sent.append(message)
 
-    config = SimpleNamespace(model_config=SimpleNamespace(max_model_len=4096))
+    config = SimpleNamespace(
+        model_config=SimpleNamespace(max_model_len=4096), scheduler_config=SimpleNamespace(max_num_seqs=16)
+    )
     app = SimpleNamespace(state=SimpleNamespace(vllm_config=config))
-    scope = {"type": "http", "method": "POST", "app": app}
+    scope = {"type": "http", "method": "POST", "app": app, "headers": []}
     asyncio.run(RequestLimits(engine)(scope, receive, send))
     if reached:
         assert reached == [body] and not sent
