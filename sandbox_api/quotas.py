@@ -85,6 +85,8 @@ class Reserve:
         if not self._wanted or sys.platform == "win32":
             return sys.maxsize, 0
         disk = os.fstatvfs(place) if isinstance(place, int) else os.statvfs(place)
+        if not disk.f_blocks:  # such as /proc
+            return sys.maxsize, 0
         return disk.f_bavail * disk.f_frsize, min(self._wanted, disk.f_blocks * disk.f_frsize // SHARE)
 
 

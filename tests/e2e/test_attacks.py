@@ -111,6 +111,9 @@ def test_the_others_hardly_notice(machine: Machine, quiet: dict[str, float], nam
         times = visit(machine, SECONDS - 1)
         answers = {int(status): count for status, count in json.loads(attacker.stdout.read()).items()}
     waited = {what: statistics.median(found) for what, found in times.items()}
+    print(
+        name, "quiet", quiet, "waited", waited, "longest", {what: max(found) for what, found in times.items()}, answers
+    )
     allowed = {what: 2 * seconds + 1 for what, seconds in quiet.items()}
     assert {what: seconds for what, seconds in waited.items() if seconds > allowed[what]} == {}, (quiet, times, answers)
     if name in REFUSED:
