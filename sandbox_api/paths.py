@@ -46,7 +46,8 @@ class Confinement:
         """A working directory: `path`, else the workspace. Any folder that exists is allowed: code can go anywhere.
 
         Raises:
-            SandboxError: `path_not_absolute`, `file_not_found`, `not_a_directory`.
+            SandboxError: `invalid_request`, `path_not_absolute`, `file_not_found`, `not_a_directory`,
+                `permission_denied`.
         """
         if path is None:
             return self.workspace
@@ -54,7 +55,12 @@ class Confinement:
             raise SandboxError("invalid_request", "the path has a NUL character or more than 4096 characters")
         if not Path(path).is_absolute():
             raise SandboxError("path_not_absolute", f"the working directory is not absolute: {path}")
-        if not Path(path).is_dir():
-            code = "not_a_directory" if Path(path).exists() else "file_not_found"
+        try:
+            code = "" if Path(path).is_dir() else "not_a_directory" if Path(path).exists() else "file_not_found"
+        except PermissionError as error:
+            raise SandboxError("permission_denied", f"permission denied: {path}") from error
+        except OSError as error:  # a name that is too long
+            raise SandboxError("invalid_request", f"the working directory cannot be: {error.strerror}") from error
+        if code:
             raise SandboxError(code, f"the working directory is not there: {path}")
         return Path(path)

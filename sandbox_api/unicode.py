@@ -38,23 +38,26 @@ def replace_surrogates_deep(value: Any) -> Any:
     return value
 
 
-def loads(raw: bytes | str) -> Any:
+def loads(raw: bytes | str, most_depth: int | None = MOST_DEPTH) -> Any:
     """JSON that another program wrote; bytes that are not UTF-8 are replaced as well.
 
+    Args:
+        most_depth: None reads as deep as Python can; such a value may be too deep to be sent on.
+
     Raises:
-        ValueError: it is not JSON, or nested too deep to be sent on.
+        ValueError: it is not JSON, or nested too deep.
     """
     text = raw if isinstance(raw, str) else raw.decode("utf-8", "replace")
     try:
         value = json.loads(text)
+        if most_depth is not None and is_deeper(value, most_depth):
+            raise ValueError("JSON nested too deep")
+        return replace_surrogates_deep(value) if ESCAPED_SURROGATE.search(text) else value
     except RecursionError:
         raise ValueError("JSON nested too deep") from None
-    if _deeper(value, MOST_DEPTH):
-        raise ValueError("JSON nested too deep")
-    return replace_surrogates_deep(value) if ESCAPED_SURROGATE.search(text) else value
 
 
-def _deeper(value: Any, levels: int) -> bool:
+def is_deeper(value: Any, levels: int) -> bool:
     """Whether lists and objects are nested in more levels than these."""
     nested = [[value]]
     for _ in range(levels + 1):

@@ -172,7 +172,7 @@ class NodeSession:
                 line = await self._reader.readline()
                 if not line.endswith(b"\n"):
                     break
-                answer = as_mapping(loads(line))
+                answer = as_mapping(loads(line, None))
                 if answer.get("id") == request["id"]:
                     # What was written before the answer lies in the pipes; the loop reads them in its next rounds.
                     for _ in range(3):

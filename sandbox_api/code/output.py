@@ -8,7 +8,7 @@ from typing import Any
 
 from sandbox_api.code.models import Output
 from sandbox_api.settings import Settings
-from sandbox_api.unicode import dumps
+from sandbox_api.unicode import MOST_DEPTH, dumps, is_deeper
 
 ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 MOST_OUTPUTS = 500
@@ -58,7 +58,12 @@ def plain_lines(traceback: list[str]) -> list[str]:
 
 def as_text(value: object) -> str:
     """A value as text. Code that runs decides what comes here, and need not keep to the protocol."""
-    return value if isinstance(value, str) else dumps(value).decode()
+    if isinstance(value, str):
+        return value
+    try:
+        return dumps(value).decode()
+    except (ValueError, RecursionError):  # nested too deep
+        return ""
 
 
 def as_mapping(value: object) -> dict[str, Any]:
@@ -116,6 +121,9 @@ class Collector:
         # Text first, so that something remains of what is too large.
         for mime in sorted(data, key=lambda name: name != TEXT):
             value = data[mime]
+            if is_deeper(value, MOST_DEPTH):
+                self._miss(mime, 1)
+                continue
             if mime == TEXT:
                 value = as_text(value)
                 if len(value) > self._limit:

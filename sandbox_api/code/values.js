@@ -2,6 +2,17 @@
 // Values as text, and as JSON if that loses nothing.
 const util = require('util');
 const { stringify, parse } = JSON; // the code may change the global ones
+const { values } = Object;
+
+// Levels of a value that is sent as JSON. The inspector hands over some 300, and else says nothing for ever.
+const MOST_DEPTH = 100;
+
+function isDeeper(value, levels) {
+  if (typeof value !== 'object' || value === null) return false;
+  if (levels === 0) return true;
+  for (const inner of values(value)) if (isDeeper(inner, levels - 1)) return true;
+  return false;
+}
 
 module.exports = (limit) => {
   const clip = (text) =>
@@ -23,7 +34,8 @@ module.exports = (limit) => {
     if (isData(value)) {
       try {
         const json = stringify(value);
-        if (json !== undefined && json.length <= limit) data['application/json'] = parse(json);
+        const plain = json !== undefined && json.length <= limit ? parse(json) : undefined;
+        if (plain !== undefined && !isDeeper(plain, MOST_DEPTH)) data['application/json'] = plain;
       } catch {
         // Circular, or a bigint: the text has it.
       }

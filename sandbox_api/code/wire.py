@@ -33,7 +33,7 @@ class Message:
     def content(self) -> dict[str, Any]:
         """Empty if the sender does not keep to the protocol: code in the kernel can send anything."""
         try:
-            value = loads(self.body)
+            value = loads(self.body, None)
         except ValueError:
             return {}
         return value if isinstance(value, dict) else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -109,8 +110,9 @@ def dumps_of_sessions_are_read(dump: bytes) -> None:
         kept.environment({"A": "b"})
 
 
-def _text(data: bytes) -> str:
-    return data.decode(errors="replace")
+def _alike(text: str, data: bytes) -> bool:
+    """Bytes that are not UTF-8 may be replaced one by one, or some together."""
+    return re.sub("\ufffd+", "\ufffd", text) == re.sub("\ufffd+", "\ufffd", data.decode(errors="replace"))
 
 
 def output_is_kept(pieces: list[bytes], capacity: int, limit: int) -> None:
@@ -138,11 +140,11 @@ def output_is_kept(pieces: list[bytes], capacity: int, limit: int) -> None:
             parts.append(text)
             at = after
         if not spool.dropped:
-            assert "".join(parts) == _text(whole)
+            assert _alike("".join(parts), whole)
         excerpt = spool.excerpt(limit, final=True)
         assert excerpt.end == spool.size and excerpt.omitted <= len(whole)
         if not excerpt.omitted:
-            assert excerpt.text == _text(whole)
+            assert _alike(excerpt.text, whole)
         spool.close()
 
 

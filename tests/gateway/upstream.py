@@ -29,6 +29,14 @@ class Seen:
         data: dict[str, Any] = json.loads(self.body)
         return data
 
+    @property
+    def wants_stream(self) -> bool:
+        """Also asked of what is no JSON object."""
+        try:
+            return bool(self.json().get("stream"))
+        except (ValueError, AttributeError, RecursionError):
+            return False
+
 
 @dataclass
 class Upstream:
@@ -75,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         if path == "/v1/models":
             self._json({"object": "list", "data": [{"id": MODEL, "object": "model", "created": 1, "owned_by": "vllm"}]})
-        elif path == "/v1/chat/completions" and body and seen.json().get("stream"):
+        elif path == "/v1/chat/completions" and body and seen.wants_stream:
             self._stream()
         elif path == "/v1/chat/completions":
             message = {"role": "assistant", "content": ANSWER}

@@ -712,3 +712,11 @@ def test_peer_client_shell(peer: PeerClient) -> None:
 @pytest.mark.parametrize("dump", [b"\0\0\0\0\n\0", b"/\0set\0\0\0\0", b"/\0\0\0\0x\0", b"\xff\0set x\0\0\0\0"])
 def test_a_state_that_was_written_over_is_none(dump: bytes) -> None:
     assert read_dump(dump) is None
+
+
+@pytest.mark.parametrize("path", ["/v1/bash/exec", "/v1/shell/exec", "/v1/code/execute"])
+def test_a_folder_that_cannot_be_is_told(sandbox: Sandbox, path: str) -> None:
+    for folder, code in ((f"/{'n' * 300}", "invalid_request"), ("/" + "\ud800", "file_not_found")):
+        body = {"command": "true", "exec_dir": folder, "code": "1", "language": "python", "cwd": folder}
+        answer = sandbox.client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
+        assert answer.json()["error"]["code"] == code, answer.text
