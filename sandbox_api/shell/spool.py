@@ -161,7 +161,8 @@ class Spool:
         """All of it, or its beginning and its end when it has more than `limit` characters (0: no limit)."""
         if not self.dropped and (not limit or self.size <= limit * LONGEST_CHARACTER):
             text, end = self.text(0, limit or self.size, final)
-            if not complete_length(self.read(end, LONGEST_CHARACTER)[0]):
+            left = self.read(end, LONGEST_CHARACTER)[0]
+            if not (len(left) if final else complete_length(left)):
                 return Excerpt(text, end)
         half = (limit or 2 * max(self._head, self._ring)) // 2
         first, _ = self.read(0, half * LONGEST_CHARACTER)

@@ -14,6 +14,7 @@ import psutil
 import pytest
 from agent_sandbox import Sandbox as PeerClient
 
+from sandbox_api.shell.spool import Spool
 from sandbox_api.shell.state import read_dump
 from tests.support.sandbox import Sandbox, running
 
@@ -720,3 +721,11 @@ def test_a_folder_that_cannot_be_is_told(sandbox: Sandbox, path: str) -> None:
         body = {"command": "true", "exec_dir": folder, "code": "1", "language": "python", "cwd": folder}
         answer = sandbox.client.post(path, content=json.dumps(body), headers={"Content-Type": "application/json"})
         assert answer.json()["error"]["code"] == code, answer.text
+
+
+def test_half_a_character_at_the_end_is_not_lost(tmp_path: Path) -> None:
+    """Also where the output is as long as an answer may be."""
+    spool = Spool(100, tmp_path)
+    spool.append(b"a" * 20 + b"\xc3")
+    assert spool.excerpt(20, final=False).end == 20, "the rest of it may come"
+    assert (spool.excerpt(20, final=True).end, spool.excerpt(21, final=True).text[-1]) == (21, "\ufffd")
