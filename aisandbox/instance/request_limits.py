@@ -109,7 +109,7 @@ def _client(scope: Scope) -> str:
 
 def share(most_sequences: int) -> int:
     """Answers that are made for one client at a time, of all that the engine makes at a time."""
-    return max(1, most_sequences // 2)
+    return max(1, most_sequences * 3 // 4)
 
 
 def characters(context: int) -> int:

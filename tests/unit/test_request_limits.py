@@ -13,7 +13,7 @@ from aisandbox.instance.request_limits import RequestLimits, TooMuch, characters
 
 CONTEXT = 4096
 MOST = characters(CONTEXT)
-SHARE = 8
+SHARE = 9
 HELLO = {"messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -137,7 +137,8 @@ def serve(body: list[bytes], method: str = "POST", kind: str = "http") -> tuple[
 
 def scope(method: str = "POST", kind: str = "http", client: str = "192.0.2.1") -> dict[str, Any]:
     config = SimpleNamespace(
-        model_config=SimpleNamespace(max_model_len=CONTEXT), scheduler_config=SimpleNamespace(max_num_seqs=2 * SHARE)
+        model_config=SimpleNamespace(max_model_len=CONTEXT),
+        scheduler_config=SimpleNamespace(max_num_seqs=SHARE * 4 // 3),
     )
     state = SimpleNamespace(state=SimpleNamespace(vllm_config=config))
     return {"type": kind, "method": method, "app": state, "headers": [(b"x-forwarded-for", client.encode())]}
