@@ -85,7 +85,7 @@ def _entries(text: str, read: Callable[[str], str], noun: str, fix: str) -> str:
     """What a list holds, each entry once and in the usual spelling. Faults of single ones leave the others usable."""
     good: dict[str, None] = {}
     faults: list[str] = []
-    entries = [entry for entry in re.split(r"[, \t\n]+", text) if entry]
+    entries = [entry for entry in re.split(r"[, \t\r\n\xa0]+", text) if entry]
     for entry in entries[:MAX_ENTRIES]:
         try:
             good[read(entry)] = None
