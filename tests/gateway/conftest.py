@@ -39,7 +39,7 @@ def chat(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenWebUI]:
     """
     key = secrets.token_hex()
     with (
-        running_gateway(tmp_path_factory.mktemp("chat")) as gateway,
+        running_gateway(tmp_path_factory.mktemp("chat"), NARROWED) as gateway,
         running(tmp_path_factory.mktemp("sandbox"), port=str(gateway.port("sandbox")), auth="1", api_keys=key),
         Upstream(gateway.port("api_upstream")) as vllm,
         auxiliary.running(gateway.manifest),

@@ -79,19 +79,6 @@ def test_documents_reach_the_model_whole(
     assert text in json.dumps(chat.vllm.chats()[-1])
 
 
-def test_code_blocks_run_in_the_browser(page: Page, chat: OpenWebUI) -> None:
-    """Pyodide comes from this server, so it works without a network."""
-    open_chat(page, chat)
-    result = page.evaluate(
-        """async () => {
-            const { loadPyodide } = await import('/pyodide/pyodide.mjs');
-            const pyodide = await loadPyodide({ indexURL: '/pyodide/' });
-            return pyodide.runPython('6 * 7');
-        }"""
-    )
-    assert result == 42
-
-
 def test_settings_open(page: Page, chat: OpenWebUI) -> None:
     open_chat(page, chat)
     page.get_by_role("button", name="User menu").first.click()

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
 import pytest
 
+from aisandbox.instance.options import Choice
+from tests.gateway.installation import NARROWED
 from tests.gateway.stack import Gateway
 from tests.gateway.upstream import Upstream
 
@@ -100,9 +103,84 @@ def test_head_has_the_status_of_get(gateway: Gateway, open_webui: Upstream) -> N
         assert open_webui.seen[-1].method == "GET"
 
 
-def test_big_uploads_pass(gateway: Gateway, open_webui: Upstream) -> None:
-    body = b"x" * (100 << 20)
-    assert httpx.post(gateway.url("chat", "/api/v1/files/"), content=body, timeout=30).json()["length"] == len(body)
+@pytest.mark.parametrize(
+    ("path", "most"),
+    [
+        ("/api/v1/files/", 64),
+        ("/api/v1/audio/transcriptions", 64),
+        ("/api/v1/terminals/sandbox/files/upload", 64),
+        ("/api/v1/chats/new", 32),
+        ("/api/chat/completions", 32),
+        ("/openai/chat/completions", 32),
+        ("/api/v1/auths/signin", 1),
+        ("/ws/socket.io/", 4),
+    ],
+)
+def test_bodies_are_bounded(gateway: Gateway, open_webui: Upstream, path: str, most: int) -> None:
+    """Refused by the size that they announce, before any of it has come."""
+    before = len(open_webui.seen)
+    with socket.create_connection(("127.0.0.1", gateway.port("chat"))) as connection:
+        connection.sendall(f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {(most << 20) + 1}\r\n\r\n".encode())
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413 ")
+        assert b"application/json" in answer and b"larger than the chat page accepts" in answer
+    assert len(open_webui.seen) == before
+
+
+@pytest.mark.parametrize(("path", "most"), [("/api/v1/files/", 64), ("/api/v1/chats/new", 32)])
+def test_big_ones_pass_up_to_there(gateway: Gateway, open_webui: Upstream, path: str, most: int) -> None:
+    url, body = gateway.url("chat", path), b"x" * (most << 20)
+    assert httpx.post(url, content=body, timeout=30).json()["length"] == len(body)
+    piecemeal = (body[: 1 << 20] for _ in range(most + 1))
+    assert httpx.post(url, content=piecemeal, timeout=30).status_code == 413
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/api/v1/users/user/settings/update"),
+        ("POST", "/api/v1/users/user//settings/%75pdate/"),
+        ("POST", "/api/v1/users/user/info/update"),
+        ("POST", "/api/v1/users/user/variables/update"),
+        ("POST", "/api/v1/users/user/status/update"),
+        ("POST", "/api/v1/auths/update/profile"),
+        ("POST", "/api/v1/chats/archive/all"),
+        ("DELETE", "/api/v1/chats/"),
+    ],
+)
+def test_what_all_share_is_fixed_while_anybody_may_come(
+    gateway: Gateway, open_webui: Upstream, method: str, path: str
+) -> None:
+    before = len(open_webui.seen)
+    refused = httpx.request(method, gateway.url("chat", path))
+    assert refused.status_code == 403
+    assert "open to everyone" in refused.json()["detail"]
+    assert len(open_webui.seen) == before
+
+
+def test_but_not_what_belongs_to_one_chat_nor_behind_a_guard(gateway: Gateway, open_webui: Upstream) -> None:
+    assert httpx.delete(gateway.url("chat", "/api/v1/chats/one")).status_code == 200
+    for choice in (NARROWED, Choice.model_validate({"chat_password": "a-long-password"})):
+        gateway.choose(choice)
+        assert httpx.post(gateway.url("chat", "/api/v1/users/user/settings/update")).status_code == 200
+    gateway.choose(Choice())
+
+
+def test_uploads_of_one_address_at_a_time_are_bounded(gateway: Gateway, open_webui: Upstream) -> None:
+    head = "POST /api/v1/files/ HTTP/1.1\r\nHost: here\r\nContent-Length: 9\r\n\r\n"
+    with ExitStack() as stack:
+        address = ("127.0.0.1", gateway.port("chat"))
+        begun = [stack.enter_context(socket.create_connection(address)) for _ in range(10)]
+        for connection in begun:
+            connection.sendall(head.encode())
+        # The gateway takes connections in turn, but not always in one worker.
+        while (answer := httpx.post(gateway.url("chat", "/api/v1/files/"), content=b"x")).status_code == 200:
+            pass
+        assert (answer.status_code, "files can be uploaded together" in answer.json()["detail"]) == (429, True)
+        assert httpx.get(gateway.url("chat", "/api/v1/files/")).status_code == 200
+        for connection in begun:
+            connection.sendall(b"x" * 9)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_signing_in_is_slowed_down(gateway: Gateway, open_webui: Upstream) -> None:

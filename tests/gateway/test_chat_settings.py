@@ -77,6 +77,41 @@ def test_a_half_made_database_is_not_settled(tmp_path: Path) -> None:
     assert not settled(tmp_path / "webui.db", Login("me@example.com", PASSWORD))
 
 
+def test_the_door_is_closed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What strangers left is undone at the first start with a guard; whoever is stopped half-way begins again."""
+    closed: list[bool] = []
+    works = True
+
+    async def prepare(wanted: Login | None, settled: bool, closing: bool) -> None:
+        assert works
+        closed.append(closing)
+
+    def start(**options: object) -> None:
+        with monkeypatch.context() as patch:
+            for name in ("AISANDBOX_CHAT_OPEN", "AISANDBOX_CHAT_PASSWORD"):
+                patch.delenv(name, raising=False)
+            for name, value in {**settings(**options), "DATA_DIR": str(tmp_path / "data")}.items():
+                patch.setenv(name, value)
+            patch.setattr(chat_account, "prepare", prepare)
+            chat_account.main()
+
+    start()
+    start()
+    assert closed == []
+    works = False
+    with pytest.raises(AssertionError):
+        start(allowed_cidrs="192.0.2.7")
+    works = True
+    start(allowed_cidrs="192.0.2.7")
+    start(allowed_cidrs="192.0.2.7")
+    assert closed == [True]
+    # A login is another account's matter, too, but nobody unknown had been here.
+    start(chat_password=PASSWORD)
+    start()
+    start(chat_password=PASSWORD)
+    assert closed == [True, False, True]
+
+
 def test_it_imports_nothing_of_ours() -> None:
     """It runs in Open WebUI's environment, where our libraries are not."""
     source = Path(chat_account.__file__).read_text()
@@ -116,6 +151,22 @@ def test_pictures_are_offered_to_models_that_may_see() -> None:
     for embedded in (False, True):
         found = environment(MANIFEST, Choice(), SECRETS, embedded=embedded)
         assert json.loads(found["DEFAULT_MODEL_METADATA"])["capabilities"]["vision"] is not embedded
+
+
+@pytest.mark.parametrize(
+    ("chosen", "anybody"),
+    [
+        ({}, True),
+        ({"allowed_cidrs": "192.0.2.7"}, False),
+        ({"chat_password": PASSWORD}, False),
+        ({"sandbox": "off"}, True),
+    ],
+)
+def test_only_who_was_let_in_changes_the_page(chosen: dict[str, object], anybody: bool) -> None:
+    found = settings(**chosen)
+    assert ("AISANDBOX_CHAT_OPEN" in found) is anybody
+    for name in ("SETTINGS_INTERFACE", "CHAT_SYSTEM_PROMPT", "FEATURES_FOLDERS", "FEATURES_MEMORIES", "CHAT_SHARE"):
+        assert found.get(f"USER_PERMISSIONS_{name}") == ("False" if anybody else None)
 
 
 def test_the_address_is_the_domains() -> None:

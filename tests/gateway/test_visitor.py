@@ -81,6 +81,16 @@ def test_every_door_of_the_administrator_is_shut(visitor: httpx.Client, routes: 
     assert {door: status for door, status in answers.items() if status not in (401, 403)} == {}
 
 
+def test_nothing_names_the_administrator(visitor: httpx.Client, routes: list[tuple[str, str, bool]]) -> None:
+    """Searching for people, above all."""
+    paths = {re.sub(r"{.*?}", "0", path) for method, path, admin in routes if method == "GET" and not admin}
+    paths |= {f"/api/v1/users/search{query}" for query in ("", "/", "?query=admin", "?order_by=role&direction=asc")}
+    answers = {path: visitor.get(path).text for path in sorted(paths)}
+    assert len(answers) > 150
+    assert [path for path, text in answers.items() if "administrator@" in text.lower()] == []
+    assert visitor.get("/api/v1/users/search").status_code == 403
+
+
 @pytest.mark.parametrize("kind", ["functions", "tools"])
 @pytest.mark.parametrize("port", ["chat", "chat_upstream"])
 def test_code_cannot_be_brought(gateway: Gateway, visitor: httpx.Client, tmp_path: Path, kind: str, port: str) -> None:

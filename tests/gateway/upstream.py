@@ -46,6 +46,8 @@ class Upstream:
     pause: float = 0.1
     """Seconds between two pieces of a streamed answer."""
     seen: list[Seen] = field(default_factory=list)
+    answer: str = ANSWER
+    """What it streams."""
     command: str | None = None
     """Have this run by the tool `run_command`, when it is offered, and answer with what came of it."""
 
@@ -133,8 +135,8 @@ class _Handler(BaseHTTPRequestHandler):
         elif last["role"] == "tool":
             self._event({"delta": {"content": f"It said: {last['content']}"}, "finish_reason": None})
         else:
-            for word in ANSWER.split(" "):
-                self._event({"delta": {"content": word if word == "Hello" else f" {word}"}, "finish_reason": None})
+            for number, word in enumerate(self.owner.answer.split(" ")):
+                self._event({"delta": {"content": f" {word}" if number else word}, "finish_reason": None})
                 time.sleep(self.owner.pause)
         self._event({"delta": {}, "finish_reason": reason})
         self._chunk(b"data: [DONE]\n\n")

@@ -19,6 +19,8 @@ QUIET = [
     "--disable-component-update",
     "--disable-sync",
 ]
+POLICY = "Content Security Policy"
+"""In every message of Chromium about it."""
 PATIENCE = 60_000
 """Milliseconds; the machine may be busy."""
 
@@ -30,13 +32,21 @@ def running(*flags: str) -> Iterator[Browser]:
 
 
 @contextmanager
-def new_page(browser: Browser) -> Iterator[Page]:
-    """A page of a browser that has seen nothing yet."""
+def new_page(browser: Browser, refused: list[str] | None = None) -> Iterator[Page]:
+    """A page of a browser that has seen nothing yet.
+
+    Args:
+        refused: takes what the page's Content-Security-Policy refused; without it, nothing may be refused.
+    """
+    unexpected: list[str] = []
+    takes = unexpected if refused is None else refused
     context = browser.new_context(viewport={"width": 1280, "height": 800})
+    context.on("console", lambda message: takes.append(message.text) if POLICY in message.text else None)
     context.set_default_timeout(PATIENCE)
     expect.set_options(timeout=PATIENCE)
     yield context.new_page()
     context.close()
+    assert not unexpected
 
 
 def open_chat(page: Page, url: str) -> None:
