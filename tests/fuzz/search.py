@@ -17,7 +17,6 @@ EXAMPLES = 100
 """Inputs of one round of one property."""
 SHOW_S = 10.0
 SLOW_S = 10.0
-"""No input may take longer."""
 
 
 class TooSlow(AssertionError):
@@ -31,6 +30,8 @@ class Property:
     holds: Callable[..., object]
     inputs: Mapping[str, st.SearchStrategy[Any]]
     examples: int = EXAMPLES
+    seconds: float = SLOW_S
+    """No input may take longer."""
 
     @property
     def name(self) -> str:
@@ -38,7 +39,7 @@ class Property:
 
 
 @contextmanager
-def bounded(seconds: float = SLOW_S) -> Iterator[None]:
+def bounded(seconds: float) -> Iterator[None]:
     """Break off what takes longer, also where a regular expression does. In the main thread only."""
 
     def stop(_: int, __: FrameType | None) -> None:
@@ -104,7 +105,7 @@ class Search:
         @given(st.fixed_dictionaries(dict(tested.inputs)))
         def attempt(case: dict[str, Any]) -> None:
             self.tried += 1
-            with bounded():
+            with bounded(tested.seconds):
                 tested.holds(**case)
 
         self._seed += 1
