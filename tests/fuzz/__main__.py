@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import signal
 import sys
 import time
 import traceback
@@ -44,7 +45,12 @@ def main(arguments: list[str] | None = None, targets: tuple[Target, ...] = TARGE
     # The finds of a run are repeated by its seed; another run looks elsewhere.
     first_seed = random.SystemRandom().randrange(2**32) if chosen.seed is None else chosen.seed
     wanted = [target for target in targets if not chosen.targets or target.name in chosen.targets]
-    found = [target.name for target in wanted if not attempt(target, chosen.seconds, first_seed)]
+    # Whoever ends it early still gets the servers ended.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        found = [target.name for target in wanted if not attempt(target, chosen.seconds, first_seed)]
+    except KeyboardInterrupt:
+        return 130
     print(f"\n{len(wanted)} targets, {len(found)} with finds" + (f": {', '.join(found)}" if found else ""))
     return 1 if found else 0
 
