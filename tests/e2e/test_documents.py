@@ -37,7 +37,6 @@ def test_the_auxiliary_service_needs_little_before_it_is_used(machine: Machine) 
 
 def test_a_long_document_is_answered_with_its_source(page: Page, machine: Machine) -> None:
     """In a chat in which the model has called a tool before."""
-    page.set_viewport_size({"width": 1280, "height": 1000})
     chromium.open_chat(page, url(machine, "chat", "/"))
     chromium.send(page, "run uname -a")
     expect(page.get_by_role("button", name="View Result from run_command")).to_be_visible()
@@ -49,7 +48,7 @@ def test_a_long_document_is_answered_with_its_source(page: Page, machine: Machin
     # On a busy host it takes its time; tests/bench/bench_documents.py says how long on an idle one.
     expect(page.get_by_text(re.compile(r"\d Sources?"))).to_be_visible(timeout=400_000)
     expect(page.locator("#response-content-container").last).to_contain_text("Ottilie")
-    page.screenshot(path=REPOSITORY / "build" / "document.png")
+    page.screenshot(path=REPOSITORY / "build" / "chat.png")
 
 
 def test_embeddings_and_transcripts_by_the_official_client(
