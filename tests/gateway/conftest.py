@@ -57,5 +57,7 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    with chromium.new_page(browser) as page:
+    refused: list[str] = []
+    with chromium.new_page(browser, refused) as page:
         yield page
+    assert refused == [], "the page needs what its policy refuses"

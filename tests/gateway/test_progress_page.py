@@ -14,12 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
-from playwright.sync_api import Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from aisandbox.instance import files
 from tests.gateway.stack import Gateway
 from tests.gateway.upstream import Upstream
-from tests.support import appliance
+from tests.support import appliance, chromium
 
 BEGAN = datetime(2026, 11, 22, 8, tzinfo=UTC)
 
@@ -210,21 +210,24 @@ def test_strangers_text_is_text(progress: Page, gateway: Gateway) -> None:
     assert progress.locator("main b, main img").count() == 0
 
 
-def test_it_loads_nothing_from_elsewhere(page: Page, gateway: Gateway) -> None:
+def test_it_loads_nothing_from_elsewhere(browser: Browser, gateway: Gateway) -> None:
     asked: list[str] = []
     complaints: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    publish(gateway, state())
-    page.goto(gateway.url("chat"))
-    expect(page.get_by_text("118 MB/s")).to_be_visible()
-    assert complaints == []
-    assert [url for url in asked if not url.startswith((gateway.url("chat"), "data:"))] == []
-    # Nor could it: the page's own policy forbids it.
-    refused = page.evaluate("fetch('http://127.0.0.1:1/').then(() => '', (error) => document.location && error.name)")
-    assert refused == "TypeError"
-    policy = page.locator("meta[http-equiv='Content-Security-Policy']").get_attribute("content")
-    assert policy and "default-src 'none'" in policy and "connect-src 'self'" in policy
+    refusals: list[str] = []
+    with chromium.new_page(browser, refusals) as page:
+        page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        publish(gateway, state())
+        page.goto(gateway.url("chat"))
+        expect(page.get_by_text("118 MB/s")).to_be_visible()
+        assert complaints == refusals == []
+        assert [url for url in asked if not url.startswith((gateway.url("chat"), "data:"))] == []
+        # Nor could it: the page's own policy forbids it.
+        fetched = "fetch('http://127.0.0.1:1/').then(() => '', (error) => document.location && error.name)"
+        assert page.evaluate(fetched) == "TypeError"
+        policy = page.locator("meta[http-equiv='Content-Security-Policy']").get_attribute("content")
+        assert policy and "default-src 'none'" in policy and "connect-src 'self'" in policy
+    assert any("127.0.0.1:1" in refusal for refusal in refusals)
 
 
 def test_what_is_selected_stays_selected(progress: Page, gateway: Gateway) -> None:

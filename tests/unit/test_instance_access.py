@@ -171,11 +171,12 @@ def test_the_key_is_asked_for_by_the_gateway(places: Places) -> None:
     assert "default 401;" in rendered(places, "nginx/api-lock.conf") and KEY in rendered(places, "nginx/api-lock.conf")
 
 
-def test_networks_reload_the_firewall_and_nothing_else(places: Places) -> None:
+def test_networks_reload_gateway_and_firewall_and_nothing_else(places: Places) -> None:
+    """The gateway lets those whom they let in change the chat page's settings."""
     configure.apply(places, MANIFEST)
     appliance.options(places, "allowed_cidrs: 192.0.2.7\n")
     outcome = configure.apply(places, MANIFEST)
-    assert configure.services_to_reload(outcome) == (services.FIREWALL,)
+    assert configure.services_to_reload(outcome) == (services.NGINX, services.FIREWALL)
     assert services.SANDBOX_API not in configure.services_to_restart(places, outcome)
 
 
