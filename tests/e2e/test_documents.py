@@ -37,7 +37,7 @@ def test_the_auxiliary_service_needs_little_before_it_is_used(machine: Machine) 
 
 def test_a_long_document_is_answered_with_its_source(page: Page, machine: Machine) -> None:
     """In a chat in which the model has called a tool before."""
-    chromium.open_chat(page, url(machine, "chat", "/"))
+    chromium.open_chat(page, url(machine, "chat", "/"), sandbox=True)
     chromium.send(page, "run uname -a")
     expect(page.get_by_role("button", name="View Result from run_command")).to_be_visible()
     expect(page.get_by_text(output(machine, "uname -r")).first).to_be_visible()

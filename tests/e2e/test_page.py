@@ -67,7 +67,7 @@ def test_it_is_still_there_after_a_power_cycle(page: Page, machine: Machine, ima
     place = page.url
     instance = machines.output(machine, "cat /var/lib/cloud/data/instance-id")
     machine.stop()
-    machines.start(machine, image)
+    machines.start(machine, image, narrowed=True)
     assert machines.output(machine, "cat /var/lib/cloud/data/instance-id") == instance
     assert url(machine, "chat") in place
     page.goto(place)

@@ -60,7 +60,7 @@ def page() -> Iterator[Page]:
 
 def test_the_guide_runs_a_command_from_the_chat(page: Page, machine: Machine) -> None:
     """With nothing to configure: the model calls the tool, the sandbox runs the command, the page shows both."""
-    chromium.open_chat(page, url(machine, "chat", "/"))
+    chromium.open_chat(page, url(machine, "chat", "/"), sandbox=True)
     chromium.send(page, "run uname -a")
     kernel = machine.run("uname -r").stdout.strip()
     expect(page.get_by_text(kernel).first).to_be_visible()
@@ -73,7 +73,7 @@ def test_the_guide_works_with_files_from_the_chat(page: Page, machine: Machine, 
     """Several requests in one chat, answered from what the tools return."""
     notes = {"file": "/workspace/notes.txt", "content": "Mara keeps 17 lanterns\n"}
     httpx.post(f"{tunnel}/v1/file/write", json=notes).raise_for_status()
-    chromium.open_chat(page, url(machine, "chat", "/"))
+    chromium.open_chat(page, url(machine, "chat", "/"), sandbox=True)
     chromium.send(page, "what is in notes.txt")
     expect(page.get_by_text("Mara keeps 17 lanterns").first).to_be_visible()
     chromium.send(page, "list the files in the workspace")

@@ -13,7 +13,7 @@ from tests.support import chromium
 def test_the_model_runs_a_command_with_nothing_to_configure(page: Page, chat: OpenWebUI) -> None:
     chat.vllm.command = "echo $((6 * 7)) > answer.txt; cat answer.txt"
     try:
-        chromium.open_chat(page, chat.gateway.url("chat"))
+        chromium.open_chat(page, chat.gateway.url("chat"), sandbox=True)
         chromium.send(page, "What is six times seven?")
         expect(page.get_by_text(re.compile("It said: .*42"))).to_be_visible()
         page.screenshot(path=chat.gateway.folder / "sandbox-tool.png")
@@ -24,7 +24,7 @@ def test_the_model_runs_a_command_with_nothing_to_configure(page: Page, chat: Op
 
 
 def test_people_see_its_files_and_a_terminal(page: Page, chat: OpenWebUI) -> None:
-    chromium.open_chat(page, chat.gateway.url("chat"))
+    chromium.open_chat(page, chat.gateway.url("chat"), sandbox=True)
     page.get_by_role("button", name="Controls").click()
     page.get_by_role("button", name="Terminal", exact=True).click()
     screen = page.locator(".xterm")

@@ -47,9 +47,12 @@ def new_page(browser: Browser, refused: list[str] | None = None) -> Iterator[Pag
     context.close()
 
 
-def open_chat(page: Page, url: str) -> None:
+def open_chat(page: Page, url: str, *, sandbox: bool = False) -> None:
+    """Open a new chat; with `sandbox`, wait until it is chosen: the page asks for it after one can type already."""
     page.goto(url)
     expect(page.locator("#chat-input")).to_be_visible()
+    if sandbox:
+        expect(page.get_by_role("button", name="Sandbox", exact=True)).to_be_visible()
 
 
 def send(page: Page, text: str) -> None:
