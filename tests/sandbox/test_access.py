@@ -6,6 +6,7 @@ import asyncio
 import http.server
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -554,6 +555,8 @@ def test_a_link_from_another_site_opens_the_page(guarded: Sandbox) -> None:
         page.on("response", lambda answer: refused.append(answer.url) if answer.status in (401, 403) else None)
         page.goto("http://other.test/")
         page.get_by_text("open").click()
+        # What is typed before the prompt is there reaches nobody.
+        expect(page.locator(".xterm-rows")).to_contain_text(re.compile("[$#] "))
         page.locator(".xterm").click()
         page.keyboard.type("echo by cookie")
         # The terminal's echo: the keys went there and came back over the websocket.
