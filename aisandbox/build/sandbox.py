@@ -166,7 +166,7 @@ def _start(container: Container, reference: str) -> None:
         ) from error
     user = _own(container.workspace)
     last = ""
-    for options in _host_options(container):
+    for options in host_options(container):
         result = podman("run", *_arguments(container, user), *options, reference, check=False)
         if result.returncode not in ENGINE_FAILED:
             return
@@ -205,7 +205,7 @@ def _arguments(container: Container, user: tuple[int, int]) -> list[str]:
     ]  # fmt: skip
 
 
-def _host_options(container: Container) -> Iterator[list[str]]:
+def host_options(container: Container) -> Iterator[list[str]]:
     """Options that hosts differ in, best first: resource limits, and what some hosts cannot do without.
 
     crun refuses hosts with hybrid cgroups, and containers may not raise limits above those of this process.

@@ -53,7 +53,7 @@ class Whole:
         arguments += ["--health-cmd", said["healthcheck"], "--health-interval=disable"]
         arguments += ["--workdir", said["working_directory"], "--entrypoint", json.dumps(said["entrypoint"]), *options]
         result = None
-        for host in sandbox._host_options(Container(memory="16g")):
+        for host in sandbox.host_options(Container(memory="16g")):
             result = podman("run", *arguments, *host, "--rootfs", str(self.root), check=False)
             if result.returncode == 0:
                 return
