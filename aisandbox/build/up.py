@@ -106,7 +106,7 @@ def summary(machine: Machine) -> str:
     served = ", ".join(model["id"] for model in models.get("data", []))
     ssh = " ".join(machine.ssh_command())
     sandbox = manifest.load().ports["sandbox"].port
-    # Such as a model that cannot be had: what is served instead is named above.
+    # Why another model is served than the one asked for, and whatever else is not as it was wanted.
     problems = (_get(f"{instance['chat_url']}/aisandbox/status.json") or {}).get("problems", [])
     return "\n".join(
         (
