@@ -31,6 +31,20 @@ as_root() {
     fi
 }
 
+# Debian's timers, or somebody else, may be installing: on a new cloud instance they do so for its first minutes.
+apt() {
+    left=600
+    until errors=$(as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 LC_ALL=C apt-get -qq "$@" 2>&1 >/dev/null); do
+        case $errors in
+            *"Could not get lock"*) [ "$left" -gt 0 ] || { say "$errors"; return 1; } ;;
+            *) say "$errors"; return 1 ;;
+        esac
+        [ "$left" -lt 600 ] || say "setup: waiting for another installation of packages to end"
+        left=$((left - 2))
+        sleep 2
+    done
+}
+
 missing=""
 for package in $packages; do
     dpkg-query --show --showformat '${db:Status-Abbrev}' "$package" 2>/dev/null | grep -q '^ii' || missing="$missing $package"
@@ -41,12 +55,11 @@ if [ -n "$missing" ]; then
     # An interrupted installation leaves packages unpacked; apt-get refuses to go on from there. Some may still lack
     # what they need: apt-get brings it, and configures them.
     as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 dpkg --configure -a >/dev/null 2>&1 || true
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get update -qq \
-        || fail "the package lists could not be fetched" "check the network and /etc/apt/sources.list, then repeat"
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get --fix-broken install -y -qq --no-install-recommends >/dev/null \
+    apt update || fail "the package lists could not be fetched" "check the network and /etc/apt/sources.list, then repeat"
+    apt --fix-broken install -y --no-install-recommends \
         || fail "packages of an interrupted installation could not be mended" "apt-get --fix-broken install"
     # Services of these packages (nginx) are only started by us, in our own folders and namespaces.
-    as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $missing >/dev/null \
+    apt install -y --no-install-recommends $missing \
         || fail "packages could not be installed:$missing" "apt-get install$missing"
 fi
 

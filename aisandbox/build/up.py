@@ -17,6 +17,10 @@ from aisandbox.build.remote import Remote
 INSTANCE = manifest.REPOSITORY / "build" / "instance.json"
 READY_SECONDS = 30
 """What a first boot is expected to take on two cores; for the progress bar."""
+LAST_WORDS = 8
+"""Lines of the console that say why a machine stopped."""
+NOISE = "Attempted to remove disk file system"
+"""systemd-nspawn says so at every end where /run is on a disk: it cannot remove a folder of its own."""
 
 
 def boot(
@@ -94,8 +98,8 @@ def _get(url: str) -> dict[str, Any] | None:
 
 
 def _tail(machine: Machine) -> str:
-    lines = machine.console.read_text(errors="replace").splitlines()
-    return (lines or ["no output"])[-1]
+    lines = [line for line in machine.console.read_text(errors="replace").splitlines() if NOISE not in line]
+    return "\n".join(lines[-LAST_WORDS:]) or "no output"
 
 
 def summary(machine: Machine) -> str:

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ pytestmark = pytest.mark.timeout(1500)
 STRANGE = "/home/newcomer/Müllers Würfel/KI sandbox"
 """Where somebody has unpacked the tarball."""
 VENV = ".venv/lib/python3.11/site-packages"
+HOLD = 'import fcntl, time; lock = open("/var/lib/dpkg/lock-frontend", "w"); fcntl.lockf(lock, 2); time.sleep(6)'
+"""Another installation of packages, as `apt` sees it."""
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,10 @@ def over(pristine: Fresh, folder: Path) -> Fresh:
     return replace(pristine, folder=folder, lower=f"{pristine.folder / 'root'}:{pristine.lower}")
 
 
+def exists(root: Path, pattern: str) -> bool:
+    return any(root.glob(pattern))
+
+
 def has_every_program(machine: Fresh, user: str = "root") -> None:
     names = " ".join(sorted(programs.listed()))
     search = "export PATH=$PATH:/usr/sbin:/sbin"
@@ -64,12 +71,16 @@ def test_root_sets_up_a_clone_whatever_interrupted_it(pristine: Fresh, source: P
     shutil.copytree(source, tmp_path / "root" / "srv" / "source")
     machine.output("git -c safe.directory='*' clone --quiet /srv/source /root/aisandbox")
     place, command = tmp_path / "root" / "root" / "aisandbox", "cd /root/aisandbox && make dev"
-    unpacked = tmp_path / "root" / "var/lib/dpkg/info"
-    machine.cut_short("cd /root/aisandbox && make builder", (unpacked / "qemu-utils.list").exists)
+    for started in ("var/lib/apt/lists/partial/*", "var/lib/dpkg/info/qemu-utils.list", "etc/alternatives/iptables"):
+        machine.cut_short("cd /root/aisandbox && make builder", partial(exists, tmp_path / "root", started))
     machine.cut_short(command, (place / ".venv/bin/python").exists)
     assert not (place / VENV / "uv").exists()
     machine.cut_short(command, (place / VENV / "ansible").exists)
     machine.output(command)
+    machine.output("apt-get purge -qq scrot")
+    waited = machine.run(f"python3 -c '{HOLD}' & sleep 1; {command}")
+    assert waited.returncode == 0, waited.stderr
+    assert waited.stderr.count("waiting for another installation") == 1
     has_every_program(machine)
     machine.output("cd /root/aisandbox && .venv/bin/python -m aisandbox.build validate && .venv/bin/ruff check --quiet")
     again = machine.run("cd /root/aisandbox && make builder && make dev")
