@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import re
@@ -117,9 +118,20 @@ def _enter_own_groups(name: str) -> None:
             parent = mount / path.lstrip("/")
             _remove_empty_groups(parent)
             with suppress(OSError):
-                group = parent / f"{GROUP_PREFIX}{name}-{os.getpid()}"
-                group.mkdir()
-                (group / "cgroup.procs").write_text("0")
+                _enter(parent / f"{GROUP_PREFIX}{name}-{os.getpid()}")
+
+
+def _enter(group: Path) -> None:
+    for _ in range(10):
+        group.mkdir(exist_ok=True)
+        # Another machine that starts now may take it for an empty one, and remove it.
+        try:
+            (group / "cgroup.procs").write_text("0")
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENODEV):
+                raise
+        else:
+            return
 
 
 def _group_mounts(controllers: str) -> list[Path]:
