@@ -17,8 +17,8 @@ from tests.support.documents import pdf
 PDF_LINE = "The harbour of Kappel opens at dawn."
 
 
-def open_chat(page: Page, chat: OpenWebUI, path: str = "/") -> None:
-    chromium.open_chat(page, chat.gateway.url("chat", path))
+def open_chat(page: Page, chat: OpenWebUI, path: str = "/", *, sandbox: bool = False) -> None:
+    chromium.open_chat(page, chat.gateway.url("chat", path), sandbox=sandbox)
 
 
 def test_a_message_and_its_answer(page: Page, chat: OpenWebUI) -> None:
@@ -33,7 +33,7 @@ def test_a_message_and_its_answer(page: Page, chat: OpenWebUI) -> None:
 
 
 def test_the_model_gets_the_message_the_sandbox_and_nothing_else(page: Page, chat: OpenWebUI) -> None:
-    open_chat(page, chat)
+    open_chat(page, chat, sandbox=True)
     before = len(chat.vllm.chats())
     send(page, "What is the capital of France?")
     expect(page.get_by_text(ANSWER)).to_be_visible()
