@@ -159,6 +159,40 @@ def test_other_names_are_refused_and_told(gateway: Gateway, reached: dict[str, U
     assert len(reached[port].seen) == before
 
 
+HELLO = bytes.fromhex("16030100c8010000c40303") + bytes(200)
+"""The beginning of HTTPS."""
+
+
+@both
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"nonsense\r\n\r\n", 400),
+        (b"GET /v1/models HTTP/9.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /v1/models%00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /../../etc HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n", 400),
+        (b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: odd\r\n\r\n", 400),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 414),
+        (HELLO, 400),
+    ],
+)
+def test_what_is_no_request_is_refused_in_the_ports_own_words(
+    gateway: Gateway, reached: dict[str, Upstream], port: str, head: bytes, status: int
+) -> None:
+    before = len(reached[port].seen)
+    with socket.create_connection(("127.0.0.1", gateway.port(port)), 10) as connection:
+        connection.sendall(head)
+        connection.shutdown(socket.SHUT_WR)
+        with connection.makefile("rb") as file:
+            first, _, body = file.read().decode().partition("\r\n\r\n")
+    assert first.split()[1] == str(status)
+    told = json.loads(body)
+    message = told["error"]["message"] if port == "api" else told["detail"]
+    assert "request" in message and "nginx" not in body
+    assert len(reached[port].seen) == before
+
+
 @both
 def test_one_request_has_one_host(gateway: Gateway, reached: dict[str, Upstream], port: str) -> None:
     before = len(reached[port].seen)
