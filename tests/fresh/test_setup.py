@@ -71,7 +71,7 @@ def test_root_sets_up_a_clone_whatever_interrupted_it(pristine: Fresh, source: P
     shutil.copytree(source, tmp_path / "root" / "srv" / "source")
     machine.output("git -c safe.directory='*' clone --quiet /srv/source /root/aisandbox")
     place, command = tmp_path / "root" / "root" / "aisandbox", "cd /root/aisandbox && make dev"
-    for started in ("var/lib/apt/lists/partial/*", "var/lib/dpkg/info/qemu-utils.list", "etc/alternatives/iptables"):
+    for started in ("var/lib/apt/lists/lock", "var/lib/dpkg/info/qemu-utils.list", "etc/alternatives/iptables"):
         machine.cut_short("cd /root/aisandbox && make builder", partial(exists, tmp_path / "root", started))
     machine.cut_short(command, (place / ".venv/bin/python").exists)
     assert not (place / VENV / "uv").exists()
