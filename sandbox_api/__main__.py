@@ -7,7 +7,7 @@ import gc
 import os
 import sys
 
-from sandbox_api import __version__
+from sandbox_api import __version__, privileges
 
 
 def _help(documentation: list[dict[str, str]]) -> str:
@@ -16,6 +16,8 @@ def _help(documentation: list[dict[str, str]]) -> str:
 
 
 def main() -> int:
+    privileges.keep()
+    privileges.hide()
     # Nothing that is made while it starts becomes garbage; looking for some would cost a tenth of the start.
     gc.disable()
     from pydantic import ValidationError

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from sandbox_api import privileges
 from sandbox_api.environment import child_environment, prepare, withdraw_secrets
 from sandbox_api.settings import Settings
 
@@ -205,8 +206,10 @@ PROGRAMS: dict[str, Callable[[Settings], list[str]]] = {
 def main() -> None:
     if len(sys.argv) != 2 or sys.argv[1] not in PROGRAMS:
         _fail(f"usage: python -m sandbox_api.launch {'|'.join(PROGRAMS)}")
+    privileges.hide()
     settings = Settings()
     withdraw_secrets()
+    privileges.drop()
     prepare(settings)
     command = PROGRAMS[sys.argv[1]](settings)
     os.chdir(settings.workspace_path)

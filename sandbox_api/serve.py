@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import gc
 import socket
@@ -28,18 +27,11 @@ httptools_impl.HIGH_WATER_LIMIT = 2**20  # type: ignore[attr-defined]
 
 PATIENCE_S = 3
 """For requests that are being answered when the server is told to stop; open streams are then cut."""
-PR_SET_DUMPABLE = 4
 
 
 def _fail(message: str, status: int) -> int:
     print(f"sandbox-api: {message}", file=sys.stderr)
     return status
-
-
-def _hide_secrets() -> None:
-    """Keep commands, which run as the same user, from reading keys in this process's memory and environment."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -68,9 +60,6 @@ def serve(settings: Settings) -> int:
         return _fail(str(error), 2)
     gc.freeze()
     gc.enable()
-    # Keys may be set without being asked for, so that they are known when they are.
-    if settings.auth or settings.api_keys or settings.jwt_secret:
-        _hide_secrets()
     try:
         environment.prepare(settings)
         listener = _listen(settings)

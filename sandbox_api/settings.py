@@ -17,6 +17,8 @@ from typing import Annotated, Any
 from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from sandbox_api import privileges
+
 MIB = 2**20
 REPOSITORY = Path(__file__).resolve().parent.parent
 PREFIX = "SANDBOX_"
@@ -144,7 +146,7 @@ class Settings(BaseSettings):
     def _read_secrets(cls, values: dict[str, Any]) -> dict[str, Any]:
         for name in SECRETS:
             if path := os.environ.get(f"{PREFIX}{name.upper()}_FILE"):
-                values.setdefault(name, Path(path).read_text().strip())
+                values.setdefault(name, privileges.read_secret(path).strip())
         if key := os.environ.get(KEY, "").strip():
             values["api_keys"] = [*_words(values.get("api_keys", ())), key]
         if key or values.get("jwt_public_key"):  # as in the image of agent-sandbox, which has no other switch

@@ -32,7 +32,9 @@ READY_SECONDS = 20.0
 STOP_SECONDS = 90
 """Until what still runs is killed: hooks of the sandbox have 60."""
 FIRST_USER = 1000
-"""Who the container is when the workspace belongs to root: it never runs as root by itself."""
+"""Who the sandbox is when the workspace belongs to root: what runs in it never is."""
+RIGHTS = ("SETUID", "SETGID", "SETPCAP")
+"""Capabilities that its first process gives up as it becomes the workspace's owner."""
 PLENTY = 20000
 """Open files, and processes, of a container whose host forbids podman's own limits."""
 ENGINE_FAILED = (125, 126, 127)
@@ -175,31 +177,33 @@ def _start(container: Container, reference: str) -> None:
     raise BuildError(f"podman could not start the container: {last}", "podman info; podman run --rm IMAGE true")
 
 
-def _own(workspace: Path) -> tuple[int, int]:
-    """Make the workspace if it is missing; returns its owner, who the container is to be."""
+def _own(workspace: Path) -> int:
+    """Make the workspace if it is missing; returns its owner, who the sandbox is to be."""
     if not workspace.exists():
         workspace.mkdir(parents=True)
         above = workspace.parent.stat()
         os.chown(workspace, above.st_uid, above.st_gid)
     owner = workspace.stat()
     if owner.st_uid:
-        return owner.st_uid, owner.st_gid
+        return owner.st_uid
     os.chown(workspace, FIRST_USER, FIRST_USER)
-    return FIRST_USER, FIRST_USER
+    return FIRST_USER
 
 
-def _arguments(container: Container, user: tuple[int, int]) -> list[str]:
+def _arguments(container: Container, user: int) -> list[str]:
     """What every host understands. compose.yaml says the same for Docker."""
     paths = manifest.load().paths
     return [
         "--detach", "--name", container.name,
         "--publish", f"127.0.0.1:{container.port}:{PORT}",
-        "--user", f"{user[0]}:{user[1]}",
+        # It becomes the owner of the workspace; the server, somebody else, too (sandbox_api/supervise.py).
+        "--user", "0:0",
         "--read-only", "--tmpfs", "/tmp:rw,exec,mode=1777",  # noqa: S108 - the container's own
         "--tmpfs", "/run/sandbox:rw,mode=1777",
-        "--volume", f"{container.volume(user[0])}:{HOME}",
+        "--volume", f"{container.volume(user)}:{HOME}",
         "--volume", f"{container.workspace}:{paths.workspace}",
         "--security-opt", "no-new-privileges", "--cap-drop", "all",
+        *(word for right in RIGHTS for word in ("--cap-add", right)),
         "--shm-size", "512m",
         "--stop-timeout", str(STOP_SECONDS),
     ]  # fmt: skip

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox_api import family
+from sandbox_api import family, privileges
 from sandbox_api.code import process as processes
 from sandbox_api.code.output import Collector, as_count, as_mapping, as_text
 from sandbox_api.code.wire import LARGEST, Channel, Codec, Message
@@ -164,7 +164,7 @@ class Kernel:
             json.dump(connection, output)
         try:
             self._process = await asyncio.create_subprocess_exec(
-                str(self._settings.python), *ARGUMENTS, "-f", str(file),
+                *privileges.dropped([str(self._settings.python), *ARGUMENTS, "-f", str(file)]),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
                 cwd=cwd, env=child_environment(self._settings, extra), close_fds=self._event is None,
                 **processes.OWN_GROUP,

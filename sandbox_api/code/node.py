@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from sandbox_api import family
+from sandbox_api import family, privileges
 from sandbox_api.code import process as processes
 from sandbox_api.code.models import Execution, NodeInfo, NodePackage
 from sandbox_api.code.output import Collector, as_count, as_mapping, as_text
@@ -82,12 +82,13 @@ class Process:
         assert settings.node is not None
         extra = {"NO_COLOR": "1", family.VARIABLE: self._mark, **options.pop("variables", {})}
         try:
+            program, *words = privileges.dropped([str(settings.node), *arguments])
             self.transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                lambda: self.pipes, str(settings.node), *arguments,
+                lambda: self.pipes, program, *words,
                 cwd=cwd, env=child_environment(settings, extra), **processes.OWN_GROUP, **options,
             )  # fmt: skip
         except OSError as error:
-            if not os.access(cwd, os.X_OK):
+            if not privileges.may(cwd, os.X_OK):
                 raise not_entered(cwd, type(error).__name__, error.strerror or "") from error
             raise SandboxError("code_unavailable", f"{settings.node} cannot be started: {error.strerror}") from error
 
@@ -231,7 +232,7 @@ class NodeRuntime:
     async def _ask(self, *command: str) -> tuple[int, str]:
         try:
             process = await asyncio.create_subprocess_exec(
-                *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+                *privileges.dropped(command), stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL, env=child_environment(self._settings),
             )  # fmt: skip
         except OSError as error:

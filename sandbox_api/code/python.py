@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from sandbox_api import privileges
 from sandbox_api.code.kernel import Kernel, KernelDied, Run
 from sandbox_api.code.models import Execution
 from sandbox_api.code.output import ANSI, TEXT, Collector, as_mapping, as_text, clipped
@@ -95,7 +96,7 @@ class PythonRuntime:
     async def _probe(self) -> None:
         try:
             process = await asyncio.create_subprocess_exec(
-                str(self._settings.python), "-c", PROBE,
+                *privileges.dropped([str(self._settings.python), "-c", PROBE]),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
             )  # fmt: skip
         except OSError as error:

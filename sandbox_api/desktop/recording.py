@@ -7,6 +7,7 @@ import contextlib
 import time
 from pathlib import Path
 
+from sandbox_api import privileges
 from sandbox_api.desktop.models import RecordRequest, RecordResult
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
@@ -56,15 +57,19 @@ class Recording:
             path = await asyncio.to_thread(self._target, request.save_path)
             # H.264 in its common form takes even numbers only.
             size = [number - number % 2 or 2 for number in (request.width or width, request.height or height)]
+            arguments = [
+                "ffmpeg", "-nostdin", "-y", "-loglevel", "error",
+                "-f", "x11grab", "-framerate", str(request.fps), "-i", self._settings.display or "",
+                "-t", str(request.max_duration), "-vf", f"scale={size[0]}:{size[1]}", "-threads", "1",
+                "-c:v", "libx264", "-preset", "ultrafast", "-crf", str(request.crf), "-pix_fmt", "yuv420p",
+                "-fs", str(self._settings.upload_bytes), "-f", FORMATS[path.suffix.lower()], f"file:{path}",
+            ]  # fmt: skip
+            environment = child_environment(self._settings)
             try:
                 process = await asyncio.create_subprocess_exec(
-                    "ffmpeg", "-nostdin", "-y", "-loglevel", "error",
-                    "-f", "x11grab", "-framerate", str(request.fps), "-i", self._settings.display or "",
-                    "-t", str(request.max_duration), "-vf", f"scale={size[0]}:{size[1]}", "-threads", "1",
-                    "-c:v", "libx264", "-preset", "ultrafast", "-crf", str(request.crf), "-pix_fmt", "yuv420p",
-                    "-fs", str(self._settings.upload_bytes), "-f", FORMATS[path.suffix.lower()], f"file:{path}",
+                    *privileges.dropped(arguments, environment),
                     stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-                    stderr=asyncio.subprocess.PIPE, env=child_environment(self._settings),
+                    stderr=asyncio.subprocess.PIPE, env=environment,
                 )  # fmt: skip
             except FileNotFoundError as error:
                 raise SandboxError("display_unavailable", "ffmpeg is not installed") from error

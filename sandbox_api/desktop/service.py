@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sandbox_api import privileges
 from sandbox_api.desktop import models, rfb
 from sandbox_api.desktop.keys import SpareKeys, keysym
 from sandbox_api.desktop.recording import Recording
@@ -155,7 +156,7 @@ class DesktopService:
         self._display()
         try:
             process = await asyncio.create_subprocess_exec(
-                *arguments,
+                *privileges.dropped(arguments, self._environment),
                 stdin=asyncio.subprocess.DEVNULL if given is None else asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -377,7 +378,7 @@ class DesktopService:
         before = self._clipboard
         try:
             process = await asyncio.create_subprocess_exec(
-                "xclip", "-quiet", "-selection", "clipboard", "-in",
+                *privileges.dropped(["xclip", "-quiet", "-selection", "clipboard", "-in"], self._environment),
                 stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL,
                 stderr=asyncio.subprocess.DEVNULL, env=self._environment,
             )  # fmt: skip

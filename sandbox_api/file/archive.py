@@ -15,6 +15,7 @@ from anyio import to_thread
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from sandbox_api import privileges
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.download import disconnected
 from sandbox_api.file.failures import shown
@@ -85,7 +86,7 @@ def prepare(paths: Confinement, wanted: Sequence[str], seconds: float) -> Archiv
     files: dict[str, Path] = {}
     for path in real:
         for file in _regular_files(path, Budget(seconds)):
-            if not os.access(file, os.R_OK):  # once the answer has begun, it is too late to say so
+            if not privileges.may(file, os.R_OK):  # once the answer has begun, it is too late to say so
                 raise SandboxError("permission_denied", f"permission denied: {shown(file)}")
             name = shown(PurePath(file).relative_to(base))
             while name in files:  # of names that are not UTF-8, several are shown alike

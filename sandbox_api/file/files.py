@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
+from sandbox_api import privileges
 from sandbox_api.errors import SandboxError
 from sandbox_api.file import models, pictures, text
 from sandbox_api.file.conditions import NONE, Precondition, etag
@@ -116,7 +117,7 @@ class Files:
             target=shown(real.readlink()) if stat.S_ISLNK(found.st_mode) else None,
             real_path=shown(real if request.follow else os.path.realpath(real)),
         )
-        if (mime or "").startswith("image/") and os.access(real, os.R_OK):
+        if (mime or "").startswith("image/") and privileges.may(real, os.R_OK):
             with opened(self.paths, real) as stream:
                 result.width, result.height = pictures.dimensions(stream) or (None, None)
         return result

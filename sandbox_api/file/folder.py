@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from sandbox_api import privileges
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
 from sandbox_api.paths import Confinement
@@ -75,7 +76,7 @@ class Folder:
         os.replace(self.at(name), folder.at(new), src_dir_fd=self.descriptor, dst_dir_fd=folder.descriptor)
 
     def writable(self, name: str) -> bool:
-        return os.access(self.at(name), os.W_OK, dir_fd=self.descriptor)
+        return privileges.may(self.at(name), os.W_OK, self.descriptor)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
+from sandbox_api import privileges
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
 from sandbox_api.file.models import GrepMatch, GrepRequest, GrepResult, SearchRequest, SearchResult
@@ -202,7 +203,12 @@ class Searches:
             given.write(task)
             given.seek(0)
             process = subprocess.Popen(
-                arguments, stdin=given, stdout=subprocess.PIPE, stderr=complaints, cwd=folder, env=self._environment
+                privileges.dropped(arguments, self._environment),
+                stdin=given,
+                stdout=subprocess.PIPE,
+                stderr=complaints,
+                cwd=folder,
+                env=self._environment,
             )
             self._running.add(process)
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from sandbox_api import family
+from sandbox_api import family, privileges
 
 CHUNK = 64 * 1024
 DRAIN_S = 0.1
@@ -132,6 +132,7 @@ class Spawned:
         self.mark = family.new_mark()
         ours: list[int] = []
         theirs: list[int] = []
+        executable, words = privileges.dropped_program(program, arguments)
         try:
             for _ in (STDOUT, STDERR):
                 read, write = os.pipe()
@@ -142,8 +143,8 @@ class Spawned:
                 ours.append(write)
                 theirs.append(read)
             self.popen = subprocess.Popen(
-                arguments,
-                executable=program,
+                words,
+                executable=executable,
                 cwd=directory,
                 env=_marked(variables, self.mark),
                 stdin=theirs[2] if interactive else subprocess.DEVNULL,
@@ -347,9 +348,10 @@ class ThreadProcess:
         self._closed = False
         windows = sys.platform == "win32"
         self.mark = family.new_mark()
+        executable, words = privileges.dropped_program(program, arguments)
         self._popen: subprocess.Popen[bytes] = subprocess.Popen(
-            arguments,
-            executable=program,
+            words,
+            executable=executable,
             cwd=directory,
             env=_marked(variables, self.mark),
             stdin=subprocess.PIPE if interactive else subprocess.DEVNULL,

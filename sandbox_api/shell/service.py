@@ -16,7 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox_api import family, quotas
+from sandbox_api import family, privileges, quotas
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
@@ -70,7 +70,12 @@ def _too_large(variables: Mapping[str, str]) -> SandboxError:
 
 def _version_text(shell: Path) -> str:
     run = subprocess.run(
-        [shell, "--version"], capture_output=True, timeout=5, check=False, stdin=subprocess.DEVNULL, text=True
+        privileges.dropped([str(shell), "--version"]),
+        capture_output=True,
+        timeout=5,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        text=True,
     )
     return run.stdout.partition("\n")[0]
 
@@ -116,8 +121,11 @@ class ShellService:
         """What a fresh shell has, for comparison with what the first commands of a session leave."""
         after = self._folder / "defaults"
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            program, arguments = privileges.dropped_program(
+                shell, [shell.name, "-c", state.wrapped(":", self._bash, None, after)]
+            )
             subprocess.run(
-                [shell.name, "-c", state.wrapped(":", self._bash, None, after)], executable=shell, timeout=5,
+                arguments, executable=program, timeout=5,
                 cwd=self._paths.workspace, env=self._encoded, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL, check=False,
             )  # fmt: skip

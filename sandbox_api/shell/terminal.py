@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
-from sandbox_api import family, quotas
+from sandbox_api import family, privileges, quotas
 from sandbox_api.errors import SandboxError
 from sandbox_api.settings import Settings
 from sandbox_api.shell.process import CHUNK, signal_family
@@ -67,9 +67,12 @@ class Terminal:
             # A session's leader gets its controlling terminal by opening it; so no Python has to run between fork and
             # exec, and the spawn stays a vfork.
             attach = 'exec "$0" -i <>"$1" >&0 2>&0'
+            program, arguments = privileges.dropped_program(
+                shell, [shell.name, "-c", attach, str(shell), os.ttyname(slave)]
+            )
             self._popen = subprocess.Popen(
-                [shell.name, "-c", attach, str(shell), os.ttyname(slave)],
-                executable=shell,
+                arguments,
+                executable=program,
                 cwd=directory,
                 env={**variables, family.VARIABLE: self.mark, "TERM": "xterm-256color", "COLORTERM": "truecolor"},
                 stdin=subprocess.DEVNULL,
@@ -270,7 +273,7 @@ class Terminals:
                 "limit_reached", f"{self._settings.max_sessions} terminals are open (SANDBOX_MAX_SESSIONS)"
             )
         name = name or secrets.token_hex(8)
-        usable = os.access(directory, os.X_OK) and directory.is_dir()
+        usable = privileges.may(directory, os.X_OK) and directory.is_dir()
         place = directory if usable else self._settings.workspace_path
         try:
             terminal = Terminal(name, self._settings.shell, place, self._environment())

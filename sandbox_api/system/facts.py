@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from sandbox_api import privileges
 from sandbox_api.environment import child_environment
 from sandbox_api.settings import Settings
 from sandbox_api.system.models import AvailableTool, Package, RuntimeEnv, SystemEnv, ToolCategory, ToolSpec
@@ -40,8 +41,8 @@ def _ask(settings: Settings, *command: str) -> str:
     """What a program prints; nothing when it cannot be asked."""
     try:
         answer = subprocess.run(
-            command, env=child_environment(settings), capture_output=True, text=True, errors="replace",
-            timeout=QUESTION_S, check=False, stdin=subprocess.DEVNULL,
+            privileges.dropped(command), env=child_environment(settings), capture_output=True, text=True,
+            errors="replace", timeout=QUESTION_S, check=False, stdin=subprocess.DEVNULL,
         )  # fmt: skip
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 from urllib.request import url2pathname
 
+from sandbox_api import privileges
 from sandbox_api.environment import child_environment
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
@@ -121,7 +122,7 @@ class UtilService:
     def _convert(self, source: str, data: bytes | None) -> str:
         patience = self._settings.convert_timeout_s
         process = subprocess.Popen(
-            [sys.executable, "-I", PROGRAM, source, str(self._settings.convert_bytes)],
+            privileges.dropped([sys.executable, "-I", str(PROGRAM), source, str(self._settings.convert_bytes)]),
             env=child_environment(self._settings),
             cwd=self._settings.workspace_path,
             stdin=subprocess.DEVNULL if data is None else subprocess.PIPE,

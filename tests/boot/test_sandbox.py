@@ -12,6 +12,7 @@ import yaml
 from aisandbox.build.machine import Machine
 from aisandbox.build.sandbox import PARTS
 from aisandbox.manifest import REPOSITORY
+from tests.support.commands import OWN_USERS
 from tests.support.machines import MANIFEST, main_pid, output, properties, status, wait_for
 
 CATALOGUE = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())["services"]
@@ -46,12 +47,45 @@ def refused(machine: Machine, command: str) -> bool:
 
 @pytest.mark.parametrize("unit", UNITS)
 def test_every_unit_runs_as_the_sandbox_in_its_slice(sandbox: Machine, unit: str) -> None:
-    found = properties(sandbox, unit, "ActiveState", "User", "Slice", "NoNewPrivileges", "CapabilityBoundingSet")
-    assert found == {
-        "ActiveState": "active", "User": "sandbox", "Slice": "sandbox.slice",
-        "NoNewPrivileges": "yes", "CapabilityBoundingSet": "",
-    }  # fmt: skip
-    assert output(sandbox, f"ps --no-headers -o user= -p {main_pid(sandbox, unit)}") == "sandbox"
+    found = properties(sandbox, unit, "ActiveState", "Slice", "NoNewPrivileges")
+    assert found == {"ActiveState": "active", "Slice": "sandbox.slice", "NoNewPrivileges": "yes"}
+    # The server is another user, which acts as this one.
+    real = "sandbox-server" if unit == "sandbox-api.service" else "sandbox"
+    process = main_pid(sandbox, unit)
+    users = output(sandbox, f"ps --no-headers -o euser:20=,ruser:20=,suser:20= -p {process}").split()
+    assert users == ["sandbox", real, real]
+    rights = output(sandbox, f"grep -E '^Cap(Inh|Prm|Eff|Amb):' /proc/{process}/status").split()[1::2]
+    assert rights == ["0" * 16] * 4
+    bounding = properties(sandbox, unit, "CapabilityBoundingSet")["CapabilityBoundingSet"]
+    assert bounding == ("cap_setgid cap_setuid" if real == "sandbox-server" else "")
+
+
+def test_the_server_is_out_of_reach(sandbox: Machine) -> None:
+    before = main_pid(sandbox, "sandbox-api.service")
+    for victim in ("$PPID", str(before)):
+        for command in (
+            f"kill -KILL {victim}",
+            f"kill -TERM {victim}",
+            f"cat /proc/{victim}/environ",
+            f"prlimit --pid {victim} --nofile=9",
+            f"python -c 'import os, sys; os.kill(int(sys.argv[1]), 9)' {victim}",
+        ):
+            assert refused(sandbox, command), command
+    assert refused(sandbox, "pkill -KILL -f 'sandbox_api$'"), "it is not even seen"
+    assert main_pid(sandbox, "sandbox-api.service") == before
+
+
+def test_what_the_server_starts_is_the_sandbox_altogether(sandbox: Machine) -> None:
+    """Whoever kept the server's user could signal it."""
+    asked = [("shell/exec", {"command": "grep ^Uid: /proc/self/status | cut -f2-"}, "output")]
+    asked += [("code/execute", {"language": name, "code": code}, "stdout") for name, code in OWN_USERS.items()]
+    number = output(sandbox, "id -u sandbox")
+    for route, body, field in asked:
+        answer = json.loads(output(sandbox, f"curl --silent --json {shlex.quote(json.dumps(body))} {URL}/v1/{route}"))
+        assert answer["data"][field].split() == [number] * 4, answer
+    # The browser's driver is the server's own and runs nobody's code.
+    server = output(sandbox, "ps --no-headers -o args= --User sandbox-server").splitlines()
+    assert [line for line in server if "-m sandbox_api" not in line and "playwright/driver" not in line] == []
 
 
 def test_the_slice_has_limits(sandbox: Machine) -> None:

@@ -65,8 +65,9 @@ def remove(container: Container) -> None:
 
 
 def inside(container: Container, command: str) -> subprocess.CompletedProcess[str]:
-    """Run a shell command in the container, beside its programs."""
-    return sandbox.podman("exec", container.name, "sh", "-c", command, check=False)
+    """Run a shell command in the container, beside its programs and as their user."""
+    owner = str(container.workspace.stat().st_uid)
+    return sandbox.podman("exec", "--user", owner, container.name, "sh", "-c", command, check=False)
 
 
 def output(container: Container, command: str) -> str:

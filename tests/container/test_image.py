@@ -6,6 +6,8 @@ import base64
 import hashlib
 import json
 import os
+import re
+import subprocess
 import time
 import zipfile
 from collections.abc import Callable
@@ -20,12 +22,15 @@ from aisandbox.build.archive import Image
 from aisandbox.build.sandbox import PARTS, Container
 from aisandbox.manifest import REPOSITORY, load
 from tests.container.conftest import Start, inside, output
+from tests.support.commands import OWN_USERS
 from tests.support.sandbox import free_port
 
 PATHS = load().paths
 CATALOGUE = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())["services"]
 PROGRAMS = [name for name, service in CATALOGUE.items() if "container" in service["targets"]]
-SUPERVISORCTL = f"{PATHS.opt}/envs/supervisor/bin/supervisorctl -c {PATHS.opt}/container/supervisord.conf"
+ACCOUNTS = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "main.yml").read_text())
+SERVER = str(ACCOUNTS["sandbox_server_account"]["id"])
+EVENTS = re.compile(r"spawned: '(\S+)' with pid (\d+)|(?:success|exited): (\S+) (?:entered )?(\S+)")
 
 
 def alive(container: Container, process: str) -> bool:
@@ -39,15 +44,20 @@ def wait_for(what: str, condition: Callable[[], bool], seconds: float = 60) -> N
         time.sleep(0.1)
 
 
-def states(container: Container) -> dict[str, str]:
-    """State and process of every program, by the supervisor."""
-    lines = inside(container, f"{SUPERVISORCTL} status").stdout.splitlines()
-    return {line.split()[0]: line for line in lines}
+def programs(container: Container) -> dict[str, tuple[int, str]]:
+    """Process and state of every program, as the supervisor has told it: it listens to nobody."""
+    told = sandbox.podman("logs", container.name)
+    found: dict[str, tuple[int, str]] = {}
+    for spawned, number, changed, state in EVENTS.findall(told.stdout + told.stderr):
+        if spawned:
+            found[spawned] = int(number), "STARTING"
+        else:
+            found[changed] = (found[changed][0], state) if state == "RUNNING" else (0, "EXITED")
+    return found
 
 
-def pid(container: Container, program: str) -> int:
-    found = output(container, f"{SUPERVISORCTL} pid {program}")
-    return int(found)
+def all_run(container: Container) -> bool:
+    return all(state == "RUNNING" for _, state in programs(container).values())
 
 
 def ready(client: httpx.Client) -> bool:
@@ -58,9 +68,8 @@ def ready(client: httpx.Client) -> bool:
 
 
 def test_every_program_of_the_catalogue_runs(container: Container) -> None:
-    found = states(container)
-    assert set(found) == set(PROGRAMS)
-    assert [line for line in found.values() if "RUNNING" not in line] == []
+    assert set(programs(container)) == set(PROGRAMS)
+    assert all_run(container), programs(container)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +95,7 @@ def test_every_address_answers(client: httpx.Client, path: str, holds: str) -> N
 
 def test_nobody_is_root_or_can_become_it(container: Container) -> None:
     users = output(container, "cat /proc/[0-9]*/status | grep ^Uid:").splitlines()
-    assert {number for line in users for number in line.split()[1:]} == {str(sandbox.FIRST_USER)}
+    assert {number for line in users for number in line.split()[1:]} == {str(sandbox.FIRST_USER), SERVER}
     for line in ("CapEff:\t0000000000000000", "CapBnd:\t0000000000000000", "NoNewPrivs:\t1"):
         assert line in output(container, "cat /proc/1/status")
 
@@ -95,15 +104,65 @@ def test_nobody_is_root_or_can_become_it(container: Container) -> None:
 def test_a_user_number_without_a_name_gets_one(image: Image, user: str, tmp_path: Path) -> None:
     """As under Docker: podman would write the name into the image's own file."""
     ask = "whoami; id -gn; node -p 'os.userInfo().username'; python -c 'import getpass; print(getpass.getuser())'"
-    entry = ["/usr/bin/tini", "--", f"{PATHS.opt}/container/named-user", "sh", "-euc", f"{ask}; ssh -G host >/dev/null"]
-    options = ["--passwd=false", "--network=none", "--read-only", "--tmpfs=/run/sandbox:rw,mode=1777", "--cap-drop=all"]
-    command = [*options, f"--user={user}", f"--entrypoint={json.dumps(entry)}", image.reference]
-    ways = sandbox.host_options(Container("aisandbox-test-named", free_port(), tmp_path))
-    found = next(
-        done for way in ways if not (done := sandbox.podman("run", "--rm", *way, *command, check=False)).returncode
+    tmp_path.chmod(0o755)
+    (tmp_path / "ask.conf").write_text(
+        "[supervisord]\nnodaemon=true\nlogfile=/dev/null\nlogfile_maxbytes=0\npidfile=/run/sandbox/pid\n"
+        f'[program:ask]\ncommand=sh -euc "({ask}; ssh -G host >/dev/null; echo done) | sed s/^/told:/; kill 1"\n'
+        "startsecs=0\nautorestart=false\nstdout_logfile=/dev/fd/1\nstdout_logfile_maxbytes=0\n"
     )
+    options = [
+        "--passwd=false", "--network=none", "--read-only", "--tmpfs=/run/sandbox:rw,mode=1777", "--cap-drop=all",
+        f"--volume={tmp_path}:/ask:ro", f"--user={user}",
+    ]  # fmt: skip
+    found = run(image, options, ["/ask/ask.conf"])
     own, group = ("sandbox" if number == str(sandbox.FIRST_USER) else "user" for number in user.split(":"))
-    assert found.stdout.split() == [own, group, own, own]
+    assert re.findall("^told:(.*)", found.stdout, re.MULTILINE) == [own, group, own, own, "done"], found
+
+
+def run(image: Image, options: list[str], configuration: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run the image's first process to its end."""
+    start = [f"{PATHS.opt}/envs/supervisor/bin/python", "-I", f"{PATHS.opt}/lib/sandbox_api/supervise.py"]
+    entry = json.dumps([*start, *configuration, str(PATHS.workspace), "/run/sandbox"])
+    ways = sandbox.host_options(Container("aisandbox-test-once", free_port()))
+    for way in ways:
+        done = sandbox.podman("run", "--rm", *way, *options, f"--entrypoint={entry}", image.reference, check=False)
+        if done.returncode not in sandbox.ENGINE_FAILED:
+            return done
+    raise AssertionError(done.stderr)
+
+
+def test_root_without_the_right_to_become_another_is_told(image: Image) -> None:
+    found = run(image, ["--user=0:0", "--cap-drop=all", "--tmpfs=/run/sandbox:rw,mode=1777"], ["/dev/null"])
+    assert found.returncode == 1
+    assert "root may not become another user here" in found.stderr
+    assert f"--cap-add SETUID --cap-add SETGID, or --user {sandbox.FIRST_USER}:" in found.stderr
+
+
+def test_the_server_and_its_supervisor_are_out_of_reach(container: Container, client: httpx.Client) -> None:
+    """A command is the workspace's owner; they are somebody else."""
+    before = programs(container)
+    server, _ = before["sandbox-api"]
+    for victim in ("$PPID", str(server), "$(cut -d' ' -f4 /proc/$PPID/stat)", "1"):
+        for command in (
+            f"kill -KILL {victim}",
+            f"kill -TERM {victim}",
+            f"cat /proc/{victim}/environ /proc/{victim}/mem",
+        ):
+            answer = client.post("/v1/shell/exec", json={"command": command}).json()["data"]
+            assert answer["exit_code"], (command, answer)
+    assert programs(container) == before
+    assert inside(container, "test -S /run/sandbox/supervisor").returncode, (
+        "nor may anybody tell the supervisor to stop"
+    )
+
+
+def test_what_the_server_starts_is_the_owner_altogether(client: httpx.Client) -> None:
+    owner = [str(sandbox.FIRST_USER)] * 4
+    command = client.post("/v1/shell/exec", json={"command": "grep ^Uid: /proc/self/status"}).json()["data"]["output"]
+    assert command.split()[1:] == owner
+    for language, code in OWN_USERS.items():
+        answer = client.post("/v1/code/execute", json={"language": language, "code": code}).json()["data"]
+        assert answer["stdout"].split() == owner, answer
 
 
 @pytest.mark.parametrize("place", ["/opt/aisandbox", "/usr/bin", "/etc", "/", "/var/lib", "/home"])
@@ -137,14 +196,15 @@ def test_limits_are_set(container: Container) -> None:
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_a_killed_program_comes_back(container: Container, client: httpx.Client, program: str) -> None:
-    before = pid(container, program)
+    before, _ = programs(container)[program]
     children = inside(container, f"cat /proc/{before}/task/*/children").stdout.split()
-    output(container, f"kill -KILL {before}")
+    owner = SERVER if program == "sandbox-api" else str(sandbox.FIRST_USER)
+    sandbox.podman("exec", "--user", owner, container.name, "sh", "-c", f"kill -KILL {before}")
     # They end a moment after it, and must leave what the next run has made.
     wait_for("the end of its children", lambda: not any(alive(container, child) for child in children))
-    wait_for(f"another {program}", lambda: pid(container, program) not in (0, before))
+    wait_for(f"another {program}", lambda: programs(container)[program][0] not in (0, before))
     wait_for("every part", lambda: ready(client))
-    wait_for("the programs", lambda: all("RUNNING" in line for line in states(container).values()))
+    wait_for("the programs", lambda: all_run(container))
 
 
 def test_files_of_the_workspace_are_the_hosts(container: Container, client: httpx.Client) -> None:
@@ -224,13 +284,15 @@ def test_it_runs_as_the_owner_of_the_workspace(start: Start, tmp_path: Path) -> 
 def test_compose_says_the_same_as_podman_is_told() -> None:
     """compose.yaml cannot be generated by those who only have Docker; this keeps it true."""
     service = yaml.safe_load((REPOSITORY / "compose.yaml").read_text())["services"]["sandbox"]
-    told = sandbox._arguments(Container(), (1000, 1000))
+    told = sandbox._arguments(Container(), 1000)
     pairs = list(zip(told, told[1:], strict=False))
     assert service["image"] == f"{archive.NAME}:latest"
     assert service["ports"] == [f"127.0.0.1:${{PORT:-{sandbox.PORT}}}:{sandbox.PORT}"]
     assert {("--tmpfs", mount) for mount in service["tmpfs"]} <= set(pairs)
     assert service["read_only"] and "--read-only" in told
+    assert service["user"] == "0:0" and ("--user", "0:0") in pairs
     assert service["cap_drop"] == ["ALL"] and ("--cap-drop", "all") in pairs
+    assert service["cap_add"] == [right for option, right in pairs if option == "--cap-add"]
     assert service["security_opt"] == ["no-new-privileges:true"] and ("--security-opt", "no-new-privileges") in pairs
     assert ("--shm-size", service["shm_size"]) in pairs
     assert [volume.rsplit(":", 1)[1] for volume in service["volumes"]] == [str(PATHS.workspace), str(sandbox.HOME)]

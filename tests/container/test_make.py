@@ -87,5 +87,7 @@ def test_the_archive_is_dockers(image: Image, tmp_path: Path) -> None:
     beside = {file.name for file in tmp_path.iterdir()} - {path.name}
     assert beside == {f"sandbox.{name}" for name in ("sbom.spdx.json", SBOM, *licence_report.NAMES)}
     inside = cyclonedx_json.read(tmp_path / f"sandbox.{SBOM}")
-    assert {"supervisor", "fastapi", "tini", "code-server"} <= {package.name for package in inside.packages}
+    assert {"supervisor", "fastapi", "libnss-extrausers", "code-server"} <= {
+        package.name for package in inside.packages
+    }
     assert not {"vllm", "nginx-light"} & {package.name for package in inside.packages}

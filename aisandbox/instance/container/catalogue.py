@@ -22,6 +22,8 @@ class Program:
 
     command: list[str]
     user: str = "root"
+    real_user: int | None = None
+    """Number of who it really is while it acts as `user`."""
     home: str = "/"
     environment: dict[str, str] | None = None
     environment_files: Sequence[str] = ()

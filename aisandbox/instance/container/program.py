@@ -126,7 +126,10 @@ def _unprivileged(program: Program, command: list[str]) -> list[str]:
     """The command as the program's user, without capabilities and without a way to get any."""
     if program.user == "root":
         return command
-    user = ["--reuid", program.user, "--regid", program.user, "--init-groups"]
+    if program.real_user:
+        user = ["--ruid", str(program.real_user), "--euid", program.user, "--regid", program.user, "--clear-groups"]
+    else:
+        user = ["--reuid", program.user, "--regid", program.user, "--init-groups"]
     walls = ["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all"]
     return ["/usr/bin/setpriv", *user, *walls, "--", *command]
 
