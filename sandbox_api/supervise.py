@@ -30,7 +30,7 @@ PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signa
 LIBC = ctypes.CDLL(None)
 
 
-def _fail(message: str, fix: str) -> None:
+def _fail(message: str, fix: str) -> NoReturn:
     print(f"sandbox: {message}\n  fix: {fix}", file=sys.stderr, flush=True)
     sys.exit(1)
 
@@ -45,11 +45,18 @@ def _name(user: int, group: int, folder: Path) -> None:
     try:
         pwd.getpwuid(user)
     except KeyError:
-        (folder / "passwd").write_text(f"user:x:{user}:{group}::{os.environ['HOME']}:{SHELL}\n")
+        _write(folder / "passwd", f"user:x:{user}:{group}::{os.environ['HOME']}:{SHELL}\n")
     try:
         grp.getgrgid(group)
     except KeyError:
-        (folder / "group").write_text(f"user:x:{group}:\n")
+        _write(folder / "group", f"user:x:{group}:\n")
+
+
+def _write(path: Path, text: str) -> None:
+    # What somebody has put there, a link perhaps, is not written through.
+    path.unlink(missing_ok=True)
+    with path.open("x") as file:
+        file.write(text)
 
 
 def _give_up_rights(user: int, group: int) -> None:

@@ -239,6 +239,16 @@ def test_refused_names_and_assets(sandbox: Sandbox) -> None:
     assert sandbox.client.get("/terminal/?a=1").headers["location"] == "../terminal?a=1"
 
 
+def test_what_is_typed_before_the_connection_stands_arrives(sandbox: Sandbox, page: Page) -> None:
+    page.add_init_script(
+        "document.addEventListener('DOMContentLoaded', () => window.terminal.input('echo early$((1+1))\\r'))"
+    )
+    page.goto(f"{sandbox.url}/terminal?session_id=early")
+    wait_for(page, "early2")
+    page.keyboard.type("echo focused$((1+1))\n")
+    wait_for(page, "focused2")
+
+
 def test_page(sandbox: Sandbox, page: Page) -> None:
     problems: list[str] = []
     page.on("pageerror", lambda error: problems.append(str(error)))

@@ -34,9 +34,16 @@
   let socket = null;
   let delay = 250;
   let timer = null;
+  let typed = "";
 
   function send(type, data) {
     if (socket && socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ type, data }));
+  }
+
+  // What is typed while the connection is being made goes out with it.
+  function type(data) {
+    if (socket && socket.readyState === WebSocket.CONNECTING) typed = (typed + data).slice(0, 65536);
+    else send("input", data);
   }
 
   function resize() {
@@ -72,6 +79,8 @@
       delay = 250;
       tell("");
       resize();
+      if (typed) send("input", typed);
+      typed = "";
       terminal.focus();
     };
     mine.onmessage = (event) => {
@@ -92,8 +101,9 @@
     };
   }
 
-  terminal.onData((data) => send("input", data));
+  terminal.onData(type);
   new ResizeObserver(resize).observe(document.getElementById("screen"));
   window.addEventListener("online", connect);
+  terminal.focus();
   connect();
 })();
