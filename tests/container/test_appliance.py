@@ -132,6 +132,15 @@ def test_services_are_users_of_their_own_without_rights(running: Whole) -> None:
             assert line in told, user
 
 
+def test_the_sandboxs_server_is_out_of_reach(running: Whole) -> None:
+    server = running.pid("sandbox-api")
+    users = running.output(f"ps --no-headers -o euser:20=,ruser:20=,suser:20= -p {server}").split()
+    assert users == ["sandbox", "sandbox-server", "sandbox-server"]
+    for command in (f"kill -KILL {server}", f"kill -TERM {server}", f"cat /proc/{server}/environ"):
+        assert running.exec(command, user="sandbox").returncode != 0, command
+    assert running.pid("sandbox-api") == server
+
+
 def test_nobody_names_a_visitor_past_the_gateway(running: Whole) -> None:
     """No firewall keeps the sandbox from Open WebUI's own port: it must not be believed there."""
     port = MANIFEST.ports["chat_upstream"].port
