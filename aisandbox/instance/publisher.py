@@ -6,7 +6,7 @@ import json
 import time
 from typing import Any
 
-from aisandbox.instance import clock, files, rendering, timeline
+from aisandbox.instance import clock, files, rendering, services, timeline
 from aisandbox.instance.journal import Tail
 from aisandbox.instance.places import Places
 from aisandbox.instance.status import POLL_S, Overview, Phase, compose, listening
@@ -16,10 +16,11 @@ from aisandbox.manifest import Manifest
 def publish(places: Places, manifest: Manifest) -> None:
     """Publish the state, for ever: for the progress page, the API port and the login message."""
     tail = Tail(places.container) if places.live else None
+    watch = services.watch() if places.live else None
     seen: dict[str, float] = (files.read_json(places.status("publish")) or {}).get("timeline", {})
     template = (places.templates / "motd.txt.j2").read_text(encoding="utf-8")
     while True:
-        overview = compose(places, manifest, tail.lines if tail else (), public=True)
+        overview = compose(places, manifest, tail.lines if tail else (), public=True, watch=watch)
         _note_times(places, manifest, overview, seen)
         if overview.ready:
             files.write(places.published_ready, "ready\n")

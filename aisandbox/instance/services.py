@@ -9,7 +9,7 @@ import functools
 import itertools
 import re
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
@@ -86,6 +86,9 @@ class Backend(Protocol):
     def units(self, names: tuple[str, ...]) -> tuple[Unit, ...]:
         """States of those of the units that exist; none where it cannot be asked."""
 
+    def watch(self, names: tuple[str, ...]) -> Callable[[], tuple[Unit, ...]]:
+        """`units` for somebody who asks all the time."""
+
     def crashes(self, name: str) -> Crashes:
         """What is known of a unit's crashes."""
 
@@ -117,6 +120,11 @@ def backend() -> Backend:
 def units(names: tuple[str, ...] = SERVICES) -> tuple[Unit, ...]:
     """States of those of the units that exist; none where what runs them cannot be asked."""
     return backend().units(names)
+
+
+def watch(names: tuple[str, ...] = SERVICES) -> Callable[[], tuple[Unit, ...]]:
+    """`units` for somebody who asks all the time, at little cost."""
+    return backend().watch(names)
 
 
 def restart(*names: str) -> None:

@@ -121,15 +121,17 @@ def compose(
     log: tuple[Line, ...] = (),
     with_timeline: bool = False,
     public: bool = False,
+    watch: Callable[[], tuple[Unit, ...]] | None = None,
 ) -> Overview:
     """The state now. Fast and without side effects; what cannot be found out is left out.
 
-    `public` leaves out what services said last before they crashed: that may quote what somebody wrote.
+    `public` leaves out what services said last before they crashed: that may quote what somebody wrote. `watch` gives
+    the units to somebody who composes all the time.
     """
     plan = files.read_json(places.plan) or {}
     reports = {name: files.read_json(places.status(name)) for name in (*PHASES, CERTIFICATE)}
     phases = tuple(_phase(report, name) for name, report in reports.items() if report or name in PHASES)
-    units = services.units() if places.live else ()
+    units = (watch or services.units)() if places.live else ()
     access = Access.model_validate(plan.get("access") or {})
     certified = any(phase.phase == CERTIFICATE and phase.state == "done" for phase in phases)
     host = address(places)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aisandbox.instance.services import Crashes, Unit, last_words
@@ -18,11 +19,27 @@ PATIENCE_S = 60
 
 def units(names: tuple[str, ...]) -> tuple[Unit, ...]:
     """States of those of the units that exist; none where systemd cannot be asked."""
+    return parse(show(names))
+
+
+def watch(names: tuple[str, ...]) -> Callable[[], tuple[Unit, ...]]:
+    """`units` for somebody who asks all the time."""
+    from aisandbox.instance.unit_watch import UnitWatch  # its library is in the appliance's environment alone
+
+    return UnitWatch(names).units
+
+
+def show(names: tuple[str, ...]) -> str:
+    """The units' properties, for `parse`; empty where systemd cannot be asked."""
     properties = "Id,LoadState,ActiveState,SubState,Result,NRestarts,ActiveEnterTimestampMonotonic"
     try:
-        shown = _run("show", f"--property={properties}", *names)
+        return _run("show", f"--property={properties}", *names)
     except (OSError, subprocess.SubprocessError):
-        return ()
+        return ""
+
+
+def parse(shown: str) -> tuple[Unit, ...]:
+    """States of those of the units that exist, by what `show` gave."""
     blocks = (dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n"))
     return tuple(_unit(block) for block in blocks if block.get("LoadState") == "loaded")
 

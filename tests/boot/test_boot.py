@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 
+import httpx
 import pytest
 
 from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from tests.conftest import list_layers
-from tests.support.machines import MANIFEST, output, properties, status, url
+from tests.support.machines import MANIFEST, output, properties, status, url, wait_for
 
 OURS = "vllm open-webui nginx aisandbox-data aisandbox-configure aisandbox-model aisandbox-engine-sync aisandbox-status"
 
@@ -58,6 +59,19 @@ def test_all_is_well(machine: Machine) -> None:
     assert overview["model"] == overview["serving"] == MANIFEST.embedded_model.id
     assert [phase["state"] for phase in overview["phases"]] == ["done"] * 3
     assert {service["restarts"] for service in overview["services"]} == {0}
+
+
+def test_what_is_published_follows_a_service_within_2_seconds(machine: Machine) -> None:
+    """The publisher hears of it from systemd, which it asks only now and then."""
+
+    def state() -> str:
+        services = httpx.get(url(machine, "chat", "/aisandbox/status.json"), timeout=5).json()["services"]
+        return str(next(service["active"] for service in services if service["name"] == "auxiliary.service"))
+
+    assert state() == "active"
+    for command, expected in [("stop", "inactive"), ("start", "active")] * 3:
+        output(machine, f"sudo systemctl {command} auxiliary.service")
+        wait_for(f"auxiliary.service to be {expected}", lambda: state() == expected, 2)  # noqa: B023
 
 
 def test_a_login_is_told_where_everything_is(machine: Machine) -> None:

@@ -26,6 +26,7 @@ from aisandbox.instance.report import Reporter
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
+from tests.support.programs import fake
 
 SHOW = """\
 Id=vllm.service
@@ -494,15 +495,6 @@ def test_reports_are_notices_in_the_journal(tmp_path: Path) -> None:
             [sys.executable, "-c", script], capture_output=True, text=True, check=True, env={**clean, **environment}
         )
         assert said.stderr == printed
-
-
-def fake(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
-    """A program that takes a real one's place."""
-    program = folder / "bin" / name
-    program.parent.mkdir(exist_ok=True)
-    program.write_text(f"#!/bin/sh\n{script}\n")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
 
 
 @pytest.fixture

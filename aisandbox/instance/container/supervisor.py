@@ -93,6 +93,11 @@ def units(names: tuple[str, ...]) -> tuple[Unit, ...]:
     return tuple(_unit(name, found[name]) for name in names if name in found)
 
 
+def watch(names: tuple[str, ...]) -> Callable[[], tuple[Unit, ...]]:
+    """`units` for somebody who asks all the time; asking supervisord costs little."""
+    return functools.partial(units, names)
+
+
 def _unit(name: str, told: dict[str, Any]) -> Unit:
     active, sub = STATES.get(told["statename"], ("failed", told["statename"].lower()))
     # The launcher's own status for "not now" counts as an orderly end.
