@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from tests.gateway.installation import OpenWebUI
 from tests.gateway.test_visitor import sign_in
 from tests.gateway.upstream import ANSWER, MODEL
 from tests.support import auxiliary, chromium
+from tests.support.appliance import MANIFEST
 from tests.support.chromium import send
 from tests.support.documents import pdf, picture_pdf
 from tests.support.office import word_97
@@ -105,6 +108,29 @@ def test_several_documents_and_a_knowledge_collection(visitor: httpx.Client, cha
     for question, fact in (("What is the keeper called?", FACTS[12]), ("When does the harbour open?", FACTS[37])):
         ask(visitor, question, {"type": "collection", "id": knowledge})
         assert fact in prompt(chat)
+
+
+def test_a_long_document_leaves_room_for_others(visitor: httpx.Client, chat: OpenWebUI) -> None:
+    """What others ask of the embedding model waits for a part of the document, not for all of them."""
+
+    def embed() -> None:
+        body = {"model": MANIFEST.auxiliary_models.embedding.id, "input": "A short question."}
+        httpx.post(chat.gateway.url("api", "/v1/embeddings"), json=body, timeout=120).raise_for_status()
+
+    embed()  # loads the model
+    waits = []
+    with ThreadPoolExecutor() as pool:
+        began = time.monotonic()
+        reading = pool.submit(upload, visitor, "long.pdf", report(60, FACTS))
+        while not reading.done():
+            asked = time.monotonic()
+            embed()
+            waits.append(time.monotonic() - asked)
+            time.sleep(0.05)
+        reading.result()
+        whole = time.monotonic() - began
+    print(f"the document took {whole:.1f} s; others waited {max(waits):.1f} s at most")
+    assert max(waits) < whole / 2
 
 
 def test_a_sentence_is_dictated(browser: Browser, chat: OpenWebUI, tmp_path: Path) -> None:
