@@ -13,6 +13,7 @@ from aisandbox.instance.options import InvalidOptionError, arguments
 from tests.support.appliance import MANIFEST
 
 OPTION = MANIFEST.options_by_key["vllm_args"]
+NGRAM = '{"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3}'
 WORDS = [argument.name for argument in arguments.ALLOWED]
 
 
@@ -26,6 +27,9 @@ WORDS = [argument.name for argument in arguments.ALLOWED]
         ("--limit-mm-per-prompt '{\"image\": 2}'", "--limit-mm-per-prompt '{\"image\": 2}'"),
         ("--tool-call-parser hermes --enable-auto-tool-choice", "--tool-call-parser hermes --enable-auto-tool-choice"),
         ("--trust-remote-code", "--trust-remote-code"),
+        ("--kv-offloading-size 8.5", "--kv-offloading-size 8.5"),
+        (f"--speculative-config '{NGRAM}'", f"--speculative-config '{NGRAM}'"),
+        ('--speculative-config \'{"method": "mtp"}\'', '--speculative-config \'{"method": "mtp"}\''),
         ("  --seed   1\n --dtype half", "--seed 1 --dtype half"),
     ],
 )
@@ -86,6 +90,38 @@ def test_what_names_files_addresses_plugins_or_code_is_refused(flag: str) -> Non
     for text in (f"{flag} value", f"{flag}=value", flag, f"{flag.replace('-', '_').replace('__', '--', 1)} value"):
         with pytest.raises(InvalidOptionError):
             options.check(OPTION, text)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{}",
+        "[]",
+        "null",
+        '"ngram"',
+        "[[1, 2]]",
+        '["method"]',
+        '[["method", "ngram"]]',
+        '{"method": 1}',
+        '{"method": "ngram", "num_speculative_tokens": "4"}',
+        '{"num_speculative_tokens": 3}',
+        '{"method": "eagle", "model": "a/b"}',
+        '{"method": "ngram", "model": "/etc"}',
+        '{"method": "ngram", "num_speculative_tokens": "4"}x',
+        '{"method": "ngram", "num_speculative_tokens": 17}',
+        '{"method": "ngram", "num_speculative_tokens": 2.5}',
+        '{"method": "ngram", "num_speculative_tokens": true}',
+        '{"method": "ngram", "num_speculative_tokens": null}',
+        '{"method": "ngram", "method": "mtp"}',
+        '{"method": {"method": "ngram"}}',
+        '{"method": ["ngram"]}',
+        "[" * 100_000,
+    ],
+)
+def test_guessing_ahead_names_no_other_model(value: str) -> None:
+    with pytest.raises(InvalidOptionError) as caught:
+        options.check(OPTION, f"--speculative-config {shlex.quote(value)}")
+    assert "method, one of ngram, mtp" in caught.value.fix or len(value) > 1000
 
 
 ANY = st.one_of(

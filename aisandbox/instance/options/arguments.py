@@ -27,6 +27,8 @@ class Argument:
     pattern: str | None = None
     counts: bool = False
     """Whether the value is a JSON object of numbers."""
+    fields: tuple[Argument, ...] = ()
+    """What the value, a JSON object, may hold, each under its name and by its rule; the first is needed."""
     negatable: bool = False
     """Whether `--no-NAME` exists, too."""
 
@@ -36,7 +38,7 @@ class Argument:
 
     @property
     def takes_value(self) -> bool:
-        return bool(self.numbers or self.words or self.pattern or self.counts)
+        return bool(self.numbers or self.words or self.pattern or self.counts or self.fields)
 
     @property
     def rule(self) -> str:
@@ -46,6 +48,8 @@ class Argument:
             return f"a {'whole ' if self.whole else ''}number from {least} to {greatest}"
         if self.words:
             return f"one of {', '.join(self.words)}"
+        if self.fields:
+            return "a JSON object: " + "; ".join(f"{field.name}, {field.rule}" for field in self.fields)
         if self.counts:
             return 'a JSON object of numbers, such as {"image": 2}'
         return "a name of small letters, digits and _" if self.pattern else "no value"
@@ -57,7 +61,23 @@ class Argument:
             return bool(re.fullmatch(form, value, re.ASCII)) and least <= float(value) <= greatest
         if self.counts:
             return _counts(value)
+        if self.fields:
+            return self._accepts_fields(value)
         return value in self.words if self.words else bool(re.fullmatch(self.pattern or "", value))
+
+    def _accepts_fields(self, value: str) -> bool:
+        rules = {field.name: field for field in self.fields}
+        try:
+            pairs = json.loads(value, object_pairs_hook=tuple)  # an array is a list
+            held = dict(pairs)
+            return (
+                isinstance(pairs, tuple)
+                and len(held) == len(pairs)
+                and self.fields[0].name in held
+                and all(rules[name].accepts(json.dumps(x) if rules[name].numbers else x) for name, x in pairs)
+            )
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return False
 
 
 _PARSER = r"[a-z0-9_]{1,40}"
@@ -69,6 +89,7 @@ ALLOWED = (
     Argument("--dtype", words=("auto", "half", "float16", "bfloat16", "float", "float32")),
     Argument("--block-size", words=("8", "16", "32", "64", "128")),
     Argument("--cpu-offload-gb", (0, 4096), whole=False),
+    Argument("--kv-offloading-size", (0.1, 4096), whole=False),
     Argument("--tensor-parallel-size", (1, 16)),
     Argument("--pipeline-parallel-size", (1, 16)),
     Argument("--enable-expert-parallel", negatable=True),
@@ -80,6 +101,16 @@ ALLOWED = (
     Argument("--optimization-level", words=("0", "1", "2", "3")),
     Argument("--performance-mode", words=("balanced", "interactivity", "throughput")),
     Argument("--stream-interval", (1, 1000)),
+    # By the text so far, or by layers of the model itself: other methods need another model, named by file or address.
+    Argument(
+        "--speculative-config",
+        fields=(
+            Argument("method", words=("ngram", "mtp")),
+            Argument("num_speculative_tokens", (1, 16)),
+            Argument("prompt_lookup_min", (1, 64)),
+            Argument("prompt_lookup_max", (1, 64)),
+        ),
+    ),
     Argument("--seed", (0, 4294967295)),
     Argument("--max-logprobs", (0, 1000)),
     Argument("--generation-config", words=("auto", "vllm")),
