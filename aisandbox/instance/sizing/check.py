@@ -8,8 +8,8 @@ from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.hardware import Hardware
 from aisandbox.instance.sizing import explain, quantization
 from aisandbox.instance.sizing.facts import Facts
-from aisandbox.instance.sizing.fit import Numerics
 from aisandbox.instance.sizing.given import Given
+from aisandbox.instance.sizing.numerics import Numerics
 
 TRUST = "--trust-remote-code"
 

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.plan import Asked
 from aisandbox.instance.sizing.facts import Facts
-from aisandbox.instance.sizing.fit import Fit, Numerics
+from aisandbox.instance.sizing.fit import Fit
+from aisandbox.instance.sizing.numerics import Numerics
 from aisandbox.instance.sizing.quantization import NATIVE_CAPABILITY
 from aisandbox.manifest import Manifest, Model
 
@@ -60,7 +61,8 @@ def context(facts: Facts, tokens: int | None, asked: int | None) -> str:
     if facts.max_context and tokens >= facts.max_context:
         return f"its whole context of {tokens:,} tokens"
     # vLLM measures; this is an estimate.
-    about = round(tokens, -3) if tokens >= 10_000 else round(tokens, -2)
+    step = 1000 if tokens >= 10_000 else 100
+    about = tokens - tokens % step
     return f"about {about:,} tokens of context" if facts.max_context else f"room for about {about:,} tokens of context"
 
 
