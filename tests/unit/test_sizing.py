@@ -16,8 +16,12 @@ from aisandbox.instance.plan import Plan
 from aisandbox.instance.sizing import Sized, UnobtainableError
 from tests.support.appliance import MANIFEST, make
 
-MODELS = Path(__file__).parent.parent / "data" / "models"
+DATA = Path(__file__).parent.parent / "data"
+MODELS = DATA / "models"
 GIB = 1024**3
+
+FORMATS = {name: divmod(least, 10) for name, least in json.loads((DATA / "formats.json").read_bytes()).items()}
+"""As the bake of vLLM 0.32 writes them down."""
 
 GPUS: dict[str, tuple[str, float, tuple[int, int]]] = {
     "T4": ("Tesla T4", 14.56, (7, 5)),
@@ -349,6 +353,7 @@ def test_formats_that_cannot_be_served_are_refused(
             told["config"] | {"quantization_config": config},
             {"w": 5 * 10**9},
             MANIFEST,
+            known_formats=FORMATS,
         )
     assert all(word in str(refusal.value) for word in words)
     assert "sudo aisandbox configure --model " in refusal.value.fix
@@ -406,6 +411,19 @@ def test_the_list_of_architectures_is_read_where_the_bake_puts_it(tmp_path: Path
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(["LlamaForCausalLM"]))
     assert sizing.architectures(places) == frozenset({"LlamaForCausalLM"})
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", '{"fp8": "x"}'])
+def test_the_list_of_formats_is_read_where_the_bake_puts_it(tmp_path: Path, content: str | None) -> None:
+    places = make(tmp_path)
+    file = places.opt / "cache" / "vllm" / "formats.json"
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_text(content)
+    assert sizing.formats(places) is None, "vLLM then says by itself what it does not know"
+    file.write_bytes((DATA / "formats.json").read_bytes())
+    assert sizing.formats(places) == FORMATS
+    assert FORMATS["mxfp4"] == (8, 0)
 
 
 def test_parsers_follow_name_and_type() -> None:

@@ -31,7 +31,7 @@ from aisandbox.instance.sizing.given import Given
 from aisandbox.instance.sizing.numerics import numerics
 from aisandbox.manifest import Manifest
 
-__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "UnobtainableError", "architectures", "parse", "size"]
+__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "UnobtainableError", "architectures", "formats", "parse", "size"]
 
 RETRY_CONTEXT = 8192
 """Context of a second try where nothing better is known."""
@@ -81,6 +81,18 @@ def architectures(places: Places) -> frozenset[str] | None:
         return None
 
 
+def formats(places: Places) -> dict[str, tuple[int, int]] | None:
+    """Formats of compressed weights that the image's vLLM knows, with the oldest compute capability for each.
+
+    None when its bake did not write them down.
+    """
+    try:
+        told = json.loads((places.opt / "cache" / "vllm" / "formats.json").read_bytes())
+        return {method: (least // 10, least % 10) for method, least in told.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def size(
     plan: Plan,
     config: Mapping[str, Any],
@@ -88,6 +100,7 @@ def size(
     manifest: Manifest,
     supported: Collection[str] | None = None,
     quant_config: Mapping[str, Any] | None = None,
+    known_formats: Mapping[str, tuple[int, int]] | None = None,
 ) -> Sized:
     """Decide how the planned model is served on the plan's hardware.
 
@@ -97,6 +110,7 @@ def size(
         weight_files: bytes of each weight file that would be downloaded.
         supported: architectures of the image's vLLM; None skips the check.
         quant_config: the model's `hf_quant_config.json`, if it has one, untrusted.
+        known_formats: formats of compressed weights that the image's vLLM knows; None skips the check.
 
     Raises:
         UnobtainableError: it cannot run here; the message says why with figures, the fix names a model that can.
@@ -106,7 +120,7 @@ def size(
     numbers = numerics(facts, hardware, given)
     instead = explain.instead(manifest, hardware, plan.model)
     check.architecture(plan.model, facts, supported, given, instead)
-    check.compression(plan.model, facts, hardware, numbers, instead)
+    check.compression(plan.model, facts, hardware, numbers, known_formats, instead)
     # Weights that are compressed already stay as they are: vLLM takes one or the other.
     online = quantization.ONLINE.get(plan.asked.quantization or "") if not facts.quantization else None
     chosen = _fit(plan, facts, given, bool(online), instead)

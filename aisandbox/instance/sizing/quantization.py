@@ -8,32 +8,8 @@ from typing import Any
 
 from aisandbox.instance.sizing.config import section, whole, word
 
-LEAST_CAPABILITY = {
-    "auto-round": (7, 5),
-    "auto_awq": (7, 5),
-    "auto_gptq": (7, 5),
-    "awq": (7, 5),
-    "awq_marlin": (7, 5),
-    "compressed-tensors": (7, 5),
-    "deepseek_v4_fp8": (7, 5),
-    "experts_int8": (8, 0),
-    "fp8": (7, 5),
-    "gpt_oss_mxfp4": (8, 0),
-    "gptq": (7, 5),
-    "gptq_marlin": (7, 5),
-    "humming": (7, 5),
-    "inc": (7, 5),
-    "modelopt": (8, 0),
-    "modelopt_fp4": (7, 5),
-    "modelopt_mixed": (7, 5),
-    "modelopt_mxfp8": (8, 0),
-    "moe_wna16": (7, 5),
-    "mxfp4": (8, 0),
-    "mxfp8": (8, 0),
-    "quark": (7, 5),
-    "torchao": (7, 5),
-}
-"""Methods of published weights that vLLM 0.32 knows, with the oldest compute capability that it serves each on."""
+ALIASES = {"compressed_tensors": "compressed-tensors", "auto-round": "inc"}
+"""Names in configurations that vLLM takes for others."""
 
 NATIVE_CAPABILITY = {"fp8": (8, 9), "modelopt": (8, 9), "modelopt_fp4": (10, 0), "mxfp4": (10, 0)}
 """From here on the GPU computes in the format itself; before, weights are unpacked on the fly (Marlin), which saves
@@ -56,10 +32,6 @@ class Quantization:
     value_bytes: float | None = None
     """Bytes of a compressed number with its part of the scale; None when it is not told."""
 
-    @property
-    def known(self) -> bool:
-        return self.method in LEAST_CAPABILITY
-
 
 def find(config: Mapping[str, Any], text: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Quantization | None:
     """The compression that config.json (or ModelOpt's file beside it) tells of; None for plain weights."""
@@ -78,7 +50,8 @@ def find(config: Mapping[str, Any], text: Mapping[str, Any], extra: Mapping[str,
 def _method(told: Mapping[str, Any]) -> str:
     if word(section(told, "producer"), "name") == "modelopt":
         return _modelopt(section(told, "quantization"))
-    return (word(told, "quant_method") or "").lower().replace("compressed_tensors", "compressed-tensors")
+    method = (word(told, "quant_method") or "").lower()
+    return ALIASES.get(method, method)
 
 
 def _modelopt(told: Mapping[str, Any]) -> str:
