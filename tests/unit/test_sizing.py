@@ -195,6 +195,7 @@ def test_the_decision_in_one_sentence_and_one_table() -> None:
     assert row(sized, "Architecture") == "LlamaForCausalLM (llama)"
     assert "made for 131,072" in row(sized, "Context")
     assert "21.8 GB for vLLM: 16.1 GB weights, 0.7 GB to compute in" in row(sized, "Use")
+    assert row(sized, "At once").startswith("up to 64 conversations, whose contexts share about 37,000 tokens;")
     assert sized.facts()["rows"][0] == ["Architecture", "LlamaForCausalLM (llama)"]
     json.dumps(sized.facts())
 

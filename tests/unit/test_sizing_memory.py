@@ -220,8 +220,21 @@ def test_no_video_where_vllm_would_try_out_the_longest() -> None:
     assert told and json.loads(told) == {"video": 0}
     assert "--limit-mm-per-prompt" not in size("Qwen3.8-27B-FP8", fleet("H100")).args
     for own in ("--language-model-only", "--limit-mm-per-prompt '{\"image\": 2}'"):
-        sized = size("Qwen2.5-VL-7B-Instruct", fleet("L4"), vllm_args=own)
+        sized = size("Qwen2.5-VL-7B-Instruct", fleet("H100"), vllm_args=own)
         assert sized.args.count("--limit-mm-per-prompt") == own.count("--limit-mm")
+
+
+def test_a_video_that_the_user_allows_takes_its_memory() -> None:
+    def taken(limit: str, length: int | None = None) -> float:
+        args = f"--limit-mm-per-prompt '{limit}'"
+        fit = size("Qwen2.5-VL-7B-Instruct", fleet("H100"), vllm_args=args, max_model_len=length).fit
+        assert fit
+        return fit.reserve / GIB
+
+    pictures = taken('{"video": 0}')
+    assert taken('{"video": 1}') > pictures + 9, "the longest is 15 GiB, and the sampler alone is 5 here"
+    assert taken('{"image": 1}') == taken('{"video": 1}'), "vLLM allows what is not named"
+    assert taken('{"video": 1}', 8192) == pictures
 
 
 def test_a_context_that_does_not_fit_is_left_to_vllm() -> None:

@@ -116,7 +116,7 @@ def size(
         UnobtainableError: it cannot run here; the message says why with figures, the fix names a model that can.
     """
     facts = read(config, weight_files, quant_config)
-    hardware, given = plan.hardware, Given(plan.asked.vllm_args)
+    hardware, given = plan.hardware, _given(plan)
     numbers = numerics(facts, hardware, given)
     instead = explain.instead(manifest, hardware, plan.model)
     check.architecture(plan.model, facts, supported, given, instead)
@@ -151,6 +151,12 @@ def size(
         retry=_retry(plan, facts, chosen, args),
         fit=chosen,
     )
+
+
+def _given(plan: Plan, *more: str) -> Given:
+    """What the user asks of vLLM, and more."""
+    length = plan.asked.max_model_len
+    return Given([*plan.asked.vllm_args, *(["--max-model-len", str(length)] if length else []), *more])
 
 
 def _fit(plan: Plan, facts: Facts, given: Given, online: bool, instead: str) -> Fit:
@@ -195,7 +201,7 @@ def _too_large(plan: Plan, facts: Facts, given: Given, way: Fit, online: bool, i
     helps = [f"Take a model that fits: {instead}"]
     if not online and facts.bytes_per_weight and _would_fit(plan, facts, given, True):
         helps.append(f"Or compress it while loading: {explain.CONFIGURE} --set quantization=fp8")
-    text_only = Given((*plan.asked.vllm_args, "--language-model-only"))
+    text_only = _given(plan, "--language-model-only")
     if facts.vision and _would_fit(plan, facts, text_only, online):
         helps.append(f"Or leave out pictures: {explain.CONFIGURE} --set vllm_args=--language-model-only")
     helps.append("Or take a plan with more memory.")

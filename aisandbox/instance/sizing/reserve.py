@@ -28,8 +28,12 @@ VISION_BY_TYPE = {
 }
 """Model types (as they begin) whose largest picture takes otherwise."""
 UNLIMITED_VIDEO = ("qwen2_vl", "qwen2_5_vl")
-"""Model types (as they begin) whose trial takes a video as long as the context: 114,688 tokens are 15.5 GiB."""
-NO_VIDEO = ("--limit-mm-per-prompt", '{"video": 0}')
+"""Model types (as they begin) whose trial takes a video as long as the context."""
+MOST_VIDEO_TOKENS = 114_688
+VIDEO_TOKEN_BYTES = 145_000
+"""The longest took 15.5 GiB."""
+LIMIT = "--limit-mm-per-prompt"
+NO_VIDEO = (LIMIT, '{"video": 0}')
 
 
 def sees(facts: Facts, given: Given) -> bool:
@@ -39,18 +43,25 @@ def sees(facts: Facts, given: Given) -> bool:
 
 def without_video(facts: Facts, given: Given) -> bool:
     """Whether videos are to be refused, so that the trial does not take the memory of the longest."""
-    kind = facts.model_type or ""
-    return sees(facts, given) and kind.startswith(UNLIMITED_VIDEO) and not given.has(NO_VIDEO[0])
+    return sees(facts, given) and _sees_any_video(facts) and not given.has(LIMIT)
+
+
+def _sees_any_video(facts: Facts) -> bool:
+    return (facts.model_type or "").startswith(UNLIMITED_VIDEO)
 
 
 def of(facts: Facts, numbers: Numerics, batch: Batch, gpus: int, stages: int, given: Given) -> int:
     """Bytes on each GPU."""
     sampler = SAMPLER_BYTES * batch.conversations * facts.shape.vocabulary
     step = batch.tokens * facts.shape.step_values(gpus) * numbers.value_bytes
-    peak = max(sampler, step, _vision(facts) if sees(facts, given) else 0)
+    peak = max(sampler, step, _vision(facts, given) if sees(facts, given) else 0)
     return BASE + (SPREAD if gpus * stages > 1 else 0) + peak
 
 
-def _vision(facts: Facts) -> int:
+def _vision(facts: Facts, given: Given) -> int:
     kind = facts.model_type or ""
-    return next((VISION_BY_TYPE[name] for name in VISION_BY_TYPE if kind.startswith(name)), VISION)
+    picture = next((VISION_BY_TYPE[name] for name in VISION_BY_TYPE if kind.startswith(name)), VISION)
+    if not _sees_any_video(facts) or not given.has(LIMIT) or given.count(LIMIT, "video") == 0:
+        return picture
+    longest = int(given.number("--max-model-len") or facts.max_context or MOST_VIDEO_TOKENS)
+    return max(picture, VIDEO_TOKEN_BYTES * min(longest, MOST_VIDEO_TOKENS))
