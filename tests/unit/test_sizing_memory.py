@@ -204,6 +204,12 @@ def test_the_user_decides_how_many_conversations() -> None:
     assert sized.args.count("--max-num-seqs") == 1 and value(sized, "--max-num-seqs") == "100"
 
 
+def test_no_more_conversations_than_tokens_at_once() -> None:
+    few = "--max-num-batched-tokens 80"
+    assert value(size("Qwen3.8-27B-FP8", fleet("H100"), vllm_args=few), "--max-num-seqs") == "80"
+    assert "--max-num-seqs" not in size("Qwen3-8B", fleet("H100"), vllm_args=few).args
+
+
 def test_a_dense_model_is_left_to_vllm_where_its_context_fits() -> None:
     assert "--max-num-seqs" not in size("Qwen3-8B", fleet("H100")).args
     assert value(size("gpt-oss-120b", fleet("H100")), "--max-num-seqs") == "256"

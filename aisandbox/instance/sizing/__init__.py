@@ -180,7 +180,7 @@ def _fit(plan: Plan, facts: Facts, given: Given, online: bool, instead: str) -> 
     if fitting:
         enough = [way for way in fitting if way.holds(wanted)] or fitting[-1:]
         # Fewer conversations at once are worth it where the whole context fits then.
-        longest = plan.asked.max_model_len or facts.max_context
+        longest = wanted if plan.asked.max_model_len else facts.max_context
         same = [way for way in enough if way.gpus == enough[0].gpus]
         return next((way for way in same if way.holds(longest)), enough[0])
     raise _too_large(plan, facts, given, ways[-1], online, instead)

@@ -44,10 +44,9 @@ def default(facts: Facts, hardware: Hardware, given: Given) -> Batch:
     tokens = (16384 if memory >= HUGE_GIB else 8192) if large else 2048
     if facts.sees_at_once and not given.has("--language-model-only"):
         tokens = max(tokens, VIDEO_TOKENS)
-    return Batch(
-        int(given.number("--max-num-seqs") or (1024 if large else MANY)),
-        int(given.number("--max-num-batched-tokens") or tokens),
-    )
+    tokens = int(given.number("--max-num-batched-tokens") or tokens)
+    # vLLM gives each conversation at least one token of a batch.
+    return Batch(int(given.number("--max-num-seqs") or min(1024 if large else MANY, tokens)), tokens)
 
 
 def choices(facts: Facts, hardware: Hardware, given: Given) -> list[Batch]:
