@@ -42,6 +42,23 @@ def test_a_block_of_a_hybrid_model_holds_a_state(model: str, gpus: int, gib: flo
     assert blocks(model, gpus).total(int(gib * GIB)) == pytest.approx(published, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("model", "in_flight", "block_bytes", "taken"),
+    [
+        ("gemma-4-12B-it-qat-w4a16-ct", 4992, 1048576, 2909),
+        ("gemma-4-E2B-it-qat-w4a16-ct", 4096, 98304, 4676),
+        ("gemma-3-27b-it", 4096, 1310720, 6022),
+        ("gpt-oss-20b", 4096, 393216, 4361),
+        ("Qwen3.8-27B-FP8", 4096, 51380224, 90),
+        ("Qwen3-8B", 4096, 2359296, 4096),
+    ],
+)
+def test_blocks_are_those_of_vllms_own_code(model: str, in_flight: int, block_bytes: int, taken: int) -> None:
+    """What `_get_kv_cache_groups_uniform_page_size` of vLLM 0.32 makes of these layers, for 65,536 tokens."""
+    made = blocks(model, in_flight=in_flight)
+    assert (made.block_bytes, made.blocks(65536)) == (block_bytes, taken)
+
+
 def test_a_hybrid_conversation_takes_two_states_of_each_group() -> None:
     # 16 layers of attention and 48 others: four groups of 16, three of them with states.
     qwen = blocks("Qwen3.8-27B-FP8")
