@@ -119,6 +119,8 @@ class Model(Part):
 
     id: str
     license: str
+    reason: str = Field(min_length=20)
+    """Why it is listed, in a sentence or two."""
     gpu_memory_gib: int = Field(ge=0)
     capability: tuple[int, int] = (0, 0)
     """Oldest compute capability of a GPU that it is listed for."""

@@ -74,10 +74,11 @@ def _models(manifest: Manifest) -> str:
             ".".join(map(str, model.capability)) if model.gpu_memory_gib else "",
             model.license,
             code(model.revision and model.revision[:12]),
+            model.reason,
         )
         for model in manifest.models
     )
-    return table(("model", "memory", "capability", "licence", "commit"), rows)
+    return table(("model", "memory", "capability", "licence", "commit", "why"), rows)
 
 
 def _checks(_manifest: Manifest) -> str:

@@ -215,6 +215,13 @@ RULES = (
         retry=_free_memory,
     ),
     Rule(
+        r"max_num_seqs \((\d+)\) exceeds available Mamba cache blocks \((\d+)\)",
+        "its cache holds the states of {1} conversations, and {0} were to be computed at once (--max-num-seqs)",
+        "Compute fewer at once: sudo aisandbox configure --set vllm_args='--max-num-seqs {1}'",
+        "memory",
+        retry=lambda match, _candidate: ("--max-num-seqs", match[2]),
+    ),
+    Rule(
         r"No available memory for the cache blocks",
         "its weights leave no memory for any context (max_model_len)",
         SMALLER,

@@ -29,6 +29,7 @@ INSTALL_DRIVER = (
 class Gpu(Part):
     name: str
     memory_gib: float
+    """Memory that CUDA sees: what the GPU has, less what its driver keeps."""
     capability: tuple[int, int] | None = None
     """CUDA's compute capability, (8, 9) for 8.9; None when the driver does not tell."""
 
@@ -102,7 +103,7 @@ def _nvidia() -> dict[str, Any]:
             "gpus": tuple(
                 Gpu(
                     name=str(pynvml.nvmlDeviceGetName(handle)),
-                    memory_gib=round(pynvml.nvmlDeviceGetMemoryInfo(handle).total / GIB, 1),
+                    memory_gib=round(_usable_memory(handle) / GIB, 1),
                     capability=_known(pynvml.nvmlDeviceGetCudaComputeCapability, handle),
                 )
                 for handle in handles
@@ -113,6 +114,14 @@ def _nvidia() -> dict[str, Any]:
         return _explained(str(error))
     finally:
         pynvml.nvmlShutdown()
+
+
+def _usable_memory(handle: Any) -> int:
+    """Bytes of a GPU's memory that programs can have: all of it less what the driver keeps, where it tells that."""
+    import pynvml
+
+    told = _known(pynvml.nvmlDeviceGetMemoryInfo, handle, pynvml.nvmlMemory_v2)
+    return int(told.total - told.reserved if told else pynvml.nvmlDeviceGetMemoryInfo(handle).total)
 
 
 def _known(ask: Callable[..., Any], *arguments: Any) -> Any:

@@ -264,7 +264,8 @@ def _sized(places: Places, plan: Plan, manifest: Manifest, listing: Listing) -> 
         )
     config = sizing.parse(listing.config.encode())
     quant = sizing.parse(listing.quant_config.encode()) if listing.quant_config else None
-    return sizing.size(plan, config, listing.weights, manifest, sizing.architectures(places), quant)
+    known = sizing.architectures(places), quant, sizing.formats(places)
+    return sizing.size(plan, config, listing.weights, manifest, *known)
 
 
 def _fetched(folder: Path, listing: Listing, sized: sizing.Sized) -> Fetched:

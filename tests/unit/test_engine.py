@@ -249,12 +249,18 @@ def test_what_a_forked_process_says_before_it_ends_is_kept() -> None:
     assert "ValueError: the cause" in result.stderr
 
 
-def test_baking_names_the_architectures(tmp_path: Path) -> None:
-    """Before anything is downloaded, the model step asks this file whether vLLM knows a model's architecture."""
+def test_baking_names_the_architectures_and_the_formats_of_weights(tmp_path: Path) -> None:
+    """Before anything is downloaded, the model step asks these files whether vLLM knows what a model is made of."""
     registry = tmp_path / "vllm" / "model_executor" / "models" / "registry.py"
     auto = tmp_path / "transformers" / "models" / "auto" / "modeling_auto.py"
-    for file in (registry, auto):
+    layers = tmp_path / "vllm" / "model_executor" / "layers" / "quantization.py"
+    for file in (registry, auto, layers):
         file.parent.mkdir(parents=True)
+    layers.write_text(
+        "QUANTIZATION_METHODS = ['mxfp4', 'fp8']\n"
+        "class Config:\n get_min_capability = classmethod(lambda cls: 75)\n"
+        "def get_quantization_config(method): return Config\n"
+    )
     registry.write_text(
         "class Model:\n inspect_model_cls = lambda self: 0\n"
         "class ModelRegistry:\n models = dict(LlamaForCausalLM=Model(), BForCausalLM=Model())\n"
@@ -270,7 +276,8 @@ def test_baking_names_the_architectures(tmp_path: Path) -> None:
     found = json.loads((folder / "architectures.json").read_text())
     assert found == sorted(found)
     assert {"LlamaForCausalLM", "BForCausalLM"} <= set(found)
-    assert (folder / "architectures.json").stat().st_mode & 0o777 == 0o644
+    assert json.loads((folder / "formats.json").read_text()) == {"fp8": 75, "mxfp4": 75}
+    assert {file.stat().st_mode & 0o777 for file in folder.glob("*.json")} == {0o644}
 
 
 def test_the_cause_is_found_in_the_output() -> None:

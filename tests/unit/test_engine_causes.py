@@ -233,6 +233,18 @@ def test_too_little_memory(error: str, args: tuple[str, ...], told: str, retry: 
     assert "sudo aisandbox configure --set max_model_len=" in cause.fix
 
 
+def test_fewer_conversations_where_the_cache_holds_fewer_states() -> None:
+    error = (
+        "ValueError: max_num_seqs (256) exceeds available Mamba cache blocks (184). Each decode sequence requires one "
+        "Mamba cache block, so CUDA graph capture cannot proceed. Please lower max_num_seqs to at most 184 or increase "
+        "gpu_memory_utilization."
+    )
+    cause = explain([CORE + error, error, CONSEQUENCE], candidate())
+    assert (cause.retry, cause.blame) == (("--max-num-seqs", "184"), "memory")
+    assert "the states of 184 conversations, and 256 were to be computed at once" in cause.message
+    assert cause.fix.endswith("sudo aisandbox configure --set vllm_args='--max-num-seqs 184'")
+
+
 def test_a_context_beyond_the_models_own_is_cut_to_it() -> None:
     error = (
         "  Value error, User-specified max_model_len (999999) is greater than the derived max_model_len "

@@ -16,20 +16,24 @@ from aisandbox.instance.plan import Plan
 from aisandbox.instance.sizing import Sized, UnobtainableError
 from tests.support.appliance import MANIFEST, make
 
-MODELS = Path(__file__).parent.parent / "data" / "models"
+DATA = Path(__file__).parent.parent / "data"
+MODELS = DATA / "models"
 GIB = 1024**3
 
+FORMATS = {name: divmod(least, 10) for name, least in json.loads((DATA / "formats.json").read_bytes()).items()}
+"""As the bake of vLLM 0.32 writes them down."""
+
 GPUS: dict[str, tuple[str, float, tuple[int, int]]] = {
-    "T4": ("Tesla T4", 15.0, (7, 5)),
-    "L4": ("NVIDIA L4", 22.5, (8, 9)),
-    "A10G": ("NVIDIA A10G", 22.5, (8, 6)),
-    "L40S": ("NVIDIA L40S", 45.0, (8, 9)),
-    "A100-40": ("NVIDIA A100-SXM4-40GB", 40.0, (8, 0)),
-    "A100-80": ("NVIDIA A100-SXM4-80GB", 80.0, (8, 0)),
-    "H100": ("NVIDIA H100 80GB HBM3", 79.6, (9, 0)),
-    "H200": ("NVIDIA H200", 140.4, (9, 0)),
+    "T4": ("Tesla T4", 14.56, (7, 5)),
+    "L4": ("NVIDIA L4", 22.04, (8, 9)),
+    "A10G": ("NVIDIA A10G", 22.06, (8, 6)),
+    "L40S": ("NVIDIA L40S", 44.39, (8, 9)),
+    "A100-40": ("NVIDIA A100-SXM4-40GB", 39.49, (8, 0)),
+    "A100-80": ("NVIDIA A100-SXM4-80GB", 79.25, (8, 0)),
+    "H100": ("NVIDIA H100 80GB HBM3", 79.19, (9, 0)),
+    "H200": ("NVIDIA H200", 139.81, (9, 0)),
 }
-"""Name, memory in GiB as the driver tells it, and compute capability."""
+"""Name, memory in GiB as CUDA sees it, and compute capability."""
 
 
 def fleet(name: str) -> Hardware:
@@ -94,7 +98,7 @@ FITS = [
     ("Qwen3.8-27B-FP8", "H100", 1, (262_144, 262_144)),
     # Sliding windows
     ("gemma-3-27b-it", "H100", 1, (131_072, 131_072)),
-    ("gemma-4-12B-it-qat-w4a16-ct", "T4", 1, (20_000, 90_000)),
+    ("gemma-4-12B-it-qat-w4a16-ct", "T4", 1, (150_000, 262_144)),
     ("gemma-4-12B-it-qat-w4a16-ct", "L4", 1, (262_144, 262_144)),
     ("gpt-oss-20b", "L4", 1, (131_072, 131_072)),
     ("gpt-oss-120b", "H100", 1, (100_000, 131_072)),
@@ -187,17 +191,18 @@ def test_the_manifest_says_how_much_a_listed_model_needs(name: str) -> None:
 
 def test_the_decision_in_one_sentence_and_one_table() -> None:
     sized = size("Llama-3.1-8B-Instruct", fleet("L4"))
-    assert sized.sentence.startswith("8.0 B parameters x 2 bytes = 16.1 GB, fits one NVIDIA L4 (24.2 GB) with about ")
+    assert sized.sentence.startswith("8.0 B parameters x 2 bytes = 16.1 GB, fits one NVIDIA L4 (23.7 GB) with about ")
     assert row(sized, "Architecture") == "LlamaForCausalLM (llama)"
     assert "made for 131,072" in row(sized, "Context")
-    assert "22.2 GB for vLLM: 16.1 GB weights, 1.6 GB to compute in" in row(sized, "Use")
+    assert "21.8 GB for vLLM: 16.1 GB weights, 0.7 GB to compute in" in row(sized, "Use")
+    assert row(sized, "At once").startswith("up to 64 conversations, whose contexts share about 37,000 tokens;")
     assert sized.facts()["rows"][0] == ["Architecture", "LlamaForCausalLM (llama)"]
     json.dumps(sized.facts())
 
 
 def test_several_gpus_are_told_apart_from_those_that_stay_idle() -> None:
     sized = size("Qwen3.8-27B-FP8", fleet("4xL4"))
-    assert "2 of 4 NVIDIA L4 (24.2 GB each)" in sized.sentence
+    assert "2 of 4 NVIDIA L4 (23.7 GB each)" in sized.sentence
     assert row(sized, "Idle").startswith("2 GPUs")
 
 
@@ -290,7 +295,8 @@ def test_without_pictures_a_model_needs_less() -> None:
 
 def test_a_smaller_cache_holds_more() -> None:
     plain, fp8 = (
-        context(size("Llama-3.1-8B-Instruct", fleet("L4"), vllm_args=a)) for a in (None, "--kv-cache-dtype fp8")
+        context(size("Llama-3.1-8B-Instruct", fleet("L4"), vllm_args=a))
+        for a in ("--max-num-seqs 64", "--max-num-seqs 64 --kv-cache-dtype fp8")
     )
     assert fp8 > 1.9 * plain
 
@@ -348,6 +354,7 @@ def test_formats_that_cannot_be_served_are_refused(
             told["config"] | {"quantization_config": config},
             {"w": 5 * 10**9},
             MANIFEST,
+            known_formats=FORMATS,
         )
     assert all(word in str(refusal.value) for word in words)
     assert "sudo aisandbox configure --model " in refusal.value.fix
@@ -405,6 +412,19 @@ def test_the_list_of_architectures_is_read_where_the_bake_puts_it(tmp_path: Path
     file.parent.mkdir(parents=True)
     file.write_text(json.dumps(["LlamaForCausalLM"]))
     assert sizing.architectures(places) == frozenset({"LlamaForCausalLM"})
+
+
+@pytest.mark.parametrize("content", [None, "", "[1]", '{"fp8": "x"}'])
+def test_the_list_of_formats_is_read_where_the_bake_puts_it(tmp_path: Path, content: str | None) -> None:
+    places = make(tmp_path)
+    file = places.opt / "cache" / "vllm" / "formats.json"
+    file.parent.mkdir(parents=True)
+    if content is not None:
+        file.write_text(content)
+    assert sizing.formats(places) is None, "vLLM then says by itself what it does not know"
+    file.write_bytes((DATA / "formats.json").read_bytes())
+    assert sizing.formats(places) == FORMATS
+    assert FORMATS["mxfp4"] == (8, 0)
 
 
 def test_parsers_follow_name_and_type() -> None:

@@ -23,14 +23,15 @@ from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.places import Places
 from aisandbox.instance.plan import Plan, parser_arguments
-from aisandbox.instance.sizing import check, explain, fit, quantization
+from aisandbox.instance.sizing import batch, check, explain, fit, quantization, reserve, weights
 from aisandbox.instance.sizing.config import MAX_CONFIG_BYTES, parse
 from aisandbox.instance.sizing.facts import Facts, read
 from aisandbox.instance.sizing.fit import Fit
 from aisandbox.instance.sizing.given import Given
+from aisandbox.instance.sizing.numerics import numerics
 from aisandbox.manifest import Manifest
 
-__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "UnobtainableError", "architectures", "parse", "size"]
+__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "UnobtainableError", "architectures", "formats", "parse", "size"]
 
 RETRY_CONTEXT = 8192
 """Context of a second try where nothing better is known."""
@@ -64,6 +65,8 @@ class Sized:
     """The decision as a table of label and value."""
     retry: Retry | None = None
     """None: there is no less."""
+    fit: Fit | None = None
+    """How the model is expected to lie in memory; None for a model that came with the image."""
 
     def facts(self) -> dict[str, Any]:
         """What stands in the model's status as `sizing`."""
@@ -78,6 +81,18 @@ def architectures(places: Places) -> frozenset[str] | None:
         return None
 
 
+def formats(places: Places) -> dict[str, tuple[int, int]] | None:
+    """Formats of compressed weights that the image's vLLM knows, with the oldest compute capability for each.
+
+    None when its bake did not write them down.
+    """
+    try:
+        told = json.loads((places.opt / "cache" / "vllm" / "formats.json").read_bytes())
+        return {method: (least // 10, least % 10) for method, least in told.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return None
+
+
 def size(
     plan: Plan,
     config: Mapping[str, Any],
@@ -85,6 +100,7 @@ def size(
     manifest: Manifest,
     supported: Collection[str] | None = None,
     quant_config: Mapping[str, Any] | None = None,
+    known_formats: Mapping[str, tuple[int, int]] | None = None,
 ) -> Sized:
     """Decide how the planned model is served on the plan's hardware.
 
@@ -94,16 +110,17 @@ def size(
         weight_files: bytes of each weight file that would be downloaded.
         supported: architectures of the image's vLLM; None skips the check.
         quant_config: the model's `hf_quant_config.json`, if it has one, untrusted.
+        known_formats: formats of compressed weights that the image's vLLM knows; None skips the check.
 
     Raises:
         UnobtainableError: it cannot run here; the message says why with figures, the fix names a model that can.
     """
     facts = read(config, weight_files, quant_config)
-    hardware, given = plan.hardware, Given(plan.asked.vllm_args)
-    numbers = fit.numerics(facts, hardware, given)
+    hardware, given = plan.hardware, _given(plan)
+    numbers = numerics(facts, hardware, given)
     instead = explain.instead(manifest, hardware, plan.model)
     check.architecture(plan.model, facts, supported, given, instead)
-    check.compression(plan.model, facts, hardware, numbers, instead)
+    check.compression(plan.model, facts, hardware, numbers, known_formats, instead)
     # Weights that are compressed already stay as they are: vLLM takes one or the other.
     online = quantization.ONLINE.get(plan.asked.quantization or "") if not facts.quantization else None
     chosen = _fit(plan, facts, given, bool(online), instead)
@@ -115,12 +132,12 @@ def size(
     if hardware.flavour == "cpu":
         args += ["--kv-cache-memory-bytes", str(chosen.free)]
     else:
-        args += _gpu_arguments(chosen, hardware, given)
+        args += _gpu_arguments(facts, chosen, hardware, given)
     if numbers.dtype:
         args += ["--dtype", numbers.dtype]
     if online:
         args += ["--quantization", online]
-    loaded = fit.weights_in_memory(facts, numbers, bool(online))
+    loaded = weights.in_memory(facts, numbers, bool(online))
     parsers = (
         ", ".join(filter(None, (parser.tool and f"tools {parser.tool}", parser.reasoning)))
         if parser
@@ -128,11 +145,18 @@ def size(
     )
     room = explain.context(facts, chosen.context, asked)
     return Sized(
-        args=(*args, "--max-model-len", _length(facts, asked), *plan.asked.vllm_args),
+        args=(*args, "--max-model-len", _length(facts, chosen, plan), *plan.asked.vllm_args),
         sentence=f"{explain.weights(facts, loaded, bool(online))}, fits {explain.place(hardware, chosen)} with {room}.",
         rows=tuple(explain.rows(facts, hardware, chosen, numbers, loaded, bool(online), plan.asked, parsers)),
         retry=_retry(plan, facts, chosen, args),
+        fit=chosen,
     )
+
+
+def _given(plan: Plan, *more: str) -> Given:
+    """What the user asks of vLLM, and more."""
+    length = plan.asked.max_model_len
+    return Given([*plan.asked.vllm_args, *(["--max-model-len", str(length)] if length else []), *more])
 
 
 def _fit(plan: Plan, facts: Facts, given: Given, online: bool, instead: str) -> Fit:
@@ -154,26 +178,30 @@ def _fit(plan: Plan, facts: Facts, given: Given, online: bool, instead: str) -> 
     least = min(fit.LEAST_CONTEXT, wanted)
     fitting = [way for way in ways if way.holds(least)]
     if fitting:
-        return next((way for way in fitting if way.holds(wanted)), fitting[-1])
+        enough = [way for way in fitting if way.holds(wanted)] or fitting[-1:]
+        # Fewer conversations at once are worth it where the whole context fits then.
+        longest = wanted if plan.asked.max_model_len else facts.max_context
+        same = [way for way in enough if way.gpus == enough[0].gpus]
+        return next((way for way in same if way.holds(longest)), enough[0])
     raise _too_large(plan, facts, given, ways[-1], online, instead)
 
 
 def _too_large(plan: Plan, facts: Facts, given: Given, way: Fit, online: bool, instead: str) -> UnobtainableError:
     hardware = plan.hardware
-    numbers = fit.numerics(facts, hardware, given)
-    loaded = fit.weights_in_memory(facts, numbers, online)
+    loaded = weights.in_memory(facts, numerics(facts, hardware, given), online)
     spread = way.gpus * way.stages
     each = " on each GPU" if spread > 1 else ""
-    cache = fit.cache_bytes(facts, numbers, min(fit.LEAST_CONTEXT, facts.max_context or fit.LEAST_CONTEXT), way.gpus)
+    least = min(fit.LEAST_CONTEXT, facts.max_context or fit.LEAST_CONTEXT)
+    cache = way.pool.bytes(least) if way.pool else 0
     message = (
         f"{plan.model} does not fit: {explain.weights(facts, loaded, online)}. It needs "
-        f"{explain.gigabytes(way.weights + way.reserve + cache // way.stages)}{each}, and "
+        f"{explain.gigabytes(way.weights + way.reserve + cache)}{each}, and "
         f"{explain.place(hardware, way)} can give it {explain.gigabytes(way.memory)}{each}."
     )
     helps = [f"Take a model that fits: {instead}"]
     if not online and facts.bytes_per_weight and _would_fit(plan, facts, given, True):
         helps.append(f"Or compress it while loading: {explain.CONFIGURE} --set quantization=fp8")
-    text_only = Given((*plan.asked.vllm_args, "--language-model-only"))
+    text_only = _given(plan, "--language-model-only")
     if facts.vision and _would_fit(plan, facts, text_only, online):
         helps.append(f"Or leave out pictures: {explain.CONFIGURE} --set vllm_args=--language-model-only")
     helps.append("Or take a plan with more memory.")
@@ -186,21 +214,32 @@ def _would_fit(plan: Plan, facts: Facts, given: Given, online: bool) -> bool:
     return any(way.holds() for way in fit.on_gpus(facts, plan.hardware, given, online))
 
 
-def _gpu_arguments(chosen: Fit, hardware: Hardware, given: Given) -> list[str]:
+def _gpu_arguments(facts: Facts, chosen: Fit, hardware: Hardware, given: Given) -> list[str]:
     arguments = []
     if chosen.gpus > 1 and not given.has("--tensor-parallel-size"):
         arguments += ["--tensor-parallel-size", str(chosen.gpus)]
     part = fit.utilization(int(hardware.gpu_memory_gib * GIB), given)
     if part < fit.UTILIZATION and not given.has("--gpu-memory-utilization"):
         arguments += ["--gpu-memory-utilization", f"{part:g}"]
+    usual = batch.default(facts, hardware, given)
+    if not given.has("--max-num-seqs") and (facts.state or chosen.batch.conversations != usual.conversations):
+        arguments += ["--max-num-seqs", str(chosen.batch.conversations)]
+    if reserve.without_video(facts, given):
+        arguments += reserve.NO_VIDEO
     return arguments
 
 
-def _length(facts: Facts, asked: int | None) -> str:
-    """Context for vLLM: what the user asked for within what the model was made for, else what vLLM finds to fit."""
+def _length(facts: Facts, chosen: Fit, plan: Plan) -> str:
+    """Context for vLLM: what the user asked for within what the model was made for, if it is expected to fit.
+
+    Else `auto`: vLLM takes what it finds to fit.
+    """
+    asked = plan.asked.max_model_len
     if asked is None:
         return "auto"
-    return str(min(asked, facts.max_context or asked))
+    most = min(asked, facts.max_context or asked)
+    too_long = plan.hardware.flavour == "cuda" and chosen.context is not None and chosen.context < most
+    return "auto" if too_long else str(most)
 
 
 def _retry(plan: Plan, facts: Facts, chosen: Fit, args: list[str]) -> Retry | None:

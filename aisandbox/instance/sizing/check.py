@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.hardware import Hardware
-from aisandbox.instance.sizing import explain, quantization
+from aisandbox.instance.sizing import explain
 from aisandbox.instance.sizing.facts import Facts
-from aisandbox.instance.sizing.fit import Numerics
 from aisandbox.instance.sizing.given import Given
+from aisandbox.instance.sizing.numerics import Numerics
 
 TRUST = "--trust-remote-code"
 
@@ -36,8 +36,18 @@ def architecture(model: str, facts: Facts, supported: Collection[str] | None, gi
         )
 
 
-def compression(model: str, facts: Facts, hardware: Hardware, numbers: Numerics, instead: str) -> None:
+def compression(
+    model: str,
+    facts: Facts,
+    hardware: Hardware,
+    numbers: Numerics,
+    formats: Mapping[str, tuple[int, int]] | None,
+    instead: str,
+) -> None:
     """Refuse weights in a format that vLLM, or the GPU, cannot use.
+
+    Args:
+        formats: vLLM's formats with the oldest compute capability for each; None leaves it to vLLM.
 
     Raises:
         UnobtainableError: they cannot be used.
@@ -46,14 +56,14 @@ def compression(model: str, facts: Facts, hardware: Hardware, numbers: Numerics,
     if not found:
         return
     choose = f"Choose another model: {instead}"
-    if not found.known:
+    if not found.method or (formats is not None and found.method not in formats):
         method = found.method or "that of another program"
         raise UnobtainableError(
             f"{model} cannot be served: the vLLM of this image does not know its weights' format, {method}.",
             f"{choose}. Many models are also published as FP8, AWQ or GPTQ.",
         )
-    least, has = quantization.LEAST_CAPABILITY[found.method], hardware.capability
-    if has and has < least:
+    least, has = (formats or {}).get(found.method), hardware.capability
+    if least and has and has < least:
         raise UnobtainableError(
             f"{model} cannot be served: weights in {found.method} need a GPU of compute capability "
             f"{version(least)}, and {hardware.gpus[0].name} has {version(has)}.",

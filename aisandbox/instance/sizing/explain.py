@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.plan import Asked
 from aisandbox.instance.sizing.facts import Facts
-from aisandbox.instance.sizing.fit import Fit, Numerics
+from aisandbox.instance.sizing.fit import Fit
+from aisandbox.instance.sizing.numerics import Numerics
 from aisandbox.instance.sizing.quantization import NATIVE_CAPABILITY
 from aisandbox.manifest import Manifest, Model
 
@@ -40,7 +41,7 @@ def _count(number: float) -> str:
 
 
 def place(hardware: Hardware, fit: Fit | None) -> str:
-    """The machine's memory that the model lies in, such as "2 of 4 NVIDIA L4 (24.2 GB each)"."""
+    """The machine's memory that the model lies in, such as "2 of 4 NVIDIA L4 (23.7 GB each)"."""
     if hardware.flavour == "cpu":
         return f"the memory of this instance ({gigabytes(hardware.ram_gib * GIB)})"
     names = list(dict.fromkeys(gpu.name for gpu in hardware.gpus))
@@ -59,9 +60,13 @@ def context(facts: Facts, tokens: int | None, asked: int | None) -> str:
         return f"the {asked:,} tokens of context that were asked for"
     if facts.max_context and tokens >= facts.max_context:
         return f"its whole context of {tokens:,} tokens"
-    # vLLM measures; this is an estimate.
-    about = round(tokens, -3) if tokens >= 10_000 else round(tokens, -2)
-    return f"about {about:,} tokens of context" if facts.max_context else f"room for about {about:,} tokens of context"
+    about = f"about {_about(tokens):,} tokens of context"
+    return about if facts.max_context else f"room for {about}"
+
+
+def _about(tokens: int) -> int:
+    """An estimate, rounded down: vLLM measures."""
+    return tokens - tokens % (1000 if tokens >= 10_000 else 100)
 
 
 def rows(
@@ -101,7 +106,15 @@ def rows(
     longest = f"; made for {facts.max_context:,}" if facts.max_context else ""
     wish = f"; asked for {asked.max_model_len:,}" if asked.max_model_len else ""
     yield "Context", context(facts, fit.context, None) + longest + wish
+    if hardware.flavour == "cuda":
+        yield "At once", _at_once(fit)
     yield "Parsers", parsers
+
+
+def _at_once(fit: Fit) -> str:
+    tokens = fit.capacity(fit.context) if fit.context else None
+    share = f", whose contexts share about {_about(tokens):,} tokens" if tokens else ""
+    return f"up to {fit.batch.conversations:,} conversations{share}; further requests wait"
 
 
 def nearest(manifest: Manifest, hardware: Hardware, refused: str) -> Model:

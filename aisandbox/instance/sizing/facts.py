@@ -6,17 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aisandbox.instance.sizing import quantization
+from aisandbox.instance.sizing import layers, quantization, shape
 from aisandbox.instance.sizing.config import number, section, text_part, whole, word, words
+from aisandbox.instance.sizing.layers import Cache, State
 from aisandbox.instance.sizing.quantization import Quantization
+from aisandbox.instance.sizing.shape import Shape
 
 BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
-PREFILL_TOKENS = 2048
-"""Tokens that vLLM computes at once by default on small GPUs; a sliding window's cache holds them beside its window."""
-MOST_LAYERS = 2000
 MOST_ARCHITECTURES = 4
-ALTERNATING = {"gemma2": 2, "cohere2": 4, "gemma3": 6, "gemma3_text": 6}
-"""Model types whose every n-th layer sees the whole context, where their configuration does not say so."""
 DEFAULT_CONTEXT = {"gemma3_text": 131072}
 """Longest context of model types whose configuration leaves it to the program."""
 PRESCALED_ROPE = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
@@ -24,25 +21,6 @@ PRESCALED_ROPE = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek
 MOST_ROPE_FACTOR = 1000
 NOT_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
 """Model types that vLLM refuses to compute in float16."""
-
-
-@dataclass(frozen=True)
-class Cache:
-    """What a group of equal layers keeps of every token."""
-
-    layers: int
-    values: int
-    """Numbers for each head and token."""
-    heads: int | None
-    """Heads that are spread over GPUs; None: all of it on every GPU (MLA)."""
-    window: int | None = None
-    """Tokens that are kept at most; None keeps all."""
-
-    def numbers(self, tokens: int, gpus: int) -> int:
-        """Numbers that one of so many GPUs keeps for a context."""
-        kept = tokens if self.window is None else min(tokens, self.window + PREFILL_TOKENS)
-        heads = 1 if self.heads is None else max(1, -(-self.heads // gpus))
-        return self.layers * heads * self.values * kept
 
 
 @dataclass(frozen=True)
@@ -62,15 +40,22 @@ class Facts:
     vision_heads: int | None
     vision: bool
     """Whether it has a part for pictures or sound."""
+    sees_at_once: bool
+    """Whether a picture's tokens look at each other in both directions, so that one batch must hold all of them."""
     sharded_sizes: tuple[int, ...]
     """Widths of layers that tensor parallelism cuts into equal parts."""
     embedding_values: int
     """Numbers in the tables between tokens and vectors, which are not compressed while loading."""
     caches: tuple[Cache, ...] | None
     """None when the configuration does not tell enough."""
-    state_values: int
-    """Numbers that are kept for each conversation, however long it is."""
+    state: State | None
+    """What recurrent layers keep of each conversation; None without such layers."""
     max_context: int | None
+    shape: Shape
+    tied: bool
+    """Whether one table leads from tokens to vectors and back."""
+    position_values: int
+    """Numbers in the tables of positions, which vLLM makes itself."""
 
     @property
     def bytes_per_weight(self) -> int | None:
@@ -90,7 +75,8 @@ def read(
     vision = section(config, "vision_config", "vision_tower_config")
     hidden = whole(text, "hidden_size", "n_embd", "d_model") or 0
     heads = whole(text, "num_attention_heads", "n_head", "num_heads")
-    tables = 1 if (text.get("tie_word_embeddings", config.get("tie_word_embeddings")) is True) else 2
+    tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings")) is True
+    max_context = _max_context(text)
     return Facts(
         architectures=words(config, "architectures")[:MOST_ARCHITECTURES],
         model_type=word(text, "model_type") or word(config, "model_type"),
@@ -99,14 +85,18 @@ def read(
         dtype=_dtype(config, text),
         quantization=quantization.find(config, text, quant_config),
         heads=heads,
-        kv_heads=_kv_heads(text, heads),
+        kv_heads=layers.kv_heads(text, heads),
         vision_heads=whole(vision, "num_attention_heads", "num_heads"),
         vision=bool(vision) or bool(section(config, "audio_config")),
+        sees_at_once=bool(vision) and _sees_at_once(text),
         sharded_sizes=_sharded(text),
-        embedding_values=tables * (whole(text, "vocab_size") or 0) * hidden,
-        caches=_caches(text, hidden, heads),
-        state_values=_state(text),
-        max_context=_max_context(text),
+        embedding_values=(1 if tied else 2) * (whole(text, "vocab_size") or 0) * hidden,
+        caches=layers.caches(text, hidden, heads),
+        state=layers.state(text, hidden),
+        max_context=max_context,
+        shape=shape.read(text),
+        tied=tied,
+        position_values=layers.position_values(text, max_context),
     )
 
 
@@ -115,8 +105,12 @@ def _dtype(config: Mapping[str, Any], text: Mapping[str, Any]) -> str | None:
     return found.removeprefix("torch.") if found else None
 
 
-def _kv_heads(text: Mapping[str, Any], heads: int | None) -> int | None:
-    return whole(text, "num_key_value_heads", "num_kv_heads", "n_head_kv", "multi_query_group_num") or heads
+def _sees_at_once(text: Mapping[str, Any]) -> bool:
+    """The larger Gemma 4 do; the small ones, whose last layers share a cache, do not."""
+    if not (word(text, "model_type") or "").startswith("gemma4"):
+        return False
+    told = "use_bidirectional_attention"
+    return word(text, told) == "vision" if told in text else not whole(text, "num_kv_shared_layers")
 
 
 def _sharded(text: Mapping[str, Any]) -> tuple[int, ...]:
@@ -126,74 +120,6 @@ def _sharded(text: Mapping[str, Any]) -> tuple[int, ...]:
         keys.append("intermediate_size")
     sizes = (whole(text, key) for key in keys)
     return tuple(size for size in sizes if size)
-
-
-def _caches(text: Mapping[str, Any], hidden: int, heads: int | None) -> tuple[Cache, ...] | None:
-    layers = whole(text, "num_hidden_layers", "n_layer", "num_layers")
-    if not layers or layers > MOST_LAYERS or not heads:
-        return None
-    latent = whole(text, "kv_lora_rank")
-    whole_context, window, none = _kinds(text, layers)
-    if latent:
-        return (Cache(layers - none, latent + (whole(text, "qk_rope_head_dim") or 0), heads=None),)
-    head = whole(text, "head_dim") or hidden // heads
-    kv_heads = _kv_heads(text, heads) or heads
-    # Gemma 4 has larger and fewer heads in the layers that see the whole context.
-    far_head = whole(text, "global_head_dim") or head
-    far_kv_heads = whole(text, "num_global_key_value_heads") or kv_heads
-    if not head or not far_head:
-        return None
-    near = layers - none - whole_context
-    return (
-        Cache(whole_context, 2 * far_head, far_kv_heads),
-        *((Cache(near, 2 * head, kv_heads, window),) if near else ()),
-    )
-
-
-def _kinds(text: Mapping[str, Any], layers: int) -> tuple[int, int | None, int]:
-    """Layers that keep the whole context, the window of the others, and layers that keep nothing for each token.
-
-    What is not understood counts as keeping the whole context, so that memory is never promised in vain.
-    """
-    window = whole(text, "sliding_window", "attention_chunk_size") or None
-    if text.get("use_sliding_window") is False:
-        window = None
-    # Layers at the end that use the cache of an earlier one.
-    own = layers - min(whole(text, "num_kv_shared_layers") or 0, layers - 1)
-    shared = layers - own
-    kinds = words(text, "layer_types")
-    if len(kinds) == layers:
-        kinds = kinds[:own]
-        none = sum(_keeps_nothing(kind) for kind in kinds)
-        near = sum(_is_near(kind) for kind in kinds) if window else 0
-        return own - none - near, window, shared + none
-    pattern = word(text, "hybrid_override_pattern")  # Nemotron-H: * is attention
-    if pattern and 0 < pattern.count("*") < layers:
-        return pattern.count("*"), None, layers - pattern.count("*")
-    interval = whole(text, "full_attention_interval", "attn_layer_period")
-    if interval and interval > 1:
-        return max(own // interval, 1), None, layers - max(own // interval, 1)
-    if not window:
-        return own, None, shared
-    every = whole(text, "sliding_window_pattern", "_sliding_window_pattern")
-    every = every or ALTERNATING.get(word(text, "model_type") or "")
-    whole_context = own // every if every else 0
-    return whole_context, window, shared
-
-
-def _is_near(kind: str) -> bool:
-    return "sliding" in kind or "chunked" in kind or "local" in kind
-
-
-def _keeps_nothing(kind: str) -> bool:
-    return kind in ("linear_attention", "mamba", "mamba2", "conv", "recurrent", "mlp", "moe")
-
-
-def _state(text: Mapping[str, Any]) -> int:
-    """Numbers (of 4 bytes) that layers of linear attention keep for each conversation."""
-    layers = sum(kind == "linear_attention" for kind in words(text, "layer_types"))
-    heads = whole(text, "linear_num_value_heads") or 0
-    return layers * heads * (whole(text, "linear_key_head_dim") or 0) * (whole(text, "linear_value_head_dim") or 0)
 
 
 def _max_context(text: Mapping[str, Any]) -> int | None:

@@ -2,46 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from aisandbox.instance.engine_args import cpu_kv_cache_bytes
 from aisandbox.instance.hardware import GIB, Hardware
-from aisandbox.instance.sizing.facts import BYTES, NOT_FLOAT16, Facts
+from aisandbox.instance.sizing import batch, pool, reserve, weights
+from aisandbox.instance.sizing.batch import Batch
+from aisandbox.instance.sizing.facts import Facts
 from aisandbox.instance.sizing.given import Given
+from aisandbox.instance.sizing.numerics import numerics
+from aisandbox.instance.sizing.pool import Pool
 
 UTILIZATION = 0.92
 """Part of a GPU's memory that vLLM takes by default."""
 OUTSIDE = GIB
-"""Memory of each GPU left for what vLLM allocates beside that part: CUDA graphs were seen to take 0.8 GiB."""
-RESERVE = 3 * GIB // 2
-"""CUDA's own memory, and what a model computes in."""
-RESERVE_VISION = GIB
-"""More of it for pictures, which vLLM tries out at their largest before it starts."""
-RESERVE_SPREAD = GIB // 2
-"""More of it on each of several GPUs, to exchange results."""
+"""Memory of each GPU left for what lies beside that part: CUDA's own, and what sampling takes for a moment."""
+SPARE_BLOCKS = 4
+"""A model with recurrent layers computes no more conversations at once than so many quarters less one of the blocks
+that are expected: vLLM counts them itself, and does not start when there are fewer."""
 LEAST_CONTEXT = 2048
 """Tokens below which a model is of no use in a chat."""
 COMFORTABLE_CONTEXT = 32768
 """Another GPU is taken while the context is shorter than this, and the model could use more."""
 MOST_CONTEXT = 10 * 1024**2
-BFLOAT16_CAPABILITY = (8, 0)
 
 CPU_OTHERS = 3 * GIB
 """Memory that the CPU flavour leaves to the system, the chat page and vLLM's own program."""
 CPU_SHARE = 0.88
 """Most of a large machine's memory for weights and cache: below vllm.service's MemoryMax, with room for the program."""
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """What the model is computed in."""
-
-    dtype: str | None
-    """Argument for vLLM; None leaves it to vLLM."""
-    value_bytes: int
-    """Bytes of one number of the computation."""
-    cache_bytes: int
-    """Bytes of one number of the cache."""
 
 
 @dataclass(frozen=True)
@@ -58,11 +46,23 @@ class Fit:
     reserve: int
     context: int | None
     """Tokens that fit beside them, at most as many as the model was made for; None when it cannot be told."""
+    batch: Batch
+    pool: Pool | None
+    """None when it cannot be told."""
 
     @property
     def free(self) -> int:
         """Memory for the cache."""
         return max(self.memory - self.weights - self.reserve, 0)
+
+    @property
+    def blocks(self) -> int | None:
+        """Blocks of the cache; None when it cannot be told."""
+        return self.pool.total(self.free) if self.pool else None
+
+    def capacity(self, tokens: int) -> int | None:
+        """Tokens in the cache when each conversation has that length; None when it cannot be told."""
+        return self.pool.capacity(self.free, tokens) if self.pool else None
 
     def holds(self, tokens: int | None = None) -> bool:
         """Whether the weights fit, and with them so many tokens of context (where that can be told)."""
@@ -71,44 +71,25 @@ class Fit:
         return self.context is None or self.context >= (tokens or LEAST_CONTEXT)
 
 
-def numerics(facts: Facts, hardware: Hardware, given: Given) -> Numerics:
-    """What the model is computed in on this machine. Old GPUs have no bfloat16."""
-    dtype = given.text("--dtype")
-    chosen: str | None = None
-    if dtype in (None, "auto"):
-        dtype = facts.dtype if facts.dtype in ("float16", "bfloat16") else "bfloat16"
-        if dtype == "bfloat16" and hardware.capability and hardware.capability < BFLOAT16_CAPABILITY:
-            dtype = chosen = "float32" if facts.model_type in NOT_FLOAT16 else "half"
-    value_bytes = BYTES.get(dtype or "", 2)
-    cache = given.text("--kv-cache-dtype") or "auto"
-    return Numerics(chosen, value_bytes, 1 if cache.startswith("fp8") else BYTES.get(cache, value_bytes))
-
-
-def weights_in_memory(facts: Facts, numbers: Numerics, online: bool) -> int:
-    """Bytes of the weights once they are loaded, converted, and (`online`) compressed."""
-    if not facts.bytes_per_weight:
-        return facts.weight_bytes
-    loaded = facts.weight_bytes * numbers.value_bytes // facts.bytes_per_weight
-    kept = min(facts.embedding_values * numbers.value_bytes, loaded)
-    return kept + (loaded - kept) // numbers.value_bytes if online else loaded
-
-
 def utilization(memory: int, given: Given) -> float:
     """Part of a GPU's memory for vLLM: its default, less on small GPUs, or what the user says."""
     return given.number("--gpu-memory-utilization") or min(UTILIZATION, int(100 * (memory - OUTSIDE) / memory) / 100)
 
 
 def on_gpus(facts: Facts, hardware: Hardware, given: Given, online: bool) -> list[Fit]:
-    """Every way to spread the model over this machine's GPUs that vLLM accepts, from few GPUs to many."""
+    """Every way to spread the model over this machine's GPUs that vLLM accepts, from few GPUs to many.
+
+    For each number of GPUs, those that compute many conversations at once come first.
+    """
     stages = int(given.number("--pipeline-parallel-size") or 1)
     asked = int(given.number("--tensor-parallel-size") or 0)
     most = len(hardware.gpus) // stages
     counts = [asked] if asked else range(1, most + 1)
-    total = int(hardware.gpu_memory_gib * GIB)
     return [
-        _fit(facts, count, stages, int(utilization(total, given) * total), hardware, given, online)
+        _on_gpus(facts, count, stages, step, hardware, given, online)
         for count in counts
         if count <= most and divides(facts, count, given)
+        for step in batch.choices(facts, hardware, given)
     ]
 
 
@@ -126,15 +107,19 @@ def divides(facts: Facts, gpus: int, given: Given) -> bool:
     )
 
 
-def _fit(facts: Facts, gpus: int, stages: int, memory: int, hardware: Hardware, given: Given, online: bool) -> Fit:
+def _on_gpus(facts: Facts, gpus: int, stages: int, step: Batch, hardware: Hardware, given: Given, online: bool) -> Fit:
     numbers = numerics(facts, hardware, given)
+    total = int(hardware.gpu_memory_gib * GIB)
+    memory = int(utilization(total, given) * total)
     offloaded = int((given.number("--cpu-offload-gb") or 0) * GIB)
-    weights = max(weights_in_memory(facts, numbers, online) // (gpus * stages) - offloaded, 0)
-    reserve = RESERVE + (RESERVE_SPREAD if gpus * stages > 1 else 0)
-    if facts.vision and not given.has("--language-model-only"):
-        reserve += RESERVE_VISION
-    fit = Fit(gpus, stages, memory, weights, reserve, None)
-    return Fit(gpus, stages, memory, weights, reserve, context(facts, numbers, fit.free, gpus, stages))
+    loaded = max(weights.on_each(facts, numbers, online, gpus, stages, hardware.capability) - offloaded, 0)
+    others = reserve.of(facts, numbers, step, gpus, stages, given)
+    blocks = pool.of(facts, numbers, gpus, stages, step.tokens_in_flight)
+    fit = _with_context(Fit(gpus, stages, memory, loaded, others, None, step, blocks), facts)
+    if facts.state and fit.blocks and not given.has("--max-num-seqs"):
+        most = max(fit.blocks - fit.blocks // SPARE_BLOCKS, 1)
+        return replace(fit, batch=replace(step, conversations=min(step.conversations, most)))
+    return fit
 
 
 def on_cpu(facts: Facts, hardware: Hardware, given: Given, online: bool) -> Fit:
@@ -142,28 +127,17 @@ def on_cpu(facts: Facts, hardware: Hardware, given: Given, online: bool) -> Fit:
     numbers = numerics(facts, hardware, given)
     total = int(hardware.ram_gib * GIB)
     memory = max(min(total - CPU_OTHERS, int(CPU_SHARE * total)), 0)
-    weights = weights_in_memory(facts, numbers, online)
+    loaded = weights.in_memory(facts, numbers, online)
     # No more than vLLM is to have: what is free beyond stays free.
-    memory = min(memory, weights + cpu_kv_cache_bytes(weights))
-    fit = Fit(1, 1, memory, weights, 0, None)
-    return Fit(1, 1, memory, weights, 0, context(facts, numbers, fit.free, 1))
+    memory = min(memory, loaded + cpu_kv_cache_bytes(loaded))
+    step = batch.default(facts, hardware, given)
+    return _with_context(
+        Fit(1, 1, memory, loaded, 0, None, step, pool.of(facts, numbers, 1, 1, step.tokens_in_flight)), facts
+    )
 
 
-def cache_bytes(facts: Facts, numbers: Numerics, tokens: int, gpus: int, stages: int = 1) -> int:
-    """Memory of one conversation of that length, on each GPU."""
-    values = sum(cache.numbers(tokens, gpus) for cache in facts.caches or ())
-    return (values * numbers.cache_bytes + facts.state_values * 4 // gpus) // stages
-
-
-def context(facts: Facts, numbers: Numerics, free: int, gpus: int, stages: int = 1) -> int | None:
-    """Longest context that fits into the free memory, at most the model's own; None when it cannot be told."""
-    if facts.caches is None or not facts.weight_bytes:
-        return None
-    least, most = 0, facts.max_context or MOST_CONTEXT
-    while least < most:
-        middle = (least + most + 1) // 2
-        if cache_bytes(facts, numbers, middle, gpus, stages) <= free:
-            least = middle
-        else:
-            most = middle - 1
-    return least
+def _with_context(fit: Fit, facts: Facts) -> Fit:
+    """The fit with the longest context that fits into its free memory, at most the model's own."""
+    if fit.pool is None or not facts.weight_bytes:
+        return fit
+    return replace(fit, context=fit.pool.longest(fit.free, facts.max_context or MOST_CONTEXT))

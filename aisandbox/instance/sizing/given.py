@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 
 
@@ -32,3 +33,11 @@ class Given:
             return max(float(self._values.get(name, "")), 0) or None
         except ValueError:
             return None
+
+    def count(self, name: str, key: str) -> int | None:
+        """The number under the key of an argument that is a JSON object; None when there is none."""
+        try:
+            found = json.loads(self._values.get(name) or "{}").get(key)
+        except (ValueError, AttributeError):
+            return None
+        return found if isinstance(found, int) else None

@@ -8,36 +8,14 @@ from typing import Any
 
 from aisandbox.instance.sizing.config import section, whole, word
 
-LEAST_CAPABILITY = {
-    "auto-round": (7, 5),
-    "auto_awq": (7, 5),
-    "auto_gptq": (7, 5),
-    "awq": (7, 5),
-    "awq_marlin": (7, 5),
-    "compressed-tensors": (7, 5),
-    "deepseek_v4_fp8": (7, 5),
-    "experts_int8": (8, 0),
-    "fp8": (7, 5),
-    "gpt_oss_mxfp4": (8, 0),
-    "gptq": (7, 5),
-    "gptq_marlin": (7, 5),
-    "humming": (7, 5),
-    "inc": (7, 5),
-    "modelopt": (8, 0),
-    "modelopt_fp4": (7, 5),
-    "modelopt_mixed": (7, 5),
-    "modelopt_mxfp8": (8, 0),
-    "moe_wna16": (7, 5),
-    "mxfp4": (8, 0),
-    "mxfp8": (8, 0),
-    "quark": (7, 5),
-    "torchao": (7, 5),
-}
-"""Methods of published weights that vLLM 0.32 knows, with the oldest compute capability that it serves each on."""
+ALIASES = {"compressed_tensors": "compressed-tensors", "auto-round": "inc"}
+"""Names in configurations that vLLM takes for others."""
 
 NATIVE_CAPABILITY = {"fp8": (8, 9), "modelopt": (8, 9), "modelopt_fp4": (10, 0), "mxfp4": (10, 0)}
 """From here on the GPU computes in the format itself; before, weights are unpacked on the fly (Marlin), which saves
 memory but no time."""
+
+SCALE_BITS = 16
 
 ONLINE = {"fp8": "fp8_per_tensor"}
 """Our option's values, and what vLLM calls them when it compresses weights that are published without quantization."""
@@ -51,10 +29,8 @@ class Quantization:
     """vLLM's name for it; empty when the format belongs to another program."""
     block: int | None = None
     """Weights that share a scale: a GPU's part of a layer must be a multiple of them."""
-
-    @property
-    def known(self) -> bool:
-        return self.method in LEAST_CAPABILITY
+    value_bytes: float | None = None
+    """Bytes of a compressed number with its part of the scale; None when it is not told."""
 
 
 def find(config: Mapping[str, Any], text: Mapping[str, Any], extra: Mapping[str, Any] | None) -> Quantization | None:
@@ -62,7 +38,7 @@ def find(config: Mapping[str, Any], text: Mapping[str, Any], extra: Mapping[str,
     for place in (config, text):
         told = section(place, "quantization_config", "compression_config")
         if told:
-            return Quantization(_method(told), _block(told))
+            return Quantization(_method(told), _block(told), _value_bytes(told))
     modelopt = section(extra or {}, "quantization")
     if modelopt:
         return Quantization(_modelopt(modelopt), None)
@@ -74,7 +50,8 @@ def find(config: Mapping[str, Any], text: Mapping[str, Any], extra: Mapping[str,
 def _method(told: Mapping[str, Any]) -> str:
     if word(section(told, "producer"), "name") == "modelopt":
         return _modelopt(section(told, "quantization"))
-    return (word(told, "quant_method") or "").lower().replace("compressed_tensors", "compressed-tensors")
+    method = (word(told, "quant_method") or "").lower()
+    return ALIASES.get(method, method)
 
 
 def _modelopt(told: Mapping[str, Any]) -> str:
@@ -88,3 +65,13 @@ def _block(told: Mapping[str, Any]) -> int | None:
     size = told.get("group_size")
     # -1 is one scale for a whole row.
     return whole(told, "group_size") if isinstance(size, int) and size > 1 else None
+
+
+def _value_bytes(told: Mapping[str, Any]) -> float | None:
+    if _method(told) == "fp8":
+        return 1
+    groups = list(section(told, "config_groups").values())
+    weights = section(groups[0], "weights") if groups and isinstance(groups[0], dict) else told
+    bits, group = whole(weights, "num_bits", "bits", "w_bit"), weights.get("group_size")
+    scale = SCALE_BITS / group if isinstance(group, int) and group > 0 else 0
+    return (bits + scale) / 8 if bits else None
