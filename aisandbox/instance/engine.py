@@ -37,6 +37,8 @@ from aisandbox.instance.engine_files import (
 from aisandbox.instance.engine_watch import describe
 
 REASON = "AISANDBOX_ENGINE_REASON"
+DEVICES = "AISANDBOX_ENGINE_DEVICES"
+"""GPUs that this program uses, as `CUDA_VISIBLE_DEVICES` names them; all that it imports sees no others."""
 REWRITE = "Have it written again: sudo systemctl restart aisandbox-model"
 LONGEST_REST_SECONDS = 600.0
 LOOK_SECONDS = 0.5
@@ -84,6 +86,8 @@ class Engine:
     def run(self) -> int:
         """Serve until stopped; returns the exit code."""
         config = self._config_now()
+        if config:
+            self._see_only(config.devices)
         attempt = self._next(config) if config else None
         if config and not attempt:
             self._rest(config)
@@ -93,6 +97,7 @@ class Engine:
             self._import(attempt, config)
         # Not what there was before the imports: it may have changed meanwhile.
         config = self._config_now() or self._wait()
+        self._see_only(config.devices)
         attempt = self._next(config)
         if not attempt or attempt.mode != self.status.mode:
             self._again()
@@ -110,7 +115,14 @@ class Engine:
     def _next(self, config: EngineConfig) -> Attempt | None:
         return self.memory.next(config, self.settings.plain)
 
+    def _see_only(self, devices: tuple[str, ...]) -> None:
+        """Go on with these GPUs: vLLM looks at those that it sees while it is imported."""
+        if (wanted := ",".join(devices)) != self.original_environment.get(DEVICES, ""):
+            self._again(**{DEVICES: wanted})
+
     def _prepare_environment(self, mode: Mode) -> None:
+        if devices := self.original_environment.get(DEVICES):
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices
         for key, value in environment(mode, self.cpu).items():
             os.environ.setdefault(key, value)
         engine_start.seed_cache(self.settings.baked_cache, Path(os.environ["VLLM_CACHE_ROOT"]))

@@ -54,11 +54,15 @@ class EngineConfig:
     asked: Candidate
     fallbacks: tuple[Candidate, ...] = ()
     """What to serve instead, best first. Each answers to its own names, then to those of the model asked for."""
+    devices: tuple[str, ...] = ()
+    """UUIDs of the GPUs to use; empty for all."""
 
     @property
     def digest(self) -> str:
         """Identifies what was asked for. Other fallbacks alone are no reason to restart a model that serves."""
-        return self.asked.id
+        if not self.devices:
+            return self.asked.id
+        return hashlib.sha256(json.dumps((self.asked.id, self.devices)).encode()).hexdigest()
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
@@ -78,7 +82,7 @@ def parse_config(content: bytes) -> EngineConfig:
     if not isinstance(data, dict):
         raise ConfigError("not an object")
     asked = _candidate(data)
-    return EngineConfig(asked, tuple(_fallbacks(data.get("fallbacks"), asked)))
+    return EngineConfig(asked, tuple(_fallbacks(data.get("fallbacks"), asked)), _strings(data, "devices"))
 
 
 def _candidate(data: Mapping[str, Any]) -> Candidate:

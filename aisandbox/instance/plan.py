@@ -88,7 +88,8 @@ def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardw
     return Plan(
         **dict(serving),
         fallback=_serving(Choice(model=embedded.id), manifest, hardware),
-        hardware=hardware,
+        # A condition of this moment would be out of date in the plan; the doctor looks again.
+        hardware=hardware.model_copy(update={"conditions": ()}),
         asked=asked,
         servable=servable,
         hub_endpoint=choice.hub_endpoint,

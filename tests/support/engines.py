@@ -33,6 +33,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 print("arguments", sys.argv[1:], flush=True)
+print("GPUs", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 def option(name):
     return sys.argv[len(sys.argv) - sys.argv[::-1].index(name)]
 model = Path(option("--model"))

@@ -13,6 +13,7 @@ import pytest
 from aisandbox.instance import configure, engine_sync, files, model, services, sizing
 from aisandbox.instance.engine_files import parse_config
 from aisandbox.instance.errors import UnobtainableError
+from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
 from tests.support import appliance
 from tests.support.appliance import GUIDE, GUIDE_COMMIT, MANIFEST
@@ -272,6 +273,53 @@ def test_the_model_before_is_the_first_fallback(places: Places, server: Hub) -> 
     assert places.engine.read_bytes() == asked, "repeating is a no-op"
 
 
+def with_gpus(monkeypatch: pytest.MonkeyPatch, *taken_gib: float, devices: tuple[str, ...] = ()) -> None:
+    """A machine with GPUs of 24 GiB, of which other programs have so much each."""
+    gpus = tuple(
+        Gpu(name="NVIDIA L4", memory_gib=24 - taken, taken_gib=taken, capability=(8, 9)) for taken in taken_gib
+    )
+    found = Hardware(flavour="cuda", gpus=gpus, devices=devices, driver="580.95.05")
+    monkeypatch.setattr("aisandbox.instance.hardware.find", lambda _places: found)
+
+
+def test_the_engine_is_told_which_gpus_to_use(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 0, devices=("GPU-1",))
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    assert (engine(places)["name"], engine(places)["devices"]) == ("acme/tiny", ["GPU-1"])
+    choose(places, server, model="acme/nowhere")
+    places.engine.unlink()
+    model.fetch(places, MANIFEST)
+    assert (engine(places)["name"], engine(places)["devices"]) == (GUIDE, ["GPU-1"])
+    with_gpus(monkeypatch, 0)
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    assert "devices" not in engine(places)
+
+
+def utilization(entry: dict[str, Any]) -> list[str]:
+    """Every value of the argument; the last one counts."""
+    args = entry["args"]
+    return [args[number + 1] for number, arg in enumerate(args) if arg == "--gpu-memory-utilization"]
+
+
+def test_vllm_leaves_other_programs_what_they_have(
+    places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with_gpus(monkeypatch, 0, 12)
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    assert utilization(engine(places))[-1] == "0.45", "half of what vLLM takes by default, or less on so small a rest"
+    assert [utilization(entry) for entry in engine(places)["fallbacks"]] == [["0.46"]]
+    choose(places, server, vllm_args="--gpu-memory-utilization 0.7")
+    model.fetch(places, MANIFEST)
+    assert utilization(engine(places))[-1] == "0.7"
+    with_gpus(monkeypatch, 0, 0)
+    choose(places, server)
+    model.fetch(places, MANIFEST)
+    assert not utilization(engine(places))
+
+
 def test_a_model_that_the_engine_refused_is_no_fallback(places: Places, server: Hub) -> None:
     other(server)
     choose(places, server)
@@ -363,7 +411,7 @@ def test_a_model_without_loadable_weights_is_refused(places: Places, server: Hub
 
 
 def test_without_a_gpu_on_a_cuda_image_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aisandbox.instance.hardware._nvidia", lambda: {"fault": "Driver Not Loaded"})
+    monkeypatch.setattr("aisandbox.instance.hardware._nvidia", lambda _places: {"fault": "Driver Not Loaded"})
     places = appliance.make(tmp_path / "cuda", "cuda")
     configure.apply(places, MANIFEST)
     model.fetch(places, MANIFEST)
