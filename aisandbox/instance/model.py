@@ -19,7 +19,7 @@ from aisandbox.instance.hub import cache
 from aisandbox.instance.hub.download import Download
 from aisandbox.instance.hub.request import Listing, Request
 from aisandbox.instance.places import Places, cache_name, cached_model
-from aisandbox.instance.plan import Plan, Serving
+from aisandbox.instance.plan import Plan, Serving, no_gpu
 from aisandbox.instance.report import Reporter
 from aisandbox.instance.sizing import fit
 from aisandbox.instance.sizing.given import Given
@@ -54,8 +54,10 @@ def fetch(places: Places, manifest: Manifest, sleep: Callable[[float], None] = t
     report = Reporter(places.status("model"))
     facts = {"model": plan.model, "revision": plan.revision}
     if not plan.servable:
-        problem = plan.problems[0]
-        report.failed("plan", f"No model can be served: {problem.reason}.", problem.fix, **facts)
+        problem = no_gpu(plan.hardware)
+        serving = _without_gpu(places, plan)
+        doing = f"Serving {serving} on the processor" if serving else "No model can be served"
+        report.failed("plan", f"{doing}: {problem.reason}.", problem.fix, **facts, serving=serving)
         return
     try:
         if plan.embedded:
@@ -120,7 +122,7 @@ def _good(places: Places) -> list[dict[str, Any]]:
             "why": entry.get("why") or "It was served before.",
         }
         for entry in (current, *current.get("fallbacks", []))
-        if Path(entry["model"]).is_dir()
+        if Path(entry["model"]).is_dir() and not entry.get("processor")
     ]
     status = files.read_json(places.status("engine")) or {}
     if status.get("state") != "failed":
@@ -130,9 +132,30 @@ def _good(places: Places) -> list[dict[str, Any]]:
     return serves + [entry for entry in found if entry not in serves and entry["model"] != current["model"]]
 
 
+def _without_gpu(places: Places, plan: Plan) -> str | None:
+    """Have the processor serve the embedded model. Returns its name; None when it cannot be had either."""
+    guide = _on_processor(places, plan)
+    if not guide:
+        return None
+    asked = {key: value for key, value in guide[0].items() if key != "why"}
+    names = list(dict.fromkeys((*asked["served_names"], *plan.served_names)))
+    files.write_json(places.engine, {**asked, "served_names": names})
+    return str(asked["name"])
+
+
+def _on_processor(places: Places, plan: Plan) -> list[dict[str, Any]]:
+    """The embedded model as the CUDA flavour serves it without a GPU; vLLM's arguments are not for it."""
+    why = "No GPU can be used."
+    return [{**guide, "args": [], "processor": True, "why": why} for guide in _guide(places, plan)]
+
+
 def _write(places: Places, plan: Plan, config: dict[str, Any]) -> None:
-    devices = {"devices": list(plan.hardware.devices)} if plan.hardware.devices else {}
-    files.write_json(places.engine, {**config, **devices})
+    """Tell the engine; the CUDA flavour also what to serve should its GPUs fail, and which it is to use."""
+    if plan.hardware.flavour == "cuda":
+        config = {**config, "fallbacks": [*config["fallbacks"], *_on_processor(places, plan)]}
+    if plan.hardware.devices:
+        config = {**config, "devices": list(plan.hardware.devices)}
+    files.write_json(places.engine, config)
 
 
 def _beside_others(plan: Plan, args: tuple[str, ...]) -> tuple[str, ...]:

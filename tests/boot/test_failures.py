@@ -251,6 +251,15 @@ def cuda(machine: Machine, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     output(machine, f'sudo sed -i.kept \'s/"cpu"/"cuda"/\' {release}')
     yield install
     output(machine, f"sudo mv {release}.kept {release}; sudo rm -f {place} /etc/nvml-double")
+    configure(machine, "")
+
+
+def processor_chats(machine: Machine) -> None:
+    def engine() -> str:
+        return next(str(phase["message"]) for phase in status(machine)["phases"] if phase["phase"] == "engine")
+
+    wait_for("the guide", lambda: f"Serving {GUIDE} on the processor" in engine(), 120)
+    still_chats(machine)
 
 
 def put(machine: Machine, content: bytes, path: str) -> None:
@@ -261,12 +270,14 @@ def put(machine: Machine, content: bytes, path: str) -> None:
 def test_no_gpu_on_a_cuda_image(machine: Machine, cuda: Callable[[str], None]) -> None:
     configure(machine, "")
     told(machine, "no NVIDIA GPU")
+    processor_chats(machine)
 
 
 def test_a_driver_too_old(machine: Machine, cuda: Callable[[str], None]) -> None:
     cuda(nvml.recorded(Card("NVIDIA L4", 23034, (8, 9)), driver="535.261.03", cuda=12020))
     configure(machine, "")
     told(machine, "535", "580")
+    processor_chats(machine)
 
 
 def test_a_service_that_crashes_again_and_again(machine: Machine) -> None:

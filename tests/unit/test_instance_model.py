@@ -310,7 +310,8 @@ def test_vllm_leaves_other_programs_what_they_have(
     choose(places, server)
     model.fetch(places, MANIFEST)
     assert utilization(engine(places))[-1] == "0.45", "half of what vLLM takes by default, or less on so small a rest"
-    assert [utilization(entry) for entry in engine(places)["fallbacks"]] == [["0.46"]]
+    assert [utilization(entry) for entry in engine(places)["fallbacks"]] == [["0.46"], []]
+    assert engine(places)["fallbacks"][-1]["processor"], "should the GPUs fail"
     choose(places, server, vllm_args="--gpu-memory-utilization 0.7")
     model.fetch(places, MANIFEST)
     assert utilization(engine(places))[-1] == "0.7"
@@ -410,13 +411,27 @@ def test_a_model_without_loadable_weights_is_refused(places: Places, server: Hub
     assert server.sent == 0
 
 
-def test_without_a_gpu_on_a_cuda_image_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_gpu_on_a_cuda_image_the_processor_serves_the_guide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("aisandbox.instance.hardware._nvidia", lambda _places: {"fault": "Driver Not Loaded"})
     places = appliance.make(tmp_path / "cuda", "cuda")
+    appliance.options(places, "model: acme/tiny\nmax_model_len: wrong\n")
     configure.apply(places, MANIFEST)
     model.fetch(places, MANIFEST)
     assert status(places)["state"] == "failed"
-    assert "no NVIDIA GPU" in status(places)["message"]
+    assert status(places)["message"] == (
+        f"Serving {GUIDE} on the processor: no NVIDIA GPU can be used, and this image needs one (Driver Not Loaded)."
+    )
+    assert status(places)["fix"]
+    told = parse_config(places.engine.read_bytes())
+    assert (told.asked.processor, told.asked.args, told.fallbacks) == (True, (), ())
+    assert told.asked.served_names == (GUIDE, "acme/tiny")
+    shutil.rmtree(places.baked_models)
+    shutil.rmtree(places.hub_cache)
+    places.engine.unlink()
+    model.fetch(places, MANIFEST)
+    assert status(places)["message"].startswith("No model can be served: no NVIDIA GPU")
     assert not places.engine.exists()
 
 
