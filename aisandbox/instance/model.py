@@ -95,6 +95,7 @@ def _fall_back(places: Places, plan: Plan) -> str | None:
     good = _good(places)
     current = files.read_json(places.engine) or {}
     if good and good[0]["model"] == current.get("model"):
+        files.write_json(places.engine, _with_devices(plan, current))
         return str(good[0]["name"])
     instead = [*good, *_guide(places, plan)] if not plan.embedded else good
     if not instead:
@@ -150,12 +151,15 @@ def _on_processor(places: Places, plan: Plan) -> list[dict[str, Any]]:
 
 
 def _write(places: Places, plan: Plan, config: dict[str, Any]) -> None:
-    """Tell the engine; the CUDA flavour also what to serve should its GPUs fail, and which it is to use."""
+    """Tell the engine; the CUDA flavour also what to serve should its GPUs fail, and which of them to use."""
     if plan.hardware.flavour == "cuda":
         config = {**config, "fallbacks": [*config["fallbacks"], *_on_processor(places, plan)]}
-    if plan.hardware.devices:
-        config = {**config, "devices": list(plan.hardware.devices)}
-    files.write_json(places.engine, config)
+    files.write_json(places.engine, _with_devices(plan, config))
+
+
+def _with_devices(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in config.items() if key != "devices"}
+    return rest | ({"devices": list(plan.hardware.devices)} if plan.hardware.devices else {})
 
 
 def _beside_others(plan: Plan, args: tuple[str, ...]) -> tuple[str, ...]:

@@ -44,7 +44,7 @@ def find(library: Path, places: Places, tmp_path: Path, monkeypatch: pytest.Monk
 
     def look(text: str | None = None, flavour: str = "cuda") -> Hardware:
         if text is not None:
-            answers.write_text(text)
+            answers.write_text(text, errors="surrogateescape")
         files.write_json(places.release, {"flavour": flavour, "version": "1"})
         return hardware.find(places)
 
@@ -106,7 +106,7 @@ def test_a_newer_driver_serves(find: Find, version: str) -> None:
 def test_of_gpus_of_different_kinds_those_with_most_memory_together_serve(find: Find) -> None:
     found = find(recorded(H100, L4, L4))
     assert ([gpu.name for gpu in found.gpus], found.devices) == ([H100.name], ("GPU-0",))
-    assert "used are 1 NVIDIA H100 80GB HBM3, idle are 2 NVIDIA L4" in reasons(found)
+    assert "in use: 1 NVIDIA H100 80GB HBM3, idle: 2 NVIDIA L4" in reasons(found)
     assert find(recorded(H100, *[L4] * 4)).devices == ("GPU-1", "GPU-2", "GPU-3", "GPU-4")
 
 
@@ -149,6 +149,12 @@ def test_a_gpu_too_old_for_cuda_is_left_out_beside_a_newer_one(find: Find) -> No
     found = find(recorded(L4, V100))
     assert (found.fault, found.devices) == (None, ("GPU-0",))
     assert "Tesla V100" in reasons(found) and "7.0" in reasons(found) and "7.5" in reasons(found)
+
+
+def test_answers_that_make_no_sense_leave_only_that_gpu_out(find: Find) -> None:
+    found = find(recorded(L4, like(L4, nvmlDeviceGetName="0 \udcff\udcfe")))
+    assert (found.devices, found.fault) == (("GPU-0",), None)
+    assert "GPU 1 cannot be used ('utf-8' codec" in reasons(found)
 
 
 # MIG
@@ -365,6 +371,10 @@ def test_a_gpu_whose_node_the_model_server_may_not_open_is_left_out(find: Find, 
     assert (found.devices, found.fault) == (("GPU-1",), None)
     assert reasons(found) == "the model server's user, vllm, may not open /dev/nvidia0"
     assert "sudo chmod a+rw" in fixes(found)
+    (nodes / "nvidia1").chmod(0o600)
+    found = find()
+    assert found.fault == "the model server's user, vllm, may not open /dev/nvidia0, /dev/nvidia1"
+    assert not found.problems, "one fault is told once"
 
 
 @pytest.mark.parametrize("name", ["nvidiactl", "nvidia-uvm"])

@@ -274,51 +274,40 @@ def test_the_model_before_is_the_first_fallback(places: Places, server: Hub) -> 
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, *taken_gib: float, devices: tuple[str, ...] = ()) -> None:
-    """A machine with GPUs of 24 GiB, of which other programs have so much each."""
-    gpus = tuple(
-        Gpu(name="NVIDIA L4", memory_gib=24 - taken, taken_gib=taken, capability=(8, 9)) for taken in taken_gib
-    )
+    """A machine with GPUs of 8 GiB, for which only the guide is listed; other programs have so much of each."""
+    gpus = tuple(Gpu(name="GPU", memory_gib=8 - taken, taken_gib=taken, capability=(8, 9)) for taken in taken_gib)
     found = Hardware(flavour="cuda", gpus=gpus, devices=devices, driver="580.95.05")
     monkeypatch.setattr("aisandbox.instance.hardware.find", lambda _places: found)
 
 
+def planned(places: Places, **choice: object) -> dict[str, Any]:
+    """What the engine is told for that choice."""
+    appliance.options(places, "".join(f"{key}: {json.dumps(value)}\n" for key, value in choice.items()))
+    configure.apply(places, MANIFEST)
+    model.fetch(places, MANIFEST)
+    return engine(places)
+
+
 def test_the_engine_is_told_which_gpus_to_use(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, 0, devices=("GPU-1",))
-    choose(places, server)
-    model.fetch(places, MANIFEST)
-    assert (engine(places)["name"], engine(places)["devices"]) == ("acme/tiny", ["GPU-1"])
-    choose(places, server, model="acme/nowhere")
+    assert planned(places)["devices"] == ["GPU-1"]
     places.engine.unlink()
-    model.fetch(places, MANIFEST)
-    assert (engine(places)["name"], engine(places)["devices"]) == (GUIDE, ["GPU-1"])
+    instead = planned(places, model="acme/nowhere", hub_endpoint=server.endpoint)
+    assert (instead["name"], instead["devices"]) == (GUIDE, ["GPU-1"])
+    assert instead["fallbacks"][-1]["processor"], "should the GPUs fail"
     with_gpus(monkeypatch, 0)
-    choose(places, server)
-    model.fetch(places, MANIFEST)
-    assert "devices" not in engine(places)
+    assert "devices" not in planned(places, model="acme/nowhere", hub_endpoint=server.endpoint), "and as it serves"
 
 
-def utilization(entry: dict[str, Any]) -> list[str]:
-    """Every value of the argument; the last one counts."""
-    args = entry["args"]
-    return [args[number + 1] for number, arg in enumerate(args) if arg == "--gpu-memory-utilization"]
-
-
-def test_vllm_leaves_other_programs_what_they_have(
-    places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with_gpus(monkeypatch, 0, 12)
-    choose(places, server)
-    model.fetch(places, MANIFEST)
-    assert utilization(engine(places))[-1] == "0.45", "half of what vLLM takes by default, or less on so small a rest"
-    assert [utilization(entry) for entry in engine(places)["fallbacks"]] == [["0.46"], []]
-    assert engine(places)["fallbacks"][-1]["processor"], "should the GPUs fail"
-    choose(places, server, vllm_args="--gpu-memory-utilization 0.7")
-    model.fetch(places, MANIFEST)
-    assert utilization(engine(places))[-1] == "0.7"
-    with_gpus(monkeypatch, 0, 0)
-    choose(places, server)
-    model.fetch(places, MANIFEST)
-    assert not utilization(engine(places))
+def test_vllm_leaves_other_programs_what_they_have(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    argument = "--gpu-memory-utilization"
+    with_gpus(monkeypatch, 4)
+    told = planned(places)
+    assert told["args"][-2:] == [argument, "0.46"], "half of what vLLM takes by default"
+    assert [(entry["args"], entry["processor"]) for entry in told["fallbacks"]] == [([], True)]
+    assert planned(places, vllm_args=f"{argument} 0.7")["args"][-2:] == [argument, "0.7"]
+    with_gpus(monkeypatch, 0)
+    assert argument not in planned(places, model=GUIDE)["args"]
 
 
 def test_a_model_that_the_engine_refused_is_no_fallback(places: Places, server: Hub) -> None:

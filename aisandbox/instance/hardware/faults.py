@@ -125,7 +125,7 @@ def unusable(device: Device, closed: Iterable[str]) -> Problem | None:
     if device.failure:
         return _no_answer(device, device.failure)
     if device.minor is not None and f"nvidia{device.minor}" in closed:
-        return closed_nodes([f"nvidia{device.minor}"])
+        return closed_nodes(name for name in closed if name.removeprefix("nvidia").isdecimal())
     unit = device.unit
     if unit and unit.capability and unit.capability < LEAST_CAPABILITY:
         have, need = (".".join(map(str, pair)) for pair in (unit.capability, LEAST_CAPABILITY))
@@ -150,8 +150,7 @@ def _no_answer(device: Device, failure: Failure) -> Problem:
 
 def unequal(used: str, idle: str) -> Problem:
     """Both are counts and names, such as "2 NVIDIA L4"."""
-    only = "the GPUs are of different kinds, and vLLM shares a model among equal ones only"
-    reason = f"{only}: used are {used}, idle are {idle}"
+    reason = f"vLLM shares a model among GPUs of one kind only; in use: {used}, idle: {idle}"
     return Problem(reason=reason, fix="To use every GPU, deploy on a plan whose GPUs are all of one kind.")
 
 

@@ -105,14 +105,15 @@ def ask() -> Answer:
             cuda=cuda and f"{cuda // 1000}.{cuda % 1000 // 10}",
             devices=tuple(_device(index) for index in range(pynvml.nvmlDeviceGetCount())),
         )
-    except pynvml.NVMLError as error:
+    except (pynvml.NVMLError, ValueError) as error:
         return Answer(_failure(error))
     finally:
         pynvml.nvmlShutdown()
 
 
-def _failure(error: Any) -> Failure:
-    return Failure(int(error.value), str(error))
+def _failure(error: Exception) -> Failure:
+    """A `ValueError` is of the Python library, to which the answer makes no sense."""
+    return Failure(getattr(error, "value", 0), str(error))
 
 
 def _known(ask: Callable[..., Any], *arguments: Any) -> Any:
@@ -121,7 +122,7 @@ def _known(ask: Callable[..., Any], *arguments: Any) -> Any:
 
     try:
         return ask(*arguments)
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError, ValueError):
         return None
 
 
@@ -131,7 +132,7 @@ def _device(index: int) -> Device:
     try:
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         unit = _unit(handle)
-    except pynvml.NVMLError as error:
+    except (pynvml.NVMLError, ValueError) as error:
         return Device(index, _failure(error))
     pci = _known(pynvml.nvmlDeviceGetPciInfo, handle)
     sliced = bool((_known(pynvml.nvmlDeviceGetMigMode, handle) or [0])[0])
@@ -142,8 +143,7 @@ def _device(index: int) -> Device:
     persistent = _known(pynvml.nvmlDeviceGetPersistenceMode, handle)
     return Device(
         index,
-        # NVML writes the PCI domain with eight digits, the kernel with four.
-        address=pci and pci.busId.lower()[-12:],
+        address=pci and _kernels(pci.busId),
         minor=_known(pynvml.nvmlDeviceGetMinorNumber, handle),
         unit=unit,
         sliced=sliced,
@@ -157,6 +157,12 @@ def _device(index: int) -> Device:
         power_w=_power(handle),
         persistent=None if persistent is None else bool(persistent),
     )
+
+
+def _kernels(address: str) -> str:
+    """The address as the kernel writes it: NVML has more digits in the first part."""
+    domain, _, rest = address.lower().partition(":")
+    return f"{int(domain, 16):04x}:{rest}"
 
 
 def _unit(handle: Any, capability: tuple[int, int] | None = None) -> Unit:
