@@ -7,7 +7,8 @@ The fast start (`engine_start`) forks the engine core from this process. When it
 process replaces itself and starts vLLM the plain way (`engine_plain`), unless the cause is one that this cannot help.
 A model that fails for want of memory is tried once more with less. One that cannot be served leaves its place to the
 first of its fallbacks that can, and is not tried again until a person or another `engine.json` asks for it
-(`engine_attempts`). When nothing can be served, everything is tried again, ever more rarely.
+(`engine_attempts`). Without a usable GPU the last of them is served from the processor (`engine_processor`).
+When nothing can be served, everything is tried again, ever more rarely.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ from aisandbox.instance.engine_files import (
 )
 from aisandbox.instance.engine_watch import describe
 
+PROCESSOR = "aisandbox.instance.engine_processor"
 REASON = "AISANDBOX_ENGINE_REASON"
+DEVICES = "AISANDBOX_ENGINE_DEVICES"
+"""GPUs that this program uses, as `CUDA_VISIBLE_DEVICES` names them; all that it imports sees no others."""
 REWRITE = "Have it written again: sudo systemctl restart aisandbox-model"
 LONGEST_REST_SECONDS = 600.0
 LOOK_SECONDS = 0.5
@@ -84,6 +88,8 @@ class Engine:
     def run(self) -> int:
         """Serve until stopped; returns the exit code."""
         config = self._config_now()
+        if config:
+            self._see_only(config.devices)
         attempt = self._next(config) if config else None
         if config and not attempt:
             self._rest(config)
@@ -93,6 +99,7 @@ class Engine:
             self._import(attempt, config)
         # Not what there was before the imports: it may have changed meanwhile.
         config = self._config_now() or self._wait()
+        self._see_only(config.devices)
         attempt = self._next(config)
         if not attempt or attempt.mode != self.status.mode:
             self._again()
@@ -110,7 +117,14 @@ class Engine:
     def _next(self, config: EngineConfig) -> Attempt | None:
         return self.memory.next(config, self.settings.plain)
 
+    def _see_only(self, devices: tuple[str, ...]) -> None:
+        """Go on with these GPUs: vLLM looks at those that it sees while it is imported."""
+        if (wanted := ",".join(devices)) != self.original_environment.get(DEVICES, ""):
+            self._again(**{DEVICES: wanted})
+
     def _prepare_environment(self, mode: Mode) -> None:
+        if devices := self.original_environment.get(DEVICES):
+            os.environ["CUDA_VISIBLE_DEVICES"] = devices
         for key, value in environment(mode, self.cpu).items():
             os.environ.setdefault(key, value)
         engine_start.seed_cache(self.settings.baked_cache, Path(os.environ["VLLM_CACHE_ROOT"]))
@@ -144,9 +158,7 @@ class Engine:
             self._tell("serve", attempt, config)
 
         self._tell("load", attempt, config)
-        argv = build_argv(attempt, self.settings.port, self.cpu)
-        serve = self._serve_fast if attempt.mode == "fast" else self._serve_plain
-        lines = serve(argv, healthy)
+        lines = self._serve_fast(attempt, healthy) if attempt.mode == "fast" else self._serve_plain(attempt, healthy)
         if not lines:
             return 0
         cause = engine_causes.explain(lines, attempt.candidate)
@@ -156,7 +168,8 @@ class Engine:
         self.status.publish("serve", "failed", ended, cause.fix)
         return 1
 
-    def _serve_fast(self, argv: list[str], healthy: Callable[[], None]) -> list[str]:
+    def _serve_fast(self, attempt: Attempt, healthy: Callable[[], None]) -> list[str]:
+        argv = build_argv(attempt, self.settings.port, self.cpu)
         errors = engine_start.ErrorLog()
         try:
             engine_start.serve(argv, self.settings.timeout, healthy, errors)
@@ -165,8 +178,12 @@ class Engine:
             return [*errors.lines, *f"{type(error).__name__}: {error}".splitlines()]
         return []
 
-    def _serve_plain(self, argv: list[str], healthy: Callable[[], None]) -> list[str]:
-        return engine_plain.serve(argv, self.settings.port, healthy)
+    def _serve_plain(self, attempt: Attempt, healthy: Callable[[], None]) -> list[str]:
+        port, candidate = self.settings.port, attempt.candidate
+        if candidate.processor:
+            argv = ["--model", candidate.model, "--port", str(port), "--served-model-name", *candidate.served_names]
+            return engine_plain.serve(PROCESSOR, argv, port, healthy)
+        return engine_plain.serve(engine_plain.SERVER, build_argv(attempt, port, self.cpu), port, healthy)
 
     def _failed(self, attempt: Attempt, config: EngineConfig, cause: Cause) -> NoReturn:
         print(f"engine: {attempt.mode} start of {attempt.candidate.label} failed: {cause.message}", flush=True)
@@ -207,7 +224,9 @@ class Engine:
         as_asked = not failure and not record.retry
         doing = "Serving" if phase == "serve" else "Loading"
         doing += f" {candidate.label if as_asked else engine_causes.name(candidate)}"
-        if attempt.mode == "plain":
+        if candidate.processor:
+            doing += " on the processor"
+        elif attempt.mode == "plain":
             reason = os.environ.get(REASON) or (
                 f"the fast start failed: {record.fast}" if record.fast else "asked for by AISANDBOX_ENGINE=plain"
             )

@@ -82,24 +82,27 @@ class Memory:
         for candidate in config.candidates:
             record = self.record(candidate)
             if not record.failed:
-                return Attempt(candidate, "plain" if plain or record.fast else "fast", record)
+                return Attempt(candidate, "plain" if plain or record.fast or candidate.processor else "fast", record)
         return None
 
     def failed(self, attempt: Attempt, cause: Cause, config: EngineConfig) -> None:
         """Learn from a start that failed before it served."""
         record = attempt.record
+        alike = [one for one in config.candidates if one.processor == attempt.candidate.processor]
+        of_model = [one for one in alike if one.model == attempt.candidate.model]
         if attempt.mode == "fast" and cause.blame in ("unknown", "machine"):
             record.fast = cause.message
         elif cause.blame == "machine":
-            self._give_up(config.candidates, cause)
+            # GPUs may just be late at power-on: everything is tried once more before the processor has to do.
+            self._give_up(alike if self.rounds else config.candidates, cause)
         elif cause.retry and not record.retry:
             record.retry, record.why, record.fix = list(cause.retry), cause.message, cause.fix
         elif record.retry:
             # The first start says more: it is what was asked for. Once with less was enough.
             told = Cause(f"{record.why}; with less, {cause.message}", record.fix)
-            self._give_up(config.of_model(attempt.candidate.model), told)
+            self._give_up(of_model, told)
         elif cause.blame == "model":
-            self._give_up(config.of_model(attempt.candidate.model), cause)
+            self._give_up(of_model, cause)
         else:
             self._give_up((attempt.candidate,), cause)
         self.save()

@@ -277,6 +277,38 @@ RULES = (
         "machine",
     ),
     Rule(
+        r"device\(s\) is/are busy or unavailable",
+        "another program has a GPU for itself",
+        "End it, or let it share: sudo nvidia-smi -c 0. What uses the GPUs: nvidia-smi. Then: " + RETRY,
+        "machine",
+    ),
+    Rule(
+        r"uncorrectable ECC error",
+        "a GPU's memory is damaged",
+        "Restart the machine: sudo reboot. If that does not help, deploy on another one.",
+        "machine",
+    ),
+    Rule(
+        r"GPU is lost|GPUs? (?:has|have) fallen off the bus|Xid \([^)]*\): 79\b",
+        "a GPU has fallen off the bus",
+        "Restart the machine: sudo reboot. If that does not help, deploy on another one. To serve with the other GPUs: "
+        "sudo aisandbox configure.",
+        "machine",
+    ),
+    Rule(
+        r"Permission denied: '/dev/nvidia|NVMLError_NoPermission|OS call failed or operation not supported on this OS",
+        "it may not open the GPUs' device nodes, /dev/nvidia*",
+        "sudo chmod a+rw /dev/nvidia[0-9]* /dev/nvidiactl /dev/nvidia-uvm*, then: sudo aisandbox configure.",
+        "machine",
+    ),
+    Rule(
+        r"unsupported display driver / cuda driver combination|NVML/RM version mismatch"
+        r"|Driver/library version mismatch",
+        "the NVIDIA driver's library and its kernel module are of different versions",
+        "The driver was updated while it was running: sudo reboot.",
+        "machine",
+    ),
+    Rule(
         r"no kernel image is available for execution on the device",
         "this vLLM has no code for a GPU of this age",
         "Choose an instance with a newer GPU.",

@@ -36,6 +36,8 @@ class Candidate:
     """What people call it, as ORGANISATION/NAME."""
     why: str = ""
     """Why it is a fallback; empty for the model that was asked for."""
+    processor: bool = False
+    """Whether it is served from the processor, by Transformers, since no GPU can be used."""
 
     @property
     def label(self) -> str:
@@ -44,7 +46,8 @@ class Candidate:
     @property
     def id(self) -> str:
         """What identifies it in the status and in the memory of failures."""
-        return hashlib.sha256(json.dumps((self.model, self.served_names, self.args)).encode()).hexdigest()
+        facts = (self.model, self.served_names, self.args, *(["processor"] if self.processor else []))
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -54,19 +57,19 @@ class EngineConfig:
     asked: Candidate
     fallbacks: tuple[Candidate, ...] = ()
     """What to serve instead, best first. Each answers to its own names, then to those of the model asked for."""
+    devices: tuple[str, ...] = ()
+    """UUIDs of the GPUs to use; empty for all."""
 
     @property
     def digest(self) -> str:
         """Identifies what was asked for. Other fallbacks alone are no reason to restart a model that serves."""
-        return self.asked.id
+        if not self.devices:
+            return self.asked.id
+        return hashlib.sha256(json.dumps((self.asked.id, self.devices)).encode()).hexdigest()
 
     @property
     def candidates(self) -> tuple[Candidate, ...]:
         return (self.asked, *self.fallbacks)
-
-    def of_model(self, model: str) -> tuple[Candidate, ...]:
-        """The candidates that are this model, with whatever arguments."""
-        return tuple(candidate for candidate in self.candidates if candidate.model == model)
 
 
 def parse_config(content: bytes) -> EngineConfig:
@@ -78,7 +81,7 @@ def parse_config(content: bytes) -> EngineConfig:
     if not isinstance(data, dict):
         raise ConfigError("not an object")
     asked = _candidate(data)
-    return EngineConfig(asked, tuple(_fallbacks(data.get("fallbacks"), asked)))
+    return EngineConfig(asked, tuple(_fallbacks(data.get("fallbacks"), asked)), _strings(data, "devices"))
 
 
 def _candidate(data: Mapping[str, Any]) -> Candidate:
@@ -86,7 +89,8 @@ def _candidate(data: Mapping[str, Any]) -> Candidate:
     if not isinstance(model, str) or not model:
         raise ConfigError("`model` must be a path or a name")
     name, why = (value if isinstance(value, str) else "" for value in (data.get("name"), data.get("why")))
-    return Candidate(model, _strings(data, "served_names"), _strings(data, "args"), name, why)
+    names, args = _strings(data, "served_names"), _strings(data, "args")
+    return Candidate(model, names, args, name, why, data.get("processor") is True)
 
 
 def _fallbacks(entries: object, asked: Candidate) -> Iterator[Candidate]:

@@ -1,4 +1,4 @@
-"""The plain start: vLLM's stock API server as a child, its output watched for the reason of a failure."""
+"""The plain start: a server as a child, such as vLLM's stock one, its output watched for the reason of a failure."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Terminated(Exception):
     """SIGTERM came."""
 
 
-def serve(argv: list[str], port: int, on_healthy: Callable[[], None]) -> list[str]:
-    """Run the server to its end. Returns the last lines of its output; none after SIGTERM."""
+def serve(module: str, argv: list[str], port: int, on_healthy: Callable[[], None]) -> list[str]:
+    """Run the server, a Python module, to its end. Returns the last lines of its output; none after SIGTERM."""
 
     def terminated(_signal: int, _frame: FrameType | None) -> None:
         raise Terminated
 
     process = subprocess.Popen(
-        [sys.executable, "-m", SERVER, *argv],
+        [sys.executable, "-m", module, *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

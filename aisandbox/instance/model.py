@@ -19,14 +19,17 @@ from aisandbox.instance.hub import cache
 from aisandbox.instance.hub.download import Download
 from aisandbox.instance.hub.request import Listing, Request
 from aisandbox.instance.places import Places, cache_name, cached_model
-from aisandbox.instance.plan import Plan, Serving
+from aisandbox.instance.plan import Plan, Serving, no_gpu
 from aisandbox.instance.report import Reporter
+from aisandbox.instance.sizing import fit
+from aisandbox.instance.sizing.given import Given
 from aisandbox.manifest import Manifest
 
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 60.0
 LONGEST_WISH_S = 3600.0
 """A hub may ask for more patience than we would have by ourselves, within reason."""
+UTILIZATION_ARGUMENT = "--gpu-memory-utilization"
 STAND_IN_AFTER = 3
 """Failed attempts after which the embedded model is served meanwhile, if nothing else is."""
 
@@ -51,8 +54,10 @@ def fetch(places: Places, manifest: Manifest, sleep: Callable[[float], None] = t
     report = Reporter(places.status("model"))
     facts = {"model": plan.model, "revision": plan.revision}
     if not plan.servable:
-        problem = plan.problems[0]
-        report.failed("plan", f"No model can be served: {problem.reason}.", problem.fix, **facts)
+        problem = no_gpu(plan.hardware)
+        serving = _without_gpu(places, plan)
+        doing = f"Serving {serving} on the processor" if serving else "No model can be served"
+        report.failed("plan", f"{doing}: {problem.reason}.", problem.fix, **facts, serving=serving)
         return
     try:
         if plan.embedded:
@@ -74,17 +79,15 @@ def fetch(places: Places, manifest: Manifest, sleep: Callable[[float], None] = t
 
 def _hand_over(places: Places, plan: Plan, fetched: Fetched) -> None:
     """Tell the engine to serve the model, and what to serve should it fail."""
-    asked = _entry(plan.model, fetched.folder, plan.served_names, fetched.sized.args)
+    asked = _entry(plan.model, fetched.folder, plan.served_names, _beside_others(plan, fetched.sized.args))
     fallbacks = []
     if retry := fetched.sized.retry:
-        less = _entry(plan.model, fetched.folder, plan.served_names, retry.args)
+        less = _entry(plan.model, fetched.folder, plan.served_names, _beside_others(plan, retry.args))
         fallbacks.append({**less, "why": retry.why, "fix": retry.fix})
     if not plan.embedded:
         fallbacks += [entry for entry in _good(places) if entry["model"] != asked["model"]][:1]
-        fallbacks += [
-            entry for entry in _guide(places, plan.fallback) if entry["model"] not in {e["model"] for e in fallbacks}
-        ]
-    files.write_json(places.engine, {**asked, "fallbacks": fallbacks})
+        fallbacks += [entry for entry in _guide(places, plan) if entry["model"] not in {e["model"] for e in fallbacks}]
+    _write(places, plan, {**asked, "fallbacks": fallbacks})
 
 
 def _fall_back(places: Places, plan: Plan) -> str | None:
@@ -92,14 +95,15 @@ def _fall_back(places: Places, plan: Plan) -> str | None:
     good = _good(places)
     current = files.read_json(places.engine) or {}
     if good and good[0]["model"] == current.get("model"):
+        files.write_json(places.engine, _with_devices(plan, current))
         return str(good[0]["name"])
-    instead = [*good, *_guide(places, plan.fallback)] if not plan.embedded else good
+    instead = [*good, *_guide(places, plan)] if not plan.embedded else good
     if not instead:
         return None
     # Its own name comes first, so that answers name it; the chosen one stays for clients that were set to it.
     names = list(dict.fromkeys((*instead[0]["served_names"], *plan.served_names)))
     asked = {key: value for key, value in instead[0].items() if key != "why"}
-    files.write_json(places.engine, {**asked, "served_names": names, "fallbacks": instead[1:]})
+    _write(places, plan, {**asked, "served_names": names, "fallbacks": instead[1:]})
     return str(instead[0]["name"])
 
 
@@ -119,7 +123,7 @@ def _good(places: Places) -> list[dict[str, Any]]:
             "why": entry.get("why") or "It was served before.",
         }
         for entry in (current, *current.get("fallbacks", []))
-        if Path(entry["model"]).is_dir()
+        if Path(entry["model"]).is_dir() and not entry.get("processor")
     ]
     status = files.read_json(places.status("engine")) or {}
     if status.get("state") != "failed":
@@ -129,12 +133,52 @@ def _good(places: Places) -> list[dict[str, Any]]:
     return serves + [entry for entry in found if entry not in serves and entry["model"] != current["model"]]
 
 
-def _guide(places: Places, fallback: Serving) -> list[dict[str, Any]]:
+def _without_gpu(places: Places, plan: Plan) -> str | None:
+    """Have the processor serve the embedded model. Returns its name; None when it cannot be had either."""
+    guide = _on_processor(places, plan)
+    if not guide:
+        return None
+    asked = {key: value for key, value in guide[0].items() if key != "why"}
+    names = list(dict.fromkeys((*asked["served_names"], *plan.served_names)))
+    files.write_json(places.engine, {**asked, "served_names": names})
+    return str(asked["name"])
+
+
+def _on_processor(places: Places, plan: Plan) -> list[dict[str, Any]]:
+    """The embedded model as the CUDA flavour serves it without a GPU; vLLM's arguments are not for it."""
+    why = "No GPU can be used."
+    return [{**guide, "args": [], "processor": True, "why": why} for guide in _guide(places, plan)]
+
+
+def _write(places: Places, plan: Plan, config: dict[str, Any]) -> None:
+    """Tell the engine; the CUDA flavour also what to serve should its GPUs fail, and which of them to use."""
+    if plan.hardware.flavour == "cuda":
+        config = {**config, "fallbacks": [*config["fallbacks"], *_on_processor(places, plan)]}
+    files.write_json(places.engine, _with_devices(plan, config))
+
+
+def _with_devices(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
+    rest = {key: value for key, value in config.items() if key != "devices"}
+    return rest | ({"devices": list(plan.hardware.devices)} if plan.hardware.devices else {})
+
+
+def _beside_others(plan: Plan, args: tuple[str, ...]) -> tuple[str, ...]:
+    """The arguments, with vLLM's part of the GPUs' memory cut to what other programs leave of it."""
+    share = plan.hardware.free_share
+    if share == 1 or Given(plan.asked.vllm_args).has(UTILIZATION_ARGUMENT):
+        return args
+    part = Given(args).number(UTILIZATION_ARGUMENT) or fit.UTILIZATION
+    return (*args, UTILIZATION_ARGUMENT, f"{math.floor(100 * part * share) / 100:g}")
+
+
+def _guide(places: Places, plan: Plan) -> list[dict[str, Any]]:
+    fallback = plan.fallback
     try:
         folder = _embedded(places, fallback)
     except UnobtainableError:
         return []
-    return [{**_entry(fallback.model, folder, fallback.served_names, fallback.args), "why": "It came with the image."}]
+    args = _beside_others(plan, fallback.args)
+    return [{**_entry(fallback.model, folder, fallback.served_names, args), "why": "It came with the image."}]
 
 
 # Models of the image

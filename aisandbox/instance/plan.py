@@ -45,7 +45,7 @@ class Plan(Serving):
     """What the model is sized for, before it is downloaded."""
     asked: Asked = Asked()
     servable: bool
-    """Whether this machine can run the engine at all."""
+    """Whether this machine can run vLLM at all."""
     hub_endpoint: str | None
     """Another hub than the default one."""
     access: Access = Access()
@@ -58,7 +58,7 @@ def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardw
     problems = list(found)
     servable = hardware.flavour == "cpu" or (bool(hardware.gpus) and not hardware.fault)
     if not servable:
-        problems.append(_no_gpu(hardware))
+        problems.append(no_gpu(hardware))
     if choice.revision and not choice.model:
         problems.append(
             Problem(
@@ -88,7 +88,8 @@ def decide(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hardw
     return Plan(
         **dict(serving),
         fallback=_serving(Choice(model=embedded.id), manifest, hardware),
-        hardware=hardware,
+        # A condition of this moment would be out of date in the plan; the doctor looks again.
+        hardware=hardware.model_copy(update={"conditions": ()}),
         asked=asked,
         servable=servable,
         hub_endpoint=choice.hub_endpoint,
@@ -133,7 +134,8 @@ def parser_arguments(parser: Parser | None) -> list[str]:
     return arguments
 
 
-def _no_gpu(hardware: Hardware) -> Problem:
+def no_gpu(hardware: Hardware) -> Problem:
+    """What to tell of a CUDA flavour that has no GPU to use."""
     return Problem(
         reason=f"no NVIDIA GPU can be used, and this image needs one ({hardware.fault or 'none was found'})",
         fix=hardware.fix or "Deploy the image on a GPU plan, or deploy its CPU flavour.",

@@ -235,7 +235,8 @@ def _sizing(report: object) -> Sizing | None:
 def _problems(
     plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[Unit, ...], loops: dict[str, str]
 ) -> tuple[Problem, ...]:
-    found = [Problem.model_validate(entry) for entry in plan.get("problems", ())]
+    of_hardware = (plan.get("hardware") or {}).get("problems", ())
+    found = [Problem.model_validate(entry) for entry in (*plan.get("problems", ()), *of_hardware)]
     # The plan's problems are what `configure` failed on.
     for phase in phases:
         if phase.state == "failed" and phase.phase != "configure":

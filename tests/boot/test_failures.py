@@ -17,11 +17,11 @@ import pytest
 from aisandbox.build import up
 from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
-from aisandbox.manifest import REPOSITORY
-from tests.support import https, hub, machines
+from tests.support import https, hub, machines, nvml
 from tests.support import models as tiny
 from tests.support.bridge import bridge
 from tests.support.machines import MANIFEST, Visitor, output, published, status, url, wait_for
+from tests.support.nvml import Card
 
 GUIDE = MANIFEST.embedded_model.id
 TOKEN = "hf_" + "Valid" * 6
@@ -241,18 +241,25 @@ def test_out_of_memory_at_start_is_tried_once_with_less(machine: Machine) -> Non
 @pytest.fixture
 def cuda(machine: Machine, tmp_path: Path) -> Iterator[Callable[[str], None]]:
     """Makes the machine take itself for one of a cuda image, with the GPUs that the double tells of."""
-    library = tmp_path / "libnvidia-ml.so.1"
-    source = REPOSITORY / "tests" / "support" / "nvml.c"
-    subprocess.run(["gcc", "-shared", "-fPIC", "-o", library, source], check=True)
+    library = nvml.build(tmp_path)
     release, place = f"{MANIFEST.paths.opt}/release.json", "/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1"
 
-    def install(facts: str) -> None:
+    def install(answers: str) -> None:
         put(machine, library.read_bytes(), place)
-        put(machine, facts.encode(), "/etc/nvml-double")
+        put(machine, answers.encode(), "/etc/nvml-double")
 
     output(machine, f'sudo sed -i.kept \'s/"cpu"/"cuda"/\' {release}')
     yield install
     output(machine, f"sudo mv {release}.kept {release}; sudo rm -f {place} /etc/nvml-double")
+    configure(machine, "")
+
+
+def processor_chats(machine: Machine) -> None:
+    def engine() -> str:
+        return next(str(phase["message"]) for phase in status(machine)["phases"] if phase["phase"] == "engine")
+
+    wait_for("the guide", lambda: f"Serving {GUIDE} on the processor" in engine(), 120)
+    still_chats(machine)
 
 
 def put(machine: Machine, content: bytes, path: str) -> None:
@@ -263,12 +270,14 @@ def put(machine: Machine, content: bytes, path: str) -> None:
 def test_no_gpu_on_a_cuda_image(machine: Machine, cuda: Callable[[str], None]) -> None:
     configure(machine, "")
     told(machine, "no NVIDIA GPU")
+    processor_chats(machine)
 
 
 def test_a_driver_too_old(machine: Machine, cuda: Callable[[str], None]) -> None:
-    cuda("driver 535.261.03\ncuda 12020\ngpu 24576 8 9 NVIDIA L4\n")
+    cuda(nvml.recorded(Card("NVIDIA L4", 23034, (8, 9)), driver="535.261.03", cuda=12020))
     configure(machine, "")
     told(machine, "535", "580")
+    processor_chats(machine)
 
 
 def test_a_service_that_crashes_again_and_again(machine: Machine) -> None:

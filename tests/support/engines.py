@@ -33,6 +33,7 @@ import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 print("arguments", sys.argv[1:], flush=True)
+print("GPUs", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
 def option(name):
     return sys.argv[len(sys.argv) - sys.argv[::-1].index(name)]
 model = Path(option("--model"))
@@ -60,11 +61,14 @@ HTTPServer(("127.0.0.1", int(option("--port"))), Server).serve_forever()
 class Engine:
     """An engine of its own, in a folder of its own. `start` starts it, again and again, as systemd does."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: Path) -> None:
         self.folder = folder
+        self.python = python
         package = folder / "python" / "vllm" / "entrypoints" / "openai"
         package.mkdir(parents=True)
         (package / "api_server.py").write_text(API_SERVER)
+        for part in (package, package.parent, package.parent.parent):
+            (part / "__init__.py").touch()  # goes before an installed vLLM
         (folder / "run").mkdir()
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
@@ -80,7 +84,7 @@ class Engine:
             "VLLM_CACHE_ROOT": str(self.folder / "cache"),
         }
         process = subprocess.Popen(
-            [sys.executable, "-m", "aisandbox.instance.engine"],
+            [self.python, "-m", "aisandbox.instance.engine"],
             env=os.environ | own | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -114,15 +118,16 @@ class Engine:
         path = self.folder / "run" / "status" / "engine.json"
         return dict(json.loads(path.read_text())) if path.exists() else {}
 
-    def wait(self, phase: str, state: str, text: str = "") -> dict[str, Any]:
+    def wait(self, phase: str, state: str, text: str = "", seconds: float = 30) -> dict[str, Any]:
         """The status once it says so."""
         return self._wait(
             f"{phase}/{state} {text}",
             lambda status: (status.get("phase"), status.get("state")) == (phase, state) and text in status["message"],
+            seconds,
         )
 
-    def _wait(self, what: str, condition: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        deadline = time.monotonic() + 30
+    def _wait(self, what: str, condition: Callable[[dict[str, Any]], bool], seconds: float) -> dict[str, Any]:
+        deadline = time.monotonic() + seconds
         while not condition(status := self.status):
             if time.monotonic() > deadline:
                 raise AssertionError(f"not {what} but {status}")
@@ -140,9 +145,9 @@ class Engine:
 
 
 @contextmanager
-def engine(folder: Path) -> Iterator[Engine]:
+def engine(folder: Path, python: Path = Path(sys.executable)) -> Iterator[Engine]:
     """An engine whose processes are gone afterwards."""
-    made = Engine(folder)
+    made = Engine(folder, python)
     try:
         yield made
     finally:

@@ -1,83 +1,195 @@
-/* A double of NVIDIA's management library, for machines without a GPU: as much of its interface as is asked for.
+/* A double of NVIDIA's management library for machines without a GPU: its C interface, answered from recorded answers.
  *
- * The facts stand in /etc/nvml-double, one `key value` on each line: driver, cuda (13000 for 13.0), error (an NVML
- * status that every start fails with), and for each GPU `gpu MEMORY_MIB MAJOR MINOR NAME`.
+ * The answers stand in the file that NVML_DOUBLE names, else in /etc/nvml-double, one call a line:
+ *
+ *     FUNCTION DEVICE STATUS VALUES...
+ *
+ * DEVICE is `-` for the library itself, `0` for the first GPU, `0/1` for its second MIG slice. A call that is not
+ * recorded returns NOT_SUPPORTED, or SUCCESS where it gives nothing back (nvmlInitWithFlags, nvmlShutdown).
  */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define MOST 16
-enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_FOUND = 6 };
+enum { SUCCESS = 0, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7, MOST = 64 };
 
-typedef struct { unsigned long long total, free, used; } Memory;
-typedef struct { unsigned int version; unsigned long long total, reserved, free, used; } Memory2;
-struct gpu { unsigned long long mib; int major, minor; char name[64]; };
+typedef unsigned int uint;
+typedef unsigned long long ull;
+typedef struct { char name[8]; } *Device;
+typedef struct { ull total, free, used; } Memory;
+typedef struct { uint version; ull total, reserved, free, used; } Memory2;
+typedef struct { char legacy[16]; uint domain, bus, device, id, subsystem; char address[32]; } Pci;
+typedef struct { uint pid; ull memory; uint gpu_instance, compute_instance; } Process;
+typedef struct {
+    uint code, state;
+    char info[128], product[128];
+    uint enabled, year;
+    unsigned short month, day, hour, minute, second;
+    unsigned char status;
+} Feature;
+typedef struct { int supported; uint count; Feature features[3]; } Licences;
 
-static struct gpu gpus[MOST];
-static unsigned int count;
-static int cuda = 13000, error;
-static char driver[80] = "580.95.05";
+static char lines[65536];
 
-int nvmlInitWithFlags(unsigned int flags) {
-    char line[256];
-    FILE *file = fopen("/etc/nvml-double", "r");
-    (void)flags;
-    count = 0;
-    error = 0;
-    if (!file) return NOT_FOUND;
-    while (fgets(line, sizeof line, file)) {
-        struct gpu *gpu = &gpus[count];
-        if (count < MOST && sscanf(line, "gpu %llu %d %d %63[^\n]", &gpu->mib, &gpu->major, &gpu->minor, gpu->name) == 4)
-            count++;
-        else if (sscanf(line, "cuda %d", &cuda) == 1 || sscanf(line, "error %d", &error) == 1)
-            continue;
-        else
-            sscanf(line, "driver %79s", driver);
+static int look(const char *function, const char *device, const char **values) {
+    char key[96];
+    int status, length;
+    snprintf(key, sizeof key, "\n%s %s ", function, device);
+    const char *line = strstr(lines, key);
+    *values = "";
+    if (!line || sscanf(line + strlen(key), "%d%n", &status, &length) != 1) return NOT_SUPPORTED;
+    *values = line + strlen(key) + length;
+    if (**values == ' ') ++*values;
+    return status;
+}
+
+static int text(const char *function, const char *device, char *target, uint length) {
+    const char *values;
+    int status = look(function, device, &values);
+    size_t size = strcspn(values, "\n");
+    if (status) return status;
+    if (size + 1 > length) return INSUFFICIENT_SIZE;
+    memcpy(target, values, size);
+    target[size] = 0;
+    return SUCCESS;
+}
+
+/* Up to five whole numbers. */
+static int numbers(const char *function, const char *device, ull found[5]) {
+    const char *values;
+    int status = look(function, device, &values);
+    char *end;
+    for (int number = 0; number < 5; number++) found[number] = 0;
+    for (int number = 0; number < 5 && *values && *values != '\n'; number++) {
+        found[number] = strtoull(values, &end, 10);
+        values = end;
     }
+    return status;
+}
+
+static int handle(const char *function, const char *parent, uint index, Device *device) {
+    static char known[MOST][8];
+    char name[8];
+    const char *values;
+    snprintf(name, sizeof name, *parent == '-' ? "%s%u" : "%s/%u", *parent == '-' ? "" : parent, index);
+    int status = look(function, name, &values);
+    if (status) return status == NOT_SUPPORTED ? NOT_FOUND : status;
+    for (int slot = 0; slot < MOST; slot++) {
+        if (!*known[slot]) strcpy(known[slot], name);
+        if (strcmp(known[slot], name) == 0) return *device = (Device)known[slot], SUCCESS;
+    }
+    return INVALID_ARGUMENT;
+}
+
+int nvmlInitWithFlags(uint flags) {
+    const char *path = getenv("NVML_DOUBLE"), *values;
+    FILE *file = fopen(path ? path : "/etc/nvml-double", "r");
+    (void)flags;
+    if (!file) return NOT_FOUND;
+    lines[0] = '\n';
+    lines[1 + fread(lines + 1, 1, sizeof lines - 2, file)] = 0;
     fclose(file);
-    return error;
+    int status = look("nvmlInitWithFlags", "-", &values);
+    return status == NOT_SUPPORTED ? SUCCESS : status;
 }
 int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) { return SUCCESS; }
+const char *nvmlErrorString(int status) { return status ? "Unknown Error" : "Success"; }
 
-const char *nvmlErrorString(int status) {
-    switch (status) {
-    case SUCCESS: return "Success";
-    case 9: return "Driver Not Loaded";
-    case 12: return "NVML Shared Library Not Found";
-    case 18: return "Driver/library version mismatch";
-    default: return "Unknown Error";
+int nvmlSystemGetDriverVersion(char *to, uint length) { return text("nvmlSystemGetDriverVersion", "-", to, length); }
+int nvmlSystemGetNVMLVersion(char *to, uint length) { return text("nvmlSystemGetDriverVersion", "-", to, length); }
+int nvmlSystemGetProcessName(uint pid, char *to, uint length) {
+    char number[16];
+    snprintf(number, sizeof number, "%u", pid);
+    return text("nvmlSystemGetProcessName", number, to, length);
+}
+int nvmlDeviceGetHandleByIndex_v2(uint index, Device *device) {
+    return handle("nvmlDeviceGetHandleByIndex_v2", "-", index, device);
+}
+int nvmlDeviceGetMigDeviceHandleByIndex(Device parent, uint index, Device *device) {
+    return handle("nvmlDeviceGetMigDeviceHandleByIndex", parent->name, index, device);
+}
+int nvmlDeviceGetName(Device device, char *to, uint length) { return text(__func__, device->name, to, length); }
+int nvmlDeviceGetUUID(Device device, char *to, uint length) { return text(__func__, device->name, to, length); }
+int nvmlDeviceGetPciInfo_v3(Device device, Pci *pci) {
+    memset(pci, 0, sizeof *pci);
+    return text(__func__, device->name, pci->address, sizeof pci->address);
+}
+
+/* A function whose answer is whole numbers, given back by that many pointers. */
+#define SYSTEM(function, type) \
+    int function(type *a) { \
+        ull n[5]; int status = numbers(#function, "-", n); *a = (type)n[0]; return status; \
     }
+#define ONE(function, type) \
+    int function(Device device, type *a) { \
+        ull n[5]; int status = numbers(#function, device->name, n); *a = (type)n[0]; return status; \
+    }
+#define TWO(function, type) \
+    int function(Device device, type *a, type *b) { \
+        ull n[5]; int status = numbers(#function, device->name, n); \
+        *a = (type)n[0]; *b = (type)n[1]; return status; \
+    }
+SYSTEM(nvmlSystemGetCudaDriverVersion_v2, int)
+SYSTEM(nvmlSystemGetCudaDriverVersion, int)
+SYSTEM(nvmlDeviceGetCount_v2, uint)
+ONE(nvmlDeviceGetMinorNumber, uint)
+ONE(nvmlDeviceGetMaxMigDeviceCount, uint)
+ONE(nvmlDeviceGetRetiredPagesPendingStatus, uint)
+ONE(nvmlDeviceGetPersistenceMode, uint)
+ONE(nvmlDeviceGetCurrentClocksEventReasons, ull)
+ONE(nvmlDeviceGetVirtualizationMode, uint)
+ONE(nvmlDeviceGetEnforcedPowerLimit, uint)
+ONE(nvmlDeviceGetPowerManagementDefaultLimit, uint)
+TWO(nvmlDeviceGetCudaComputeCapability, int)
+TWO(nvmlDeviceGetMigMode, uint)
+
+int nvmlDeviceGetRemappedRows(Device device, uint *corrected, uint *uncorrected, uint *pending, uint *failed) {
+    ull n[5];
+    int status = numbers(__func__, device->name, n);
+    *corrected = (uint)n[0], *uncorrected = (uint)n[1], *pending = (uint)n[2], *failed = (uint)n[3];
+    return status;
 }
-static int copy(char *target, unsigned int length, const char *text) {
-    if (strlen(text) + 1 > length) return INVALID_ARGUMENT;
-    strcpy(target, text);
+/* Recorded for uncorrected errors since the driver's start. */
+int nvmlDeviceGetTotalEccErrors(Device device, uint kind, uint counter, ull *count) {
+    ull n[5];
+    int status = numbers(__func__, device->name, n);
+    *count = kind == 1 && counter == 0 ? n[0] : 0;
+    return status;
+}
+int nvmlDeviceGetMemoryInfo(Device device, Memory *memory) {
+    ull n[5];
+    int status = numbers(__func__, device->name, n);
+    memory->total = n[0], memory->free = n[1], memory->used = n[2];
+    return status;
+}
+int nvmlDeviceGetMemoryInfo_v2(Device device, Memory2 *memory) {
+    ull n[5];
+    if (memory->version != (sizeof(Memory2) | 2 << 24)) return 25; /* ARGUMENT_VERSION_MISMATCH */
+    int status = numbers(__func__, device->name, n);
+    memory->total = n[0], memory->reserved = n[1], memory->free = n[2], memory->used = n[3];
+    return status;
+}
+/* Recorded as PID BYTES, for two processes at most. */
+int nvmlDeviceGetComputeRunningProcesses_v3(Device device, uint *count, Process *processes) {
+    ull n[5];
+    int status = numbers(__func__, device->name, n);
+    uint there = status ? 0 : n[2] ? 2 : n[0] ? 1 : 0, room = *count;
+    *count = there;
+    if (status || !there) return status;
+    if (room < there) return INSUFFICIENT_SIZE;
+    for (uint number = 0; number < there; number++)
+        processes[number] = (Process){(uint)n[2 * number], n[2 * number + 1], ~0u, ~0u};
     return SUCCESS;
 }
-int nvmlSystemGetDriverVersion(char *version, unsigned int length) { return copy(version, length, driver); }
-int nvmlSystemGetNVMLVersion(char *version, unsigned int length) { return copy(version, length, driver); }
-int nvmlSystemGetCudaDriverVersion_v2(int *version) { *version = cuda; return SUCCESS; }
-int nvmlSystemGetCudaDriverVersion(int *version) { return nvmlSystemGetCudaDriverVersion_v2(version); }
-int nvmlDeviceGetCount_v2(unsigned int *number) { *number = count; return SUCCESS; }
-int nvmlDeviceGetHandleByIndex_v2(unsigned int index, struct gpu **gpu) {
-    if (index >= count) return INVALID_ARGUMENT;
-    *gpu = &gpus[index];
-    return SUCCESS;
-}
-int nvmlDeviceGetName(struct gpu *gpu, char *name, unsigned int length) { return copy(name, length, gpu->name); }
-int nvmlDeviceGetCudaComputeCapability(struct gpu *gpu, int *major, int *minor) {
-    *major = gpu->major;
-    *minor = gpu->minor;
-    return SUCCESS;
-}
-int nvmlDeviceGetMemoryInfo(struct gpu *gpu, Memory *memory) {
-    memory->total = memory->free = gpu->mib << 20;
-    memory->used = 0;
-    return SUCCESS;
-}
-int nvmlDeviceGetMemoryInfo_v2(struct gpu *gpu, Memory2 *memory) {
-    memory->total = memory->free = gpu->mib << 20;
-    memory->used = memory->reserved = 0;
-    return SUCCESS;
+/* Recorded as SUPPORTED STATE: a state other than 0 is licensed. */
+int nvmlDeviceGetGridLicensableFeatures_v4(Device device, Licences *licences) {
+    ull n[5];
+    int status = numbers(__func__, device->name, n);
+    memset(licences, 0, sizeof *licences);
+    licences->supported = (int)n[0];
+    licences->count = n[0] ? 1 : 0;
+    licences->features[0].code = 1;
+    licences->features[0].state = (uint)n[1];
+    return status;
 }

@@ -39,6 +39,9 @@ def attempt(*args: str, model: str = "organisation/name", mode: Mode = "fast") -
 # engine.json
 
 
+DEVICES: tuple[dict[str, object], ...] = ({}, {"devices": ["GPU-1"]}, {"devices": ["GPU-2"]})
+
+
 def test_a_configuration_is_read() -> None:
     parsed = parse_config(json.dumps(CONFIG).encode()).asked
     assert (parsed.model, parsed.served_names, parsed.args) == (
@@ -57,6 +60,12 @@ def test_fallbacks_answer_to_their_own_names_first() -> None:
 @pytest.mark.parametrize("entries", [None, {}, "x", [1], [{}], [{"model": "/f", "args": 1}]])
 def test_a_senseless_fallback_is_left_out(entries: object) -> None:
     assert parse_config(json.dumps(CONFIG | {"fallbacks": entries}).encode()).fallbacks == ()
+
+
+def test_other_gpus_are_another_configuration() -> None:
+    plain, some, others = (parse_config(json.dumps({"model": "/m", **more}).encode()) for more in DEVICES)
+    assert len({plain.digest, some.digest, others.digest}) == 3
+    assert plain.digest == plain.asked.id
 
 
 def test_the_digest_is_of_what_was_asked_for() -> None:
@@ -352,6 +361,28 @@ def test_plain_can_be_asked_for_and_ends_with_its_server(engine: Engine) -> None
     assert process.returncode != 0
     assert engine.status["state"] == "failed"
     assert "is started again" in engine.status["message"]
+
+
+def test_the_engine_sees_only_the_gpus_that_it_is_told(engine: Engine) -> None:
+    engine.ask(**CONFIG, devices=["GPU-1", "GPU-3"])
+    process = engine.start(AISANDBOX_ENGINE="plain")
+    engine.wait("serve", "done")
+    assert "GPUs GPU-1,GPU-3\n" in engine.stop(process)
+
+
+def test_gpus_that_are_told_later_are_taken(engine: Engine) -> None:
+    process = engine.start(AISANDBOX_ENGINE="plain")
+    engine.wait("wait", "running")
+    engine.ask(**CONFIG, devices=["MIG-0"])
+    engine.wait("serve", "done")
+    assert "GPUs MIG-0\n" in engine.stop(process)
+
+
+def test_without_a_list_of_gpus_the_engine_sees_what_it_was_given(engine: Engine) -> None:
+    engine.ask(**CONFIG)
+    process = engine.start(AISANDBOX_ENGINE="plain", CUDA_VISIBLE_DEVICES="7")
+    engine.wait("serve", "done")
+    assert "GPUs 7\n" in engine.stop(process)
 
 
 def test_a_killed_engine_leaves_no_server(engine: Engine) -> None:

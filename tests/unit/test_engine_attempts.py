@@ -107,3 +107,23 @@ def test_it_outlives_the_process(memory: Memory, monkeypatch: pytest.MonkeyPatch
     assert Memory.load(memory.path).record(ASKED).retry == []
     monkeypatch.setenv(VARIABLE, memory.environment[VARIABLE])
     assert Memory.load(memory.path).record(ASKED).retry == ["--max-model-len", "4096"]
+
+
+ON_PROCESSOR = Candidate("/fallback", ("fallback",), (), processor=True)
+WITH_PROCESSOR = EngineConfig(ASKED, (FALLBACK, ON_PROCESSOR))
+
+
+def test_gpus_that_fail_are_tried_again_before_the_processor_serves(memory: Memory) -> None:
+    late = tried(memory, MACHINE, MACHINE, config=WITH_PROCESSOR)
+    assert [mode for _, mode, _ in late] == ["fast", "plain"], "nothing is left to try"
+    memory.start_over()
+    assert tried(memory, MACHINE, config=WITH_PROCESSOR) == [("/asked", "plain", ("-a",)), ("/fallback", "plain", ())]
+    attempt = memory.next(WITH_PROCESSOR)
+    assert attempt and attempt.candidate == ON_PROCESSOR
+
+
+def test_what_the_processor_serves_is_another_candidate_than_the_same_model_on_a_gpu(memory: Memory) -> None:
+    assert ON_PROCESSOR.id != FALLBACK.id
+    tried(memory, MODEL, MODEL, config=WITH_PROCESSOR)
+    attempt = memory.next(WITH_PROCESSOR)
+    assert attempt and attempt.candidate == ON_PROCESSOR

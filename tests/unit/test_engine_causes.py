@@ -167,6 +167,31 @@ def test_what_is_wrong_with_the_model(error: str, told: str) -> None:
     [
         (TOO_OLD, "the NVIDIA driver is too old for this vLLM (it supports CUDA 12020)"),
         (
+            "torch.AcceleratorError: CUDA error: CUDA-capable device(s) is/are busy or unavailable",
+            "another program has a GPU for itself",
+        ),
+        ("torch.AcceleratorError: CUDA error: uncorrectable ECC error encountered", "a GPU's memory is damaged"),
+        ("pynvml.NVMLError_GpuIsLost: GPU is lost", "a GPU has fallen off the bus"),
+        ("RuntimeError: CUDA error: GPU has fallen off the bus", "a GPU has fallen off the bus"),
+        ("NVRM: Xid (PCI:0000:65:00): 79, pid=812, name=python", "a GPU has fallen off the bus"),
+        (
+            "RuntimeError: Unexpected error from cudaGetDeviceCount(). Did you run some cuda functions before calling "
+            "NumCudaDevices() that might have already set an error? Error 304: OS call failed or operation not "
+            "supported on this OS",
+            "it may not open the GPUs' device nodes",
+        ),
+        ("PermissionError: [Errno 13] Permission denied: '/dev/nvidia0'", "it may not open the GPUs' device nodes"),
+        ("pynvml.NVMLError_NoPermission: Insufficient Permissions", "it may not open the GPUs' device nodes"),
+        (
+            "RuntimeError: Unexpected error from cudaGetDeviceCount(). Error 803: system has unsupported display "
+            "driver / cuda driver combination",
+            "the NVIDIA driver's library and its kernel module are of different versions",
+        ),
+        (
+            "pynvml.NVMLError_LibRmVersionMismatch: RM has detected an NVML/RM version mismatch.",
+            "the NVIDIA driver's library and its kernel module are of different versions",
+        ),
+        (
             "RuntimeError: CUDA driver version is insufficient for CUDA runtime version",
             "the NVIDIA driver is too old for this vLLM",
         ),

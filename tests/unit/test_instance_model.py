@@ -13,6 +13,7 @@ import pytest
 from aisandbox.instance import configure, engine_sync, files, model, services, sizing
 from aisandbox.instance.engine_files import parse_config
 from aisandbox.instance.errors import UnobtainableError
+from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
 from tests.support import appliance
 from tests.support.appliance import GUIDE, GUIDE_COMMIT, MANIFEST
@@ -272,6 +273,43 @@ def test_the_model_before_is_the_first_fallback(places: Places, server: Hub) -> 
     assert places.engine.read_bytes() == asked, "repeating is a no-op"
 
 
+def with_gpus(monkeypatch: pytest.MonkeyPatch, *taken_gib: float, devices: tuple[str, ...] = ()) -> None:
+    """A machine with GPUs of 8 GiB, for which only the guide is listed; other programs have so much of each."""
+    gpus = tuple(Gpu(name="GPU", memory_gib=8 - taken, taken_gib=taken, capability=(8, 9)) for taken in taken_gib)
+    found = Hardware(flavour="cuda", gpus=gpus, devices=devices, driver="580.95.05")
+    monkeypatch.setattr("aisandbox.instance.hardware.find", lambda _places: found)
+
+
+def planned(places: Places, **choice: object) -> dict[str, Any]:
+    """What the engine is told for that choice."""
+    appliance.options(places, "".join(f"{key}: {json.dumps(value)}\n" for key, value in choice.items()))
+    configure.apply(places, MANIFEST)
+    model.fetch(places, MANIFEST)
+    return engine(places)
+
+
+def test_the_engine_is_told_which_gpus_to_use(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_gpus(monkeypatch, 0, devices=("GPU-1",))
+    assert planned(places)["devices"] == ["GPU-1"]
+    places.engine.unlink()
+    instead = planned(places, model="acme/nowhere", hub_endpoint=server.endpoint)
+    assert (instead["name"], instead["devices"]) == (GUIDE, ["GPU-1"])
+    assert instead["fallbacks"][-1]["processor"], "should the GPUs fail"
+    with_gpus(monkeypatch, 0)
+    assert "devices" not in planned(places, model="acme/nowhere", hub_endpoint=server.endpoint), "and as it serves"
+
+
+def test_vllm_leaves_other_programs_what_they_have(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+    argument = "--gpu-memory-utilization"
+    with_gpus(monkeypatch, 4)
+    told = planned(places)
+    assert told["args"][-2:] == [argument, "0.46"], "half of what vLLM takes by default"
+    assert [(entry["args"], entry["processor"]) for entry in told["fallbacks"]] == [([], True)]
+    assert planned(places, vllm_args=f"{argument} 0.7")["args"][-2:] == [argument, "0.7"]
+    with_gpus(monkeypatch, 0)
+    assert argument not in planned(places, model=GUIDE)["args"]
+
+
 def test_a_model_that_the_engine_refused_is_no_fallback(places: Places, server: Hub) -> None:
     other(server)
     choose(places, server)
@@ -362,13 +400,27 @@ def test_a_model_without_loadable_weights_is_refused(places: Places, server: Hub
     assert server.sent == 0
 
 
-def test_without_a_gpu_on_a_cuda_image_nothing_is_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("aisandbox.instance.hardware._nvidia", lambda: {"fault": "Driver Not Loaded"})
+def test_without_a_gpu_on_a_cuda_image_the_processor_serves_the_guide(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("aisandbox.instance.hardware._nvidia", lambda _places: {"fault": "Driver Not Loaded"})
     places = appliance.make(tmp_path / "cuda", "cuda")
+    appliance.options(places, "model: acme/tiny\nmax_model_len: wrong\n")
     configure.apply(places, MANIFEST)
     model.fetch(places, MANIFEST)
     assert status(places)["state"] == "failed"
-    assert "no NVIDIA GPU" in status(places)["message"]
+    assert status(places)["message"] == (
+        f"Serving {GUIDE} on the processor: no NVIDIA GPU can be used, and this image needs one (Driver Not Loaded)."
+    )
+    assert status(places)["fix"]
+    told = parse_config(places.engine.read_bytes())
+    assert (told.asked.processor, told.asked.args, told.fallbacks) == (True, (), ())
+    assert told.asked.served_names == (GUIDE, "acme/tiny")
+    shutil.rmtree(places.baked_models)
+    shutil.rmtree(places.hub_cache)
+    places.engine.unlink()
+    model.fetch(places, MANIFEST)
+    assert status(places)["message"].startswith("No model can be served: no NVIDIA GPU")
     assert not places.engine.exists()
 
 

@@ -11,6 +11,7 @@ from aisandbox.instance import plan
 from aisandbox.instance.hardware import Gpu, Hardware
 from aisandbox.instance.options import Choice
 from aisandbox.instance.plan import Asked, Plan
+from aisandbox.instance.problem import Problem
 from tests.support.appliance import GUIDE, MANIFEST
 
 CPU = Hardware(flavour="cpu")
@@ -93,6 +94,12 @@ def test_a_fault_of_the_driver_is_told_with_its_fix_and_nothing_is_served() -> N
     assert not planned.servable
     assert "driver 535 is too old" in problem.reason
     assert problem.fix == "Update it"
+
+
+def test_a_condition_of_the_moment_is_not_planned_for() -> None:
+    hot, dead = Problem(reason="hot", fix="Wait."), Problem(reason="dead", fix="Reboot.")
+    planned = decide(gpus(24).model_copy(update={"conditions": (hot,), "problems": (dead,)}))
+    assert (planned.hardware.problems, planned.hardware.conditions, planned.problems) == ((dead,), (), ())
 
 
 def test_a_revision_without_its_model_is_ignored() -> None:

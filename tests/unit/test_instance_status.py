@@ -124,6 +124,14 @@ def test_a_failed_phase_is_a_problem_with_its_fix(places: Places) -> None:
     assert overview.state == "failed"
 
 
+def test_what_is_wrong_with_a_gpu_is_a_problem_and_no_failure(places: Places) -> None:
+    lost = {"reason": "GPU 3 has fallen off the bus", "fix": "sudo reboot"}
+    files.write_json(places.plan, {"model": "acme/tiny", "problems": [], "hardware": {"problems": [lost]}})
+    overview = status.compose(places, on_ports({}))
+    assert [(str(problem), problem.fix) for problem in overview.problems] == [tuple(lost.values())]
+    assert overview.state == "starting"
+
+
 def test_a_phase_shows_what_its_service_reports(places: Places) -> None:
     report = {"phase": "download", "state": "running", "message": "m", "fix": "", "bytes_done": 5, "bytes_total": 10}
     files.write_json(places.status("model"), report)

@@ -223,7 +223,7 @@ def _show(places: Places, manifest: Manifest) -> None:
 
 
 def _tell(outcome: Outcome) -> None:
-    for problem in outcome.plan.problems:
+    for problem in (*outcome.plan.problems, *outcome.plan.hardware.problems):
         say(f"{problem}. {problem.fix}")
     if outcome.changed and outcome.plan.access.chat_login:
         say("The chat page asks for a login. To see address and password: sudo aisandbox keys")

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from aisandbox.instance import files, hardware
 from aisandbox.instance.doctor.finding import Finding, Instance, failed, ok, skipped, warning
+from aisandbox.instance.problem import Problem
 
 GIB = 1024**3
 LEAST_FREE_BYTES = GIB
 TIGHT_SHARE = 0.05
 LEAST_INODE_SHARE = 0.02
 TIGHT_MEMORY_SHARE = 0.05
-NVIDIA = "0x10de"
-DISPLAY_CLASS = "0x03"
 LARGER = "Take a plan with more memory, or a smaller model: sudo aisandbox configure --model ORGANISATION/NAME"
 SET_CLOCK = "sudo timedatectl set-ntp true && sudo systemctl restart systemd-timesyncd"
 
@@ -29,6 +28,9 @@ def gpu(instance: Instance) -> Iterator[Finding]:
         yield failed("No GPU can be used.", found.fix or "", found.fault)
     else:
         yield ok(", ".join(f"{gpu.name} ({gpu.memory_gib:g} GiB)" for gpu in found.gpus))
+    if found.flavour == "cuda":
+        for problem in (*found.problems, *found.conditions):
+            yield warning(sentence(problem), problem.fix)
 
 
 def driver(instance: Instance) -> Iterator[Finding]:
@@ -42,6 +44,11 @@ def driver(instance: Instance) -> Iterator[Finding]:
         yield ok(f"NVIDIA driver {found.driver}, CUDA {found.cuda}; {need}.")
 
 
+def sentence(problem: Problem) -> str:
+    """The problem's reason, which is a clause, by itself."""
+    return f"{problem.reason[:1].upper()}{problem.reason[1:]}."
+
+
 def _too_old(version: str | None) -> bool:
     major = (version or "").partition(".")[0]
     return major.isdigit() and int(major) < hardware.LEAST_DRIVER
@@ -53,22 +60,10 @@ def flavour(instance: Instance) -> Iterator[Finding]:
     if name not in ("cpu", "cuda"):
         text = f"{instance.places.release} does not tell the flavour of the image."
         yield failed(text, "Deploy the image again: this file is part of it.")
-    elif name == "cpu" and _has_nvidia(instance.places.root):
-        text = "This is the CPU flavour of the image, on a machine with an NVIDIA GPU."
-        yield warning(text, "Deploy the CUDA flavour of the image here: it serves models from the GPU.")
+    elif name == "cpu" and (unused := hardware.unused_gpu(instance.places)):
+        yield warning(sentence(unused), unused.fix)
     else:
         yield ok(f"{name}, version {(release or {}).get('version')}")
-
-
-def _has_nvidia(root: Path) -> bool:
-    for device in (root / "sys" / "bus" / "pci" / "devices").glob("*"):
-        try:
-            display = (device / "class").read_text().startswith(DISPLAY_CLASS)
-            if display and (device / "vendor").read_text().strip() == NVIDIA:
-                return True
-        except OSError:
-            continue
-    return False
 
 
 def disk(instance: Instance) -> Iterator[Finding]:
