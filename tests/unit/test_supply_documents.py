@@ -156,6 +156,20 @@ def test_the_policy_refuses(tmp_path: Path, package: Package, refused: bool) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_the_manifest_names_kernel_driver_and_cuda(inventory: Inventory) -> None:
+    assert set(documents.platform(inventory).values()) == {None}
+    debian = {
+        "linux-image-6.1.0-9-amd64": "6.1.27-1",
+        "linux-image-6.1.0-41-amd64": "6.1.158-1",
+        "linux-image-amd64": "6.1.158-1",
+        "nvidia-driver-cuda": "580.126.20-1",
+    }
+    packages = [Package(Kind.debian, *item) for item in debian.items()]
+    cuda = Package(Kind.python, "nvidia-cuda-runtime", "13.0.96")
+    found = documents.platform(replace(inventory, packages=(*inventory.packages, *packages, cuda)))
+    assert found == {"kernel": "6.1.0-41-amd64", "driver": "580.126.20", "cuda": "13.0.96"}
+
+
 def test_the_manifests_list_of_packages(inventory: Inventory) -> None:
     assert documents.packages(inventory) == {
         "debian": {"libthing1": "1:2.0-3+b1", "old": "1.0"},
