@@ -24,6 +24,8 @@ MODPROBE = "nvidia-modprobe"
 CONTROL_MINOR = 255
 """Of /dev/nvidiactl; the GPUs' own minor numbers count from 0."""
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
+NEEDED = ("nvidiactl", "nvidia-uvm")
+"""Device files without which CUDA does not start."""
 MODPROBE_TIMEOUT_S = 60
 """Loading the driver of a machine with eight GPUs takes about ten seconds."""
 FABRIC_TIMEOUT_S = 180
@@ -37,6 +39,7 @@ SWITCH_MANAGEMENT = b"SW_MNG"
 """In the product data of the network adapter by which newer NVSwitches (B200 and later boards) are managed."""
 MINOR = re.compile(r"^Device Minor:\s*(\d+)", re.MULTILINE)
 VERSION = re.compile(r"^NVRM version:.*?\s(\d{3}\.[\d.]+)\s", re.MULTILINE)
+SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 RETRY_DEVICES = "sudo systemctl restart aisandbox-gpu vllm"
 RETRY_FABRIC = "sudo systemctl restart aisandbox-fabric vllm"
@@ -61,11 +64,16 @@ def prepare(places: Places) -> None:
         if capabilities:
             _modprobe(*capabilities)
     except FileNotFoundError:
+        if all((places.root / "dev" / name).exists() for name in NEEDED):
+            report.done("devices", f"{MODPROBE} is not installed; something else has made the device files.")
+            return
         reason = f"{MODPROBE} is not installed, so CUDA may find no device files of the GPUs."
         fix = f"Install it: sudo apt-get install {MODPROBE} && {RETRY_DEVICES}"
         report.failed("devices", reason, fix)
     except _Failed as failure:
-        fix = f"See why: sudo journalctl -k --grep NVRM; sudo dkms status. Then: {RETRY_DEVICES}"
+        fix = f"See why: sudo journalctl -k --grep 'nvidia|NVRM'; sudo dkms status. Then: {RETRY_DEVICES}"
+        if _secure_boot(places) and not _driver(places):
+            fix = "Secure Boot is on and refuses NVIDIA's module, which is not signed: switch it off and reboot."
         report.failed("devices", f"The device files of the GPUs are not complete: {failure}.", fix)
     else:
         report.done("devices", f"The device files of {len(minors)} GPU(s) are ready.")
@@ -152,6 +160,11 @@ def _driver(places: Places) -> str:
     """Version of the driver that is loaded; empty when none is."""
     found = VERSION.search(_bytes(places.root / "proc/driver/nvidia/version").decode(errors="replace"))
     return found[1] if found else ""
+
+
+def _secure_boot(places: Places) -> bool:
+    """Whether the firmware lets the kernel load signed modules only."""
+    return _bytes(places.root / SECURE_BOOT)[-1:] == b"\x01"
 
 
 def _bytes(path: Path) -> bytes:

@@ -129,6 +129,20 @@ def test_a_missing_program_is_a_problem_with_its_fix_and_no_crash(places: Places
     assert shown(places) == [said]
 
 
+def test_a_missing_program_is_no_problem_where_a_driver_of_another_kind_made_the_files(
+    places: Places, calls: Path
+) -> None:
+    gpus(places, 0)
+    (places.root / "dev").mkdir()
+    for name in ("nvidiactl", "nvidia-uvm"):
+        (places.root / "dev" / name).touch()
+    gpu.prepare(places)
+    assert reported(places, "gpu")[0] == "done"
+    (places.root / "dev/nvidia-uvm").unlink()
+    gpu.prepare(places)
+    assert reported(places, "gpu")[0] == "failed"
+
+
 @pytest.mark.parametrize("step", ["", "-c", "-u"])
 def test_a_step_that_fails_is_told_with_what_it_said(places: Places, calls: Path, step: str) -> None:
     gpus(places, 0)
@@ -138,6 +152,17 @@ def test_a_step_that_fails_is_told_with_what_it_said(places: Places, calls: Path
     assert state == "failed"
     assert "failed with status 1: NVIDIA: failed" in said
     assert calls.read_text().splitlines()[-1].startswith(f"nvidia-modprobe {step}")
+
+
+@pytest.mark.parametrize("on", [True, False])
+def test_a_module_that_secure_boot_refuses(places: Places, calls: Path, on: bool) -> None:
+    gpus(places, 0)
+    variable = places.root / gpu.SECURE_BOOT
+    variable.parent.mkdir(parents=True)
+    variable.write_bytes(b"\x06\x00\x00\x00" + bytes([on]))
+    program(calls, "nvidia-modprobe", "exit 1")
+    gpu.prepare(places)
+    assert ("Secure Boot is on" in reported(places, "gpu")[1]) is on
 
 
 def test_a_program_that_hangs_does_not_hold_the_boot(
