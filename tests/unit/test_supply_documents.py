@@ -143,6 +143,11 @@ def test_the_licence_report_names_what_has_conditions_and_what_is_not_known(docu
         (Package(Kind.debian, "x", "1", licence="AGPL-3.0-or-later", distribution="debian-12"), False),
         (Package(Kind.debian, "x", "1", section="non-free/libs", distribution="debian-12"), True),
         (Package(Kind.debian, "nvidia-driver-cuda", "580", section="non-free/libs", distribution="debian-12"), False),
+        (
+            Package(Kind.debian, "firmware-nvidia-gsp", "580", section="non-free-firmware/x", distribution="debian-12"),
+            False,
+        ),
+        (Package(Kind.debian, "nvlsm", "2025.10", section="non-free/x", distribution="debian-12"), False),
         (Package(Kind.python, "x", "1"), False),
     ],
 )
