@@ -119,6 +119,7 @@ def _facts(
         "created": finished.isoformat(timespec="seconds"),
         "commit": code.commit,
         "os": product.os.model_dump(),
+        **documents.platform(inventory),
         "layers": layers,
         "locks": provenance.locks(),
         "packages": documents.packages(inventory),

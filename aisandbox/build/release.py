@@ -38,8 +38,8 @@ MEASURES = "release-measures.json"
 """In the cache: digests of components by which they need not be read twice."""
 SYSTEM = "system"
 """The component of files outside `/opt/aisandbox`."""
-NOT_NEEDED = ("linux-image-*", "grub-*", "shim-signed")
-"""Packages of a machine's start, which are the machine's own business."""
+NOT_NEEDED = ("linux-image-*", "linux-headers-*", "nvidia-*", "nvlsm", "infiniband-diags", "grub-*", "shim-signed")
+"""Packages of a machine's start and of its GPUs' driver, which are the machine's own business."""
 
 
 def write(

@@ -17,6 +17,8 @@ UNITS = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/syste
 SHELLS = {"sh", "dash", "bash"}
 OLDEST = {"libssl3": "0.9.8", "libssl3t64": "0.9.8", "python3": "2.6"}
 MODULES = ("nvidia-open-kernel-dkms", "nvidia-kernel-open-dkms", "nvidia-kernel-dkms")
+DRIVER = ("nvidia-driver-cuda", "libcuda1", "firmware-nvidia-gsp", "nvidia-fabricmanager")
+"""What must be of the modules' version."""
 SCRIPTS = ("/etc/update-motd.d/*", "/var/lib/cloud/scripts/per-*/*")
 BOTH = ("image", "instance")
 SSHD = "/etc/ssh/sshd_config"
@@ -226,6 +228,19 @@ def gpu_modules(subject: Subject) -> Iterator[Finding]:
         folder = f"/lib/modules/{kernel.path.rpartition('/vmlinuz-')[2]}/updates/dkms"
         if not any(subject.tree.glob(f"{folder}/nvidia.ko*", f"{folder}/nvidia-current.ko*")):
             yield Finding(folder, "has no nvidia module")
+
+
+@check(
+    "Parts of NVIDIA's driver have one version",
+    why="Modules, libraries, firmware and fabric manager of different versions refuse each other: CUDA does not start.",
+    fix="apt-get install each as NAME=VERSION in the version of the modules; apt-mark hold them",
+    sources=("GPU: gpu-operator#544", "GPU: azhpc-images#86"),
+    stages=BOTH,
+)
+def gpu_versions(subject: Subject) -> Iterator[Finding]:
+    found = {name: version for name in (*MODULES, *DRIVER) if (version := subject.installed(name))}
+    if len({numbers(version) for version in found.values()}) > 1:
+        yield Finding("/var/lib/dpkg/status", ", ".join(f"{name} {version}" for name, version in found.items()))
 
 
 @check(

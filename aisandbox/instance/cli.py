@@ -40,7 +40,15 @@ app.command()(doctor.doctor)
 app.command()(check.check)
 app.command()(upgrade.upgrade)
 app.command()(schema.schema)
-for hidden in (look.motd, units.mount_volume, units.model_fetch, units.engine_sync, units.status_publish):
+for hidden in (
+    look.motd,
+    units.mount_volume,
+    units.gpu_devices,
+    units.gpu_fabric,
+    units.model_fetch,
+    units.engine_sync,
+    units.status_publish,
+):
     app.command(hidden=True)(hidden)
 app.command(hidden=True)(certificate.certificate)
 

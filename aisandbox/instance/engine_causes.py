@@ -273,7 +273,7 @@ RULES = (
     Rule(
         r"CUDA error: system not yet initialized",
         "the GPUs are not ready: their fabric manager does not run",
-        "sudo systemctl restart nvidia-fabricmanager, then: sudo aisandbox configure.",
+        "sudo systemctl restart aisandbox-fabric vllm. If that does not help, `aisandbox status` says why.",
         "machine",
     ),
     Rule(

@@ -173,7 +173,7 @@ class Places:
         return self.run / "status" / "timeline.json"
 
     def status(self, service: str) -> Path:
-        """What the service (configure, model, engine, certificate, publish) last reported."""
+        """What the service (configure, model, engine, certificate, publish, gpu, fabric) last reported."""
         return self.run / "status" / f"{service}.json"
 
     # cloud-init's files

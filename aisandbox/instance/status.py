@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from aisandbox.instance import clock, files, services, timeline
+from aisandbox.instance import clock, files, gpu, services, timeline
 from aisandbox.instance.access import Access
 from aisandbox.instance.journal import Line
 from aisandbox.instance.notices import SecurityWarning, warnings
@@ -73,11 +73,28 @@ class Sizing(Part):
     rows: tuple[tuple[str, str], ...] = ()
 
 
+class Image(BaseModel):
+    """What the image of this instance was made of, as the bake recorded it: of the cpu flavour only its name.
+
+    Not published.
+    """
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    flavour: str = ""
+    kernel: str = ""
+    driver: str = ""
+    """NVIDIA's."""
+    cuda: str = ""
+    """That vLLM runs on."""
+
+
 class Overview(Part):
     """The whole state. It holds no secrets: the progress page publishes it."""
 
     product: str
     version: str
+    image: Image
     state: Literal["starting", "ready", "failed"]
     """`failed`: a step failed or keeps crashing and nothing answers; with a fallback that serves, it is `ready`."""
     model: str | None
@@ -145,9 +162,12 @@ def compose(
     broken = {unit.name for unit in units if unit.active == "failed"} | set(loops)
     ready = all(endpoint.ready for endpoint in endpoints if endpoint.name != "sandbox")
     failed = any((reports[name] or {}).get("state") == "failed" for name in ("model", "engine"))
+    release = files.read_json(places.release) or {}
+    machine = tuple(_phase(report, name) for name in gpu.REPORTS if (report := files.read_json(places.status(name))))
     return Overview(
         product=manifest.product.name,
-        version=(files.read_json(places.release) or {}).get("version", manifest.product.version),
+        version=release.get("version", manifest.product.version),
+        image=Image() if public else Image.model_validate(release),
         state="ready" if ready else "failed" if failed or broken & set(ESSENTIAL) else "starting",
         model=plan.get("model"),
         serving=_serving(places, reports["engine"] or {}),
@@ -156,7 +176,7 @@ def compose(
         phases=phases,
         endpoints=endpoints,
         services=units,
-        problems=(*_problems(plan, phases, units, loops), *_upgrade(places, public)),
+        problems=(*_problems(plan, (*machine, *phases), units, loops), *_upgrade(places, public)),
         warnings=warnings(manifest, access, places.container),
         timeline=timeline.read(places) if with_timeline else (),
         log=log,

@@ -36,6 +36,9 @@ def render(overview: Overview, timeline: bool = False) -> RenderableType:
 
 def _parts(overview: Overview) -> Iterator[RenderableType]:
     yield Text.assemble(f"{overview.product} {overview.version}: ", (overview.state, COLOURS[overview.state]))
+    image = overview.image
+    if image.driver:
+        yield Text(f"Image: {image.flavour}, kernel {image.kernel}, NVIDIA driver {image.driver}, CUDA {image.cuda}")
     if overview.model:
         other = overview.serving and overview.serving != overview.model
         yield Text(f"Model: {overview.model}" + (f" (serving {overview.serving})" if other else ""))

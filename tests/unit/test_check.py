@@ -188,6 +188,10 @@ FAULTS: dict[str, Plant | tuple[Plant, ...]] = {
         lambda root: root.remove(f"boot/vmlinuz-{KERNEL}"),
     ),
     "gpu-modules": lambda root: root.package("nvidia-kernel-open-dkms", "580.95"),
+    "gpu-versions": lambda root: (
+        root.package("nvidia-driver-cuda", "580.126.20-1"),
+        root.package("nvidia-fabricmanager", "580.95.05-1"),
+    ),
     "dkms-service": lambda root: root.enable("dkms.service", "[Service]\nExecStart=/bin/true\n"),
     "unit-cycles": lambda root: _cycle(root),
     "enabled-units": lambda root: root.link(

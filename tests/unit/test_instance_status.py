@@ -331,6 +331,17 @@ def test_what_a_service_said_before_it_crashed_is_not_published(
     assert (published.state, str(published.problems[0])) == ("failed", "open-webui.service keeps crashing")
 
 
+def test_kernel_driver_and_cuda_of_the_image_are_shown_and_not_published(places: Places) -> None:
+    assert status.compose(places, on_ports({})).image.driver == ""
+    assert "Image:" not in command(places.root, "status").stdout
+    facts = {"kernel": "6.1.0-41-amd64", "driver": "580.126.20", "cuda": "13.0.96"}
+    files.write_json(places.release, {"version": "1.2.3", "flavour": "cuda", **facts})
+    shown = command(places.root, "status").stdout
+    assert "Image: cuda, kernel 6.1.0-41-amd64, NVIDIA driver 580.126.20, CUDA 13.0.96" in shown
+    assert facts.items() <= status.compose(places, on_ports({})).image.model_dump().items()
+    assert "580.126" not in status.compose(places, on_ports({}), public=True).model_dump_json()
+
+
 def live(places: Places) -> Places:
     """The same folders, as those of the machine itself."""
     return replace(places, root=Path("/"))

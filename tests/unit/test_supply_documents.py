@@ -143,6 +143,11 @@ def test_the_licence_report_names_what_has_conditions_and_what_is_not_known(docu
         (Package(Kind.debian, "x", "1", licence="AGPL-3.0-or-later", distribution="debian-12"), False),
         (Package(Kind.debian, "x", "1", section="non-free/libs", distribution="debian-12"), True),
         (Package(Kind.debian, "nvidia-driver-cuda", "580", section="non-free/libs", distribution="debian-12"), False),
+        (
+            Package(Kind.debian, "firmware-nvidia-gsp", "580", section="non-free-firmware/x", distribution="debian-12"),
+            False,
+        ),
+        (Package(Kind.debian, "nvlsm", "2025.10", section="non-free/x", distribution="debian-12"), False),
         (Package(Kind.python, "x", "1"), False),
     ],
 )
@@ -154,6 +159,20 @@ def test_the_policy_refuses(tmp_path: Path, package: Package, refused: bool) -> 
     with pytest.raises(BuildError, match="x 1 must not be in the image"):
         documents.write(document, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_manifest_names_kernel_driver_and_cuda(inventory: Inventory) -> None:
+    assert set(documents.platform(inventory).values()) == {None}
+    debian = {
+        "linux-image-6.1.0-9-amd64": "6.1.27-1",
+        "linux-image-6.1.0-41-amd64": "6.1.158-1",
+        "linux-image-amd64": "6.1.158-1",
+        "nvidia-driver-cuda": "580.126.20-1",
+    }
+    packages = [Package(Kind.debian, *item) for item in debian.items()]
+    cuda = Package(Kind.python, "nvidia-cuda-runtime", "13.0.96")
+    found = documents.platform(replace(inventory, packages=(*inventory.packages, *packages, cuda)))
+    assert found == {"kernel": "6.1.0-41-amd64", "driver": "580.126.20", "cuda": "13.0.96"}
 
 
 def test_the_manifests_list_of_packages(inventory: Inventory) -> None:

@@ -345,3 +345,15 @@ def test_what_was_not_touched_is_not_read_again(
     changed.write_text("{ }\n")
     assert {c.name for c in prepare.compare(release, rig.upgrades, rig.said.append).changed} >= {"models"}
     assert read == [changed]
+
+
+def test_a_package_that_is_held_counts_as_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = {
+        "nvidia-driver-cuda": "hold ok installed",
+        "zstd": "install ok installed",
+        "old": "deinstall ok config-files",
+    }
+    rows = "Package: {}\nStatus: {}\nVersion: 1\nArchitecture: amd64\nMaintainer: T <t@example.com>\nDescription: t\n"
+    (tmp_path / "status").write_text("\n".join(rows.format(name, state) for name, state in states.items()))
+    monkeypatch.setenv("DPKG_ADMINDIR", str(tmp_path))
+    assert prepare._missing_packages(dict.fromkeys([*states, "absent"], "")) == ["absent", "old"]

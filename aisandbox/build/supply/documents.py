@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,10 @@ from aisandbox.build.supply import collect, licence_report, source
 from aisandbox.build.supply.document import Document
 from aisandbox.build.supply.inventory import Inventory, Kind
 from aisandbox.build.supply.source import Source
+
+KERNEL = re.compile(r"linux-image-(\d.*)")
+DRIVER, CUDA = "nvidia-driver-cuda", "nvidia-cuda-runtime"
+"""Packages, Debian's and Python's, whose versions are the driver's and that of vLLM's CUDA."""
 
 
 def write(document: Document, folder: Path, prefix: str = "") -> list[Path]:
@@ -76,4 +81,18 @@ def packages(inventory: Inventory) -> dict[str, Any]:
         "debian": {package.name: package.version for package in inventory.of(Kind.debian)},
         "python": dict(sorted(python.items())),
         "npm": npm,
+    }
+
+
+def platform(inventory: Inventory) -> dict[str, str | None]:
+    """Kernel, NVIDIA's driver and vLLM's CUDA, as an image's manifest lists them; None where it has none."""
+    debian = {package.name: package.version for package in inventory.of(Kind.debian)}
+    kernels = [found[1] for name in debian if (found := KERNEL.fullmatch(name))]
+    driver = debian.get(DRIVER)
+    return {
+        "kernel": max(
+            kernels, key=lambda release: [int(number) for number in re.findall(r"\d+", release)], default=None
+        ),
+        "driver": driver and driver.rpartition("-")[0],
+        "cuda": next((package.version for package in inventory.of(Kind.python) if package.name == CUDA), None),
     }

@@ -34,6 +34,20 @@ def mount_volume(context: typer.Context) -> None:
         )
 
 
+def gpu_devices(context: typer.Context) -> None:
+    """Load NVIDIA's driver and make its device files (aisandbox-gpu.service)."""
+    from aisandbox.instance import gpu
+
+    gpu.prepare(context.obj.places)
+
+
+def gpu_fabric(context: typer.Context) -> None:
+    """Start the fabric manager where there are NVSwitches (aisandbox-fabric.service)."""
+    from aisandbox.instance import gpu
+
+    gpu.start_fabric(context.obj.places)
+
+
 def engine_sync(context: typer.Context) -> None:
     """Restart the engine when it serves something else than it should (aisandbox-engine-sync.service)."""
     from aisandbox.instance import engine_sync as syncing

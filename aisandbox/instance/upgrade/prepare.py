@@ -367,7 +367,7 @@ def _missing_packages(packages: Mapping[str, str]) -> list[str]:
     command = ["dpkg-query", "--show", "--showformat=${db:Status-Abbrev} ${binary:Package} ${Version}\\n"]
     shown = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     rows = (line.split() for line in shown.splitlines())
-    installed = {row[1].partition(":")[0]: row[2] for row in rows if len(row) == 3 and row[0] == "ii"}
+    installed = {row[1].partition(":")[0]: row[2] for row in rows if len(row) == 3 and row[0].endswith("i")}
     return sorted(
         name
         for name, least in packages.items()

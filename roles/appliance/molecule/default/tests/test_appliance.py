@@ -87,3 +87,8 @@ def test_what_first_boot_renders_is_there(host: Host) -> None:
 
 def test_everything_belongs_to_root(host: Host) -> None:
     assert host.check_output(f"find {OPT} \\! -user root -o -perm /022 \\! -type l") == ""
+
+
+def test_nothing_is_there_for_gpus(host: Host) -> None:
+    for unit in DEFAULTS["appliance_gpu_units"]:
+        assert not host.file(f"/etc/systemd/system/{unit}").exists

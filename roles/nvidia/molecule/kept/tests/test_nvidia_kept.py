@@ -12,3 +12,8 @@ def test_nothing_is_installed(host: Host) -> None:
 
 def test_nouveau_stays_away(host: Host) -> None:
     assert "blacklist nouveau" in host.check_output("modprobe --showconfig").splitlines()
+
+
+def test_its_version_is_not_pinned_and_its_kernel_is_held(host: Host) -> None:
+    assert not host.file("/etc/apt/preferences.d/aisandbox-nvidia").exists
+    assert "linux-image-" in host.check_output("apt-mark showhold")
