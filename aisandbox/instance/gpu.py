@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aisandbox.instance import files, services
+from aisandbox.instance.hardware import kernel
 from aisandbox.instance.places import Places
 from aisandbox.instance.report import Reporter
 
@@ -31,14 +32,12 @@ MODPROBE_TIMEOUT_S = 60
 FABRIC_TIMEOUT_S = 180
 """Training the links of eight GPUs takes half a minute."""
 
-NVIDIA, MELLANOX = "0x10de", "0x15b3"
-DISPLAY_CLASS = "0x03"
+MELLANOX = "0x15b3"
 BRIDGE_CLASS = "0x0680"
 """Of an NVSwitch (A100, H100 and H200 boards)."""
 SWITCH_MANAGEMENT = b"SW_MNG"
 """In the product data of the network adapter by which newer NVSwitches (B200 and later boards) are managed."""
 MINOR = re.compile(r"^Device Minor:\s*(\d+)", re.MULTILINE)
-VERSION = re.compile(r"^NVRM version:.*?\s(\d{3}\.[\d.]+)\s", re.MULTILINE)
 SECURE_BOOT = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"
 
 RETRY_DEVICES = "sudo systemctl restart aisandbox-gpu vllm"
@@ -52,7 +51,7 @@ class _Failed(Exception):
 def prepare(places: Places) -> None:
     """Load NVIDIA's modules and make the device files of every GPU, of unified memory and of MIG instances."""
     report = Reporter(places.status(DEVICES))
-    if not any(device_class.startswith(DISPLAY_CLASS) for device_class, _ in _pci(places, NVIDIA)):
+    if not kernel.cards(places.root):
         report.done("devices", "This machine has no NVIDIA GPU.")
         return
     try:
@@ -72,7 +71,7 @@ def prepare(places: Places) -> None:
         report.failed("devices", reason, fix)
     except _Failed as failure:
         fix = f"See why: sudo journalctl -k --grep 'nvidia|NVRM'; sudo dkms status. Then: {RETRY_DEVICES}"
-        if _secure_boot(places) and not _driver(places):
+        if _secure_boot(places) and not kernel.loaded_driver(places.root):
             fix = "Secure Boot is on and refuses NVIDIA's module, which is not signed: switch it off and reboot."
         report.failed("devices", f"The device files of the GPUs are not complete: {failure}.", fix)
     else:
@@ -81,8 +80,8 @@ def prepare(places: Places) -> None:
 
 def start_fabric(places: Places) -> None:
     """Start the fabric manager where GPUs are joined by NVSwitches, and wait: CUDA does not start before it."""
-    switches = any(device_class.startswith(BRIDGE_CLASS) for device_class, _ in _pci(places, NVIDIA))
-    managed = any(SWITCH_MANAGEMENT in _bytes(device / "vpd") for _, device in _pci(places, MELLANOX))
+    switches = any(device_class.startswith(BRIDGE_CLASS) for device_class, _ in kernel.pci(places.root, kernel.NVIDIA))
+    managed = any(SWITCH_MANAGEMENT in _bytes(device / "vpd") for _, device in kernel.pci(places.root, MELLANOX))
     if not (switches or managed):
         files.remove(places.status(FABRIC))
         print("This machine has no NVSwitch: its GPUs need no fabric manager.")
@@ -90,7 +89,8 @@ def start_fabric(places: Places) -> None:
     report = Reporter(places.status(FABRIC))
     if not services.units((FABRIC_MANAGER,)):
         reason = "The GPUs are joined by NVSwitches, and nvidia-fabricmanager is not installed: CUDA cannot start."
-        package = f"nvidia-fabricmanager={_driver(places)}-*" if _driver(places) else "nvidia-fabricmanager"
+        driver = kernel.loaded_driver(places.root)
+        package = f"nvidia-fabricmanager={driver}-*" if driver else "nvidia-fabricmanager"
         fix = f"Install it in the driver's version: sudo apt-get install '{package}' && {RETRY_FABRIC}"
         report.failed("fabric", reason, fix)
         return
@@ -135,13 +135,6 @@ def _run(*command: str, timeout_s: float) -> str:
     return f"`{' '.join(command)}` failed with status {done.returncode}" + (f": {said[-1]}" if said else "")
 
 
-def _pci(places: Places, vendor: str) -> Iterator[tuple[str, Path]]:
-    """Class, such as 0x030200, and folder of every PCI device of that vendor."""
-    for device in sorted((places.root / "sys/bus/pci/devices").glob("*")):
-        if _bytes(device / "vendor").decode().strip() == vendor:
-            yield _bytes(device / "class").decode().strip(), device
-
-
 def _minors(places: Places) -> Iterator[int]:
     """Minor numbers of the GPUs that the driver runs."""
     for path in (places.root / "proc/driver/nvidia/gpus").glob("*/information"):
@@ -154,12 +147,6 @@ def _capabilities(places: Places) -> list[Path]:
     folder = places.root / "proc/driver/nvidia/capabilities"
     instances = sorted(folder.glob("gpu*/mig/**/access"))
     return [*instances, folder / "mig/monitor"] if instances else []
-
-
-def _driver(places: Places) -> str:
-    """Version of the driver that is loaded; empty when none is."""
-    found = VERSION.search(_bytes(places.root / "proc/driver/nvidia/version").decode(errors="replace"))
-    return found[1] if found else ""
 
 
 def _secure_boot(places: Places) -> bool:

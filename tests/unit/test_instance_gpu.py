@@ -12,9 +12,6 @@ from aisandbox.instance.places import Places
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
 
-VERSION = (
-    "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.126.20  Release Build  (root@bake)  Mon Feb  2\n"
-)
 SHOW = (
     "Id=nvidia-fabricmanager.service\nLoadState={}\nActiveState=inactive\nSubState=dead\nResult=success\nNRestarts=0\n"
 )
@@ -214,8 +211,9 @@ def test_no_fabric_manager_without_switches(places: Places, calls: Path) -> None
 
 def test_an_absent_fabric_manager_is_told_with_the_version_that_fits(places: Places, calls: Path) -> None:
     device(places, "0000:40:00.0", "0x10de", "0x068000")
-    (places.root / "proc/driver/nvidia").mkdir(parents=True)
-    (places.root / "proc/driver/nvidia/version").write_text(VERSION)
+    version = places.root / "sys/module/nvidia/version"
+    version.parent.mkdir(parents=True)
+    version.write_text("580.126.20\n")
     program(calls, "systemctl", f"printf '{SHOW.format('not-found')}'")
     gpu.start_fabric(places)
     state, said = reported(places, "fabric")

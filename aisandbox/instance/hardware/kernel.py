@@ -33,12 +33,18 @@ def cards(root: Path) -> tuple[Card, ...]:
 
 
 def _cards(root: Path) -> Iterator[Card]:
+    for device_class, device in pci(root, NVIDIA):
+        if device_class.startswith(GPU_CLASSES):
+            driver = device / "driver"
+            yield Card(device.name, driver.resolve().name if driver.exists() else "")
+
+
+def pci(root: Path, vendor: str) -> Iterator[tuple[str, Path]]:
+    """Class, such as 0x030200, and folder of every PCI device of that vendor, in the order of the bus."""
     for device in sorted((root / "sys" / "bus" / "pci" / "devices").glob("*")):
         try:
-            of_nvidia = (device / "vendor").read_text().strip() == NVIDIA
-            if of_nvidia and (device / "class").read_text().startswith(GPU_CLASSES):
-                driver = device / "driver"
-                yield Card(device.name, driver.resolve().name if driver.exists() else "")
+            if (device / "vendor").read_text().strip() == vendor:
+                yield (device / "class").read_text().strip(), device
         except OSError:
             continue
 
