@@ -46,8 +46,8 @@ sandbox-image: container ## Bake the sandbox's container and write build/image/s
 	@$(SUDO) $(BUILD) sandbox-image
 guide: builder ## Teach the embedded guide after a change of its corpus: an hour on two cores, minutes on a GPU (SAMPLE=4 OUT=file to try)
 	@$(PYTHON) -m aisandbox.build.guide $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(OUT),--out '$(OUT)' --kept '$(OUT).kept')
-lock: builder ## Resolve every Python environment anew, with hashes
-	@$(PYTHON) -m aisandbox.build.lock
+lock: builder ## Resolve every Python environment anew, with hashes (ONLY=NAME for one of locks/)
+	@$(PYTHON) -m aisandbox.build.lock $(ONLY)
 docs: builder ## Renew the tables in README.md and docs/ that are made from marketplace.yaml
 	@$(PYTHON) -m aisandbox.build.documents
 
@@ -55,8 +55,8 @@ docs: builder ## Renew the tables in README.md and docs/ that are made from mark
 .PHONY: validate check size audit compare listing publish release
 validate: builder ## Check the Packer template of every target, with fake credentials (TARGET=name for one)
 	@$(SUDO) $(BUILD) validate $(if $(TARGET),--target $(TARGET))
-check: builder ## Check the baked image, or an image, a folder or a host (SUBJECT=file|folder|user@host TARGET=name)
-	@$(SUDO) $(BUILD) check $(if $(SUBJECT),'$(SUBJECT)') --flavour $(FLAVOUR) $(if $(KEY),--key '$(KEY)') $(if $(TARGET),--target $(TARGET))
+check: builder ## Check the baked image, or an image, a folder or a host (SUBJECT=file|folder|user@host TARGET=name FLAVOUR=cuda ENGINE=yes)
+	@$(SUDO) $(BUILD) check $(if $(SUBJECT),'$(SUBJECT)') --flavour $(FLAVOUR) $(if $(ENGINE),--engine) $(if $(KEY),--key '$(KEY)') $(if $(TARGET),--target $(TARGET))
 size: builder ## Show what makes the baked image large (FLAVOUR=cpu|cuda)
 	@$(SUDO) $(BUILD) size --flavour $(FLAVOUR)
 audit: builder ## Look for known vulnerabilities in what the image is made of; asks PyPI, Debian and npm (SBOM=file DATA=file)

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aisandbox import manifest
-from aisandbox.build import container, host, packer_client
+from aisandbox.build import container, host, kernels, packer_client
 from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import TOP, Layer, Store, cache_directory, load
 from aisandbox.build.progress import Phases
@@ -71,6 +71,7 @@ def bake(flavour: str, phases: Phases, until: str = TOP) -> Layer:
             store.used(layer)
     if not missing:
         phases.note("bake", f"nothing changed, {top.id} is there")
+        _warn(top, store, phases)
         return top
     preflight(flavour)
     waiting, running = list(missing), dict[Future[None], Layer]()
@@ -89,7 +90,15 @@ def bake(flavour: str, phases: Phases, until: str = TOP) -> Layer:
     if failure:
         raise failure
     store.prune(keep={layer.id for layer in top.stack})
+    _warn(top, store, phases)
     return top
+
+
+def _warn(top: Layer, store: Store, phases: Phases) -> None:
+    """Say what the image lacks that a bake goes on without."""
+    for layer in top.stack:
+        if layer.name == "vllm" and layer.flavour == "cuda" and (text := kernels.missing(store.rootfs(layer))):
+            phases.note("WARNING", text)
 
 
 def startable(waiting: Sequence[Layer], running: Sequence[Layer], cores: int | None = os.cpu_count()) -> list[Layer]:
@@ -146,6 +155,7 @@ def job(name: str, lower: str, flavour: str, work: Path, log: Path) -> container
         variables={
             "flavour": flavour,
             "image_bake": True,
+            **settings.mirrors,
             "bake_environment": settings.proxies,
             "bake_uv_environment": {**settings.uv_environment(), **sources},
             "bake_npm_environment": {**settings.npm_environment(), "npm_config_cache": npm_cache},

@@ -107,17 +107,18 @@ def in_private_namespace(arguments: list[str]) -> int:
 
 
 @contextmanager
-def baked(flavour: str) -> Iterator[Path]:
-    """The baked image as a folder. Call it inside `container.enter_namespaces()`.
+def baked(flavour: str, until: str = TOP) -> Iterator[Path]:
+    """The baked image, or its layers up to one, as a folder. Call it inside `container.enter_namespaces()`.
 
     Raises:
         BuildError: it is not baked, or there is no such flavour.
     """
     if flavour not in bake.NEEDED_GIB:
         raise BuildError(f"there is no flavour {flavour}", f"one of {', '.join(bake.NEEDED_GIB)}")
-    top = load(flavour)[TOP]
+    top = load(flavour)[until]
     if not all(Store().has(layer) for layer in top.stack):
-        raise BuildError("the image is not baked", f"{sys.executable} -m aisandbox.build bake --flavour {flavour}")
+        command = f"{sys.executable} -m aisandbox.build bake --flavour {flavour} --until {until}"
+        raise BuildError("the image is not baked", command)
     # No temporary folder that is emptied at its end: what is mounted must never be deleted.
     with overlay.read_only(Store().lower_directories(top), Path(tempfile.mkdtemp(prefix="aisandbox-check-"))) as root:
         yield root
@@ -184,6 +185,12 @@ def _root_partition(path: Path, disk: Path) -> tuple[int, int]:
     if start < 0 or size <= 0 or start + size > disk.stat().st_size:
         raise BuildError(f"{path}: its largest partition does not lie on the disk", "is the image cut off?")
     return start, size
+
+
+def check_engine(root: Path, settings: Settings) -> Report:
+    """The report of the engine's files alone, in layers of which the image's upper ones may be missing."""
+    chosen = {name: entry for name, entry in check.CHECKS.items() if name.startswith("engine-")}
+    return check.run(root, settings.but(waivers=()), subject="the baked engine", checks=chosen)
 
 
 def check_layer(lower: str, folder: Path) -> Report:

@@ -129,6 +129,8 @@ def _container(job: Job, root: Path) -> Iterator[int]:
     """A `systemd-nspawn` container over `root` that only sleeps; yields the PID of its init."""
     binds = [f"--bind={host}:{inside}" for host, inside in job.binds.items()]
     binds += [f"--bind-ro={path}" for path in job.read_only]
+    # Where systemd-resolved, as soon as the base layer has installed it, makes /etc/resolv.conf lead.
+    binds += ["--bind-ro=/etc/resolv.conf:/run/systemd/resolve/stub-resolv.conf"]
     command = [
         "systemd-nspawn", "--quiet", f"--directory={root}", f"--machine=bake-{job.layer}",
         "--register=no", "--keep-unit", "--as-pid2",

@@ -1,4 +1,4 @@
-"""What the host hands to the bake: pip's index settings, CA bundle and proxies, passed on as behind a company proxy."""
+"""What the host hands to the bake: pip's index settings, mirrors, CA bundle and proxies, as behind a company proxy."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ import re
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlparse
 
+from aisandbox.build.errors import BuildError
+
 PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 PROXY_VARIABLES = ("http_proxy", "https_proxy", "no_proxy")
+MIRRORS = {"NVIDIA_REPOSITORY": "nvidia_repository", "FLASHINFER_INDEX": "vllm_flashinfer_index"}
+"""Environment variables that replace a vendor's own repository by a mirror, and the role's variable of each."""
 CA_VARIABLES = ("SSL_CERT_FILE", "PIP_CERT", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
 
 
@@ -26,12 +31,14 @@ class HostSettings:
     ca_bundle: str | None
     proxies: dict[str, str]
     npm_registry: str | None = None
+    mirrors: Mapping[str, str] = field(default_factory=dict)
+    """Variables for the roles: addresses, or absolute paths of folders on this host."""
 
     @property
     def paths(self) -> tuple[str, ...]:
         """Local paths named by the settings, which a container must see too."""
-        locations = [location for location in (self.index_url, *self.extra_index_urls, *self.find_links) if location]
-        local = [_local_path(location) for location in locations]
+        locations = [self.index_url, *self.extra_index_urls, *self.find_links, *self.mirrors.values()]
+        local = [_local_path(location) for location in locations if location]
         return tuple(sorted({path for path in (*local, self.ca_bundle) if path and Path(path).exists()}))
 
     def uv_environment(self, *, cpu_torch: bool = False) -> dict[str, str]:
@@ -107,6 +114,27 @@ def _pip_settings() -> dict[str, list[str]]:
     return {name: value.split() for name, value in merged.items()}
 
 
+def _mirrors() -> dict[str, str]:
+    """The mirrors that the environment names.
+
+    Raises:
+        BuildError: one is neither an address nor a folder of this host.
+    """
+    found = {}
+    for name, variable in MIRRORS.items():
+        value = os.environ.get(name, "").rstrip("/")
+        if value and not value.startswith(("http://", "https://", "file:///")) and not Path(value).is_absolute():
+            raise BuildError(
+                f"{name} must be an http, https or file address, or the absolute path of a folder: {value!r}",
+                f"correct {name}, or unset it to use the vendor's own repository",
+            )
+        if value and (path := _local_path(value)) and not Path(path).is_dir():
+            raise BuildError(f"{name} names {path}, which is not a folder on this host", f"correct or unset {name}")
+        if value:
+            found[variable] = value
+    return found
+
+
 def _npm_registry() -> str | None:
     """npm's registry as configured on this host; npm itself need not be installed."""
     for name in ("npm_config_registry", "NPM_CONFIG_REGISTRY"):
@@ -152,6 +180,7 @@ def read() -> HostSettings:
         ca_bundle=next(iter(certificates), None),
         proxies=_proxies(next(iter(settings.get("proxy", [])), None)),
         npm_registry=_npm_registry(),
+        mirrors=_mirrors(),
     )
 
 

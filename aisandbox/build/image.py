@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox import manifest
-from aisandbox.build import disk
+from aisandbox.build import disk, kernels
 from aisandbox.build.container import enter_namespaces
 from aisandbox.build.errors import BuildError
 from aisandbox.build.layers import Layer, Store
@@ -122,6 +122,7 @@ def _facts(
         **documents.platform(inventory),
         "layers": layers,
         "locks": provenance.locks(),
+        **({"flashinfer_kernels": kernels.version(inventory)} if image.flavour == "cuda" else {}),
         "packages": documents.packages(inventory),
         "files": [
             {"name": name, "bytes": (out / name).stat().st_size, "sha256": digest} for name, digest in digests.items()

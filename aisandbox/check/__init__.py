@@ -7,7 +7,7 @@ from __future__ import annotations
 
 # isort: off
 # Each module puts its checks into the table, in this order.
-from aisandbox.check import accounts, keys, traces, files, system, platforms, running  # noqa: F401
+from aisandbox.check import accounts, keys, traces, files, system, platforms, engine, running  # noqa: F401
 
 # isort: on
 from aisandbox.check.model import CHECKS, Check, Finding, Settings, Stage, Waiver

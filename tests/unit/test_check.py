@@ -256,6 +256,8 @@ FAULTS: dict[str, Plant | tuple[Plant, ...]] = {
 }  # fmt: skip
 ELSEWHERE = {"security-updates"}
 """Planted in test_check_updates.py."""
+ENGINE = {"engine-libraries", "engine-versions", "engine-kernels", "engine-compilers"}
+"""Planted in test_check_engine.py."""
 PLANTED = [
     pytest.param(name, plant, id=f"{name}-{number}")
     for name, plants in FAULTS.items()
@@ -322,7 +324,7 @@ def test_a_planted_fault_fails_its_check_and_no_other(root: Root, name: str, pla
 
 
 def test_every_check_has_a_planted_fault() -> None:
-    assert FAULTS.keys() | ELSEWHERE == CHECKS.keys()
+    assert FAULTS.keys() | ELSEWHERE | ENGINE == CHECKS.keys()
 
 
 def test_every_check_says_why_and_what_helps() -> None:

@@ -14,6 +14,7 @@ from aisandbox.build import appliance_container, archive, layers
 from aisandbox.build.layers import Layer, Store
 from aisandbox.manifest import REPOSITORY
 
+OF_BASE = "roles/vllm/tasks/packages.yml"
 TOPS = {layers.TOP, appliance_container.TOP}
 
 
@@ -41,10 +42,30 @@ def test_only_one_layer_beside_others_installs_debian_packages() -> None:
     assert not {"container"} & {layer.name for layer in real["appliance"].stack}
 
 
+def test_what_vllm_needs_of_debian_is_installed_in_the_layer_base() -> None:
+    """The file belongs to the role vllm, roles/base runs it, and a change of it bakes `base` again: on cuda alone."""
+    base = yaml.safe_load((REPOSITORY / "roles" / "base" / "tasks" / "main.yml").read_text())
+    included = [task for task in base if task.get("ansible.builtin.include_role", {}).get("name") == "vllm"]
+    assert [(task["ansible.builtin.include_role"]["tasks_from"], task["when"]) for task in included] == [
+        ("packages", "flavour == 'cuda'")
+    ]
+    inputs = {flavour: " ".join(layers.load(flavour)["base"].inputs) for flavour in ("cpu", "cuda")}
+    assert OF_BASE in inputs["cuda"] and OF_BASE not in inputs["cpu"]
+    others = [path for path in (REPOSITORY / "roles" / "vllm" / "tasks").glob("*.yml") if path.name != "packages.yml"]
+    assert not any("packages.yml" in path.read_text() for path in others), "the layer vllm must not run it, too"
+
+
+def test_files_of_one_flavour_are_inputs_of_it_alone() -> None:
+    inputs = {flavour: " ".join(layers.load(flavour)["vllm"].inputs) for flavour in ("cpu", "cuda")}
+    assert "locks/flashinfer-cuda.txt" in inputs["cuda"]
+    assert "locks/flashinfer-cuda.txt" not in inputs["cpu"]
+
+
 def _installs_packages(name: str) -> bool:
     play = yaml.safe_load(layers.PLAYBOOK.read_text())[0]
     roles = [REPOSITORY / "roles" / entry["role"] / "tasks" for entry in play["roles"] if name in entry["tags"]]
-    return any("ansible.builtin.apt:" in file.read_text() for folder in roles for file in folder.glob("*.yml"))
+    files = [file for folder in roles for file in folder.glob("*.yml") if str(file.relative_to(REPOSITORY)) != OF_BASE]
+    return any("ansible.builtin.apt:" in file.read_text() for file in files)
 
 
 def test_a_change_of_the_sandboxs_source_bakes_only_quick_layers(monkeypatch: pytest.MonkeyPatch) -> None:

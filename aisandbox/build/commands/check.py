@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -48,9 +49,13 @@ def check(
     port: Annotated[int, typer.Option(help="SSH port of a host.", min=1, max=65535)] = 22,
     known_hosts: Annotated[Path | None, typer.Option(help="File with the keys of known hosts.")] = None,
     flavour: FlavourOption = "cpu",
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Only the engine of the flavour cuda, once the layer vllm is baked.")
+    ] = False,
 ) -> None:
     """Check an image file, a folder or a host. Exit code 1 means that it must not be handed out."""
-    from aisandbox.build import checking
+    from aisandbox.build import checking, engine_proof
+    from aisandbox.build.layers import TOP
 
     host = bool(subject and "@" in subject and not Path(subject).exists())
     if host and str(subject).startswith("-"):
@@ -65,8 +70,13 @@ def check(
         raise typer.Exit(checking.in_private_namespace(sys.argv[1:]))
     if subject:
         _show(checking.check_path(Path(subject), settings), as_json)
-    with checking.baked(flavour) as root:
-        report = run(root, settings, subject="the baked image")
+    if engine and flavour != "cuda":
+        fix = "make check FLAVOUR=cuda ENGINE=yes"
+        raise BuildError("only the flavour cuda has checks of the engine by itself", fix)
+    with checking.baked(flavour, "vllm" if engine else TOP) as root:
+        report = checking.check_engine(root, settings) if engine else run(root, settings, subject="the baked image")
+        if flavour == "cuda":
+            report = replace(report, results=(*report.results, *engine_proof.results(root)))
     _show(report, as_json)
 
 

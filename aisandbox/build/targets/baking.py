@@ -152,6 +152,7 @@ def _facts(target: str, flavour: str, settings: HostSettings) -> dict[str, objec
         "image_bake": True,
         "repo_root": str(REPOSITORY),
         "platform_name": target,
+        **settings.mirrors,
         "bake_environment": settings.proxies,
         "bake_uv_environment": settings.uv_environment(),
         "bake_npm_environment": settings.npm_environment(),
@@ -170,6 +171,7 @@ def without_local_files(settings: HostSettings) -> HostSettings:
         index_url=next(iter(remote((settings.index_url or "",))), None),
         extra_index_urls=remote(settings.extra_index_urls),
         find_links=remote(settings.find_links),
+        mirrors={name: place for name, place in settings.mirrors.items() if remote((place,))},
         ca_bundle=None,
     )
 

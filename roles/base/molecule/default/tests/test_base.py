@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from testinfra.host import Host
@@ -49,6 +51,12 @@ def test_places_belong_to_root(host: Host, path: str) -> None:
 @pytest.mark.parametrize("unit", ["systemd-networkd", "systemd-resolved", "ssh"])
 def test_services_start_with_the_machine(host: Host, unit: str) -> None:
     assert host.service(unit).is_enabled
+
+
+def test_names_resolve_in_the_bake_once_systemd_resolved_is_installed(host: Host) -> None:
+    """What follows in the same layer, such as NVIDIA's driver, is downloaded, too."""
+    led_to = host.file("/run/systemd/resolve/stub-resolv.conf")
+    assert led_to.content_string == Path("/etc/resolv.conf").read_text()
 
 
 @pytest.mark.parametrize("timer", ["apt-daily.timer", "apt-daily-upgrade.timer"])
