@@ -16,9 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import openai
 
+from aisandbox.instance import files
 from aisandbox.instance.engine_watch import die_with_parent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -112,10 +114,13 @@ class Machine:
         new.replace(self.run / "engine.json")
 
     def wait_for_phase(self, phase: str, process: subprocess.Popen[str]) -> None:
-        status = self.run / "status" / "engine.json"
-        while not (status.exists() and json.loads(status.read_bytes())["phase"] == phase):
+        while self._status().get("phase") != phase:
             self.check(process)
             time.sleep(LOOK_SECONDS)
+
+    def _status(self) -> dict[str, Any]:
+        """What our engine has last reported; nothing of another server."""
+        return files.read_json(self.run / "status" / "engine.json") or {}
 
     def wait_for_token(self, process: subprocess.Popen[str]) -> None:
         http = openai.DefaultHttpxClient(trust_env=False)  # no proxy stands between us and our own server
@@ -125,9 +130,11 @@ class Machine:
                 time.sleep(LOOK_SECONDS)
 
     def check(self, process: subprocess.Popen[str]) -> None:
-        """Raises `RuntimeError` when the server has ended, `TimeoutError` when its time is over."""
+        """Raises `RuntimeError` when the server has ended or our engine cannot serve, `TimeoutError` in the end."""
         if process.poll() is not None:
             raise RuntimeError(f"the server ended with {process.returncode}:\n{self.log_tail()}")
+        if (status := self._status()).get("state") == "failed":
+            raise RuntimeError(status["message"])
         if time.monotonic() > self.deadline:
             raise TimeoutError(f"no token in time:\n{self.log_tail()}")
 

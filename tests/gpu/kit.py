@@ -20,7 +20,7 @@ from typing import Literal
 
 from aisandbox import manifest
 from aisandbox.instance import hardware
-from aisandbox.instance.engine_watch import describe
+from aisandbox.instance.engine_watch import describe, last_error
 from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.places import Places
 from tests.bench.starts import ENGINE
@@ -32,6 +32,7 @@ from tests.gpu.runs import Bench, Planned, Timer, planned, weight_bytes
 from tests.gpu.table import Report
 
 REPORT = manifest.REPOSITORY / "build" / "test-report" / "gpu"
+NOTHING_PROVED = 2
 LEAST_SECONDS = 15
 """A run that would have less time is not begun."""
 BAKE_SECONDS = 300
@@ -83,14 +84,21 @@ class Kit:
     def _bake(self, folder: Path) -> None:
         try:
             command = [sys.executable, *ENGINE, "bake", str(folder)]
-            subprocess.run(command, check=True, capture_output=True, timeout=BAKE_SECONDS)
-        except (subprocess.CalledProcessError, subprocess.TimeoutExpired) as error:
+            baked = subprocess.run(command, capture_output=True, text=True, timeout=BAKE_SECONDS)
+        except subprocess.TimeoutExpired as error:
             self.report.rows.append(Row("caches of the image", "failed", str(error)))
+            return
+        if baked.returncode:
+            cause = last_error((baked.stdout + baked.stderr).splitlines()) or f"status {baked.returncode}"
+            self.report.rows.append(Row("caches of the image", "failed", cause))
 
     def _sizing(self) -> list[Check]:
         done = {row.name: row.figures for row in self.report.rows if row.figures}
         if not self.estimate:
-            return [Check("fits", f"refused: {self.refusal}", "served" if done else "failed", None, not done)]
+            # Runs may fail for other reasons than ours.
+            return [
+                Check("fits", f"no: {self.refusal}", "yes" if done else "no run served", None, False if done else None)
+            ]
         figures = next((done[name] for name in SIZED_BY if name in done), None)
         return list(compare.sizing(self.estimate, figures.said)) if figures else []
 
@@ -185,7 +193,11 @@ def main() -> int:
     shutil.rmtree(REPORT, ignore_errors=True)
     REPORT.mkdir(parents=True)
     with tempfile.TemporaryDirectory(prefix="gpu-") as scratch:
-        kit = Kit(options.flavour, options.model, options.uv, Path(scratch))
+        try:
+            kit = Kit(options.flavour, options.model, options.uv, Path(scratch))
+        except models.ModelError as error:
+            print(f"no model: nothing was proved ({error})", file=sys.stderr)
+            return NOTHING_PROVED
         kit.run(options.seconds)
     print(kit.report.markdown())
     print(f"{REPORT / 'report.md'}, report.json beside it; the logs of every run are there, too")

@@ -18,6 +18,10 @@ HUB_SECONDS = 10
 NOT_NEEDED = ["*.bin", "*.pt", "*.pth", "*.gguf", "*.onnx", "original/*", "onnx/*"]
 
 
+class ModelError(Exception):
+    """There is no such model here; the message says why."""
+
+
 def find(wanted: str, hardware: Hardware, uv: Path) -> tuple[str, Path]:
     """Name and folder of the model.
 
@@ -26,14 +30,16 @@ def find(wanted: str, hardware: Hardware, uv: Path) -> tuple[str, Path]:
             these GPUs, the guide where no hub can be reached, and a tiny one where PyPI cannot be reached either.
 
     Raises:
-        RuntimeError: the wanted model cannot be had.
+        ModelError: the wanted model cannot be had.
     """
     listing = manifest.load()
     guide = listing.embedded_model.id
-    if Path(wanted).is_dir() and wanted:
-        return f"local/{Path(wanted).resolve().name}", Path(wanted).resolve()
     if wanted == guide:
         return guide, _guide(uv)
+    if wanted and (folder := Path(wanted).resolve()).is_dir():
+        if not (folder / "config.json").exists():
+            raise ModelError(f"{folder} has no config.json, so it is not a model in the Hugging Face format")
+        return f"local/{folder.name}", folder
     if wanted:
         return wanted, _downloaded(wanted)
     if hardware.flavour == "cpu":
@@ -44,11 +50,11 @@ def find(wanted: str, hardware: Hardware, uv: Path) -> tuple[str, Path]:
         smallest = min(listed, key=lambda model: model.gpu_memory_gib).id
         try:
             return smallest, _downloaded(smallest)
-        except RuntimeError as error:
+        except ModelError as error:
             print(f"{smallest} cannot be downloaded, so {guide} is built: {error}", flush=True)
     try:
         return guide, _guide(uv)
-    except RuntimeError as error:
+    except ModelError as error:
         print(f"{guide} cannot be built, so a tiny model takes its place: {error}", flush=True)
         return TINY, _tiny()
 
@@ -70,7 +76,7 @@ def _downloaded(name: str) -> Path:
             )
         )
     except Exception as error:  # of the hub's client, of its HTTP library, of the disk
-        raise RuntimeError(f"{type(error).__name__}: {error}") from error
+        raise ModelError(f"{type(error).__name__}: {error}") from error
 
 
 def _guide(uv: Path) -> Path:
@@ -85,7 +91,7 @@ def _guide(uv: Path) -> Path:
         subprocess.run(build, env=variables, check=True)
         return next(cache.glob("models--*/snapshots/*"))
     except subprocess.CalledProcessError as error:
-        raise RuntimeError(str(error)) from error
+        raise ModelError(str(error)) from error
 
 
 def _tiny() -> Path:

@@ -402,6 +402,27 @@ def test_a_server_that_ends_is_an_error_with_its_last_words(machine: starts.Mach
             machine.check(process)
 
 
+def test_an_engine_that_cannot_serve_is_an_error_at_once(machine: starts.Machine) -> None:
+    with machine.process("-c", "import time; time.sleep(600)") as process:
+        machine.check(process)
+        (machine.run / "status").mkdir()
+        status = {"phase": "load", "state": "failed", "message": "bench cannot be served: no memory."}
+        (machine.run / "status" / "engine.json").write_text(json.dumps(status))
+        with pytest.raises(RuntimeError, match=r"^bench cannot be served: no memory\.$"):
+            machine.check(process)
+
+
+# The model
+
+
+def test_a_folder_is_a_model_if_it_has_a_configuration(tmp_path: Path) -> None:
+    folder = tiny.write(tmp_path / "mine")
+    assert models.find(str(folder), FOUND, Path("uv")) == ("local/mine", folder)
+    (folder / "config.json").unlink()
+    with pytest.raises(models.ModelError, match=r"mine has no config\.json"):
+        models.find(str(folder), FOUND, Path("uv"))
+
+
 # The command
 
 
