@@ -38,8 +38,9 @@ def hardware(found: Hardware, told: Machine) -> Iterator[Check]:
     for number, (gpu, card) in enumerate(zip(found.gpus, told.cards, strict=False)):
         yield Check(f"GPU {number}", gpu.name, card.name, None, gpu.name == card.name)
         memory = gpu.memory_gib * 1024
-        # With the driver's own part or without it: vLLM sees the memory without.
-        good = card.memory - card.reserved - ROUNDING_MIB <= memory <= card.memory + ROUNDING_MIB
+        # With what driver and other programs have or without it: vLLM cannot take that.
+        least = card.memory - card.reserved - card.used
+        good = least - ROUNDING_MIB <= memory <= card.memory + ROUNDING_MIB
         percent = 100 * (memory / card.memory - 1) if card.memory else None
         truth = f"{card.memory / 1024:.1f} GiB, {card.reserved / 1024:.1f} of it the driver's"
         yield Check(f"memory of GPU {number}", f"{gpu.memory_gib:.1f} GiB", truth, percent, good)

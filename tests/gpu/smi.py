@@ -20,11 +20,12 @@ class NoGpu(Exception):
 
 @dataclass(frozen=True)
 class Card:
-    """One GPU. Memory in MiB; `reserved` is the driver's own part of it."""
+    """One GPU. Memory in MiB; `reserved` is the driver's own part of it, `used` what programs have of the rest."""
 
     name: str
     memory: int
     reserved: int
+    used: int
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def parse(log: str) -> Machine:
                 name=gpu.findtext("product_name", "?"),
                 memory=_mib(gpu.findtext("fb_memory_usage/total")),
                 reserved=_mib(gpu.findtext("fb_memory_usage/reserved")),
+                used=_mib(gpu.findtext("fb_memory_usage/used")),
             )
             for gpu in root.iterfind("gpu")
         ),

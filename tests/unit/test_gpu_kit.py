@@ -118,7 +118,7 @@ def test_what_comes_after_the_first_token_is_no_phase() -> None:
 
 
 def test_the_machine_of_nvidia_smi() -> None:
-    card = smi.Card("NVIDIA L4", 23034, 461)
+    card = smi.Card("NVIDIA L4", 23034, 461, 2)
     assert smi.parse(SMI) == smi.Machine("610.43.02", "13.3", (card, card))
 
 
@@ -194,6 +194,15 @@ def test_hardware_that_is_found_as_it_is() -> None:
 def test_memory_may_be_given_without_the_drivers_own_part() -> None:
     found = FOUND.model_copy(update={"gpus": (L4.model_copy(update={"memory_gib": 22.0}), L4)})
     assert wrong(compare.hardware(found, smi.parse(SMI))) == []
+
+
+def test_memory_may_be_given_without_what_other_programs_have() -> None:
+    told = smi.Machine("610.43.02", "13.3", (smi.Card("NVIDIA L4", 23034, 461, 2048),))
+    alone = FOUND.model_copy(update={"gpus": (L4.model_copy(update={"memory_gib": 20.0}),)})
+    assert wrong(compare.hardware(alone, told)) == []
+    assert wrong(
+        compare.hardware(alone, smi.Machine("610.43.02", "13.3", (smi.Card("NVIDIA L4", 23034, 461, 0),)))
+    ) == ["memory of GPU 0"]
 
 
 @pytest.mark.parametrize(
