@@ -73,7 +73,7 @@ release: builder ## Make the signed bundle for `aisandbox upgrade` in build/rele
 ##@ Test
 # One runner for all suites: progress, logs and costs in build/test-report/ (PYTEST='-k name' for further words).
 TESTS := $(SUDO) $(PYTHON) -m tests.runner $(if $(PYTEST),--pytest='$(PYTEST)')
-.PHONY: lint lint-ansible lint-python lint-rest test test-unit test-fresh test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace fuzz bench
+.PHONY: lint lint-ansible lint-python lint-rest test test-unit test-fresh test-gateway test-sandbox test-container test-roles test-boot test-e2e test-image test-marketplace test-gpu fuzz bench
 lint: dev ## Check Python, Ansible, YAML, shell and Packer files
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint-ansible lint-python lint-rest
 lint-ansible:
@@ -109,6 +109,10 @@ test-image: dev ## Baking, its failures, and the disk image under QEMU
 	@$(TESTS) image
 test-marketplace: dev ## Bakes and deployments on simulated clouds, on real machines
 	@$(TESTS) marketplace
+# A default flavour is not a wish: without a wish it is the GPU.
+GPU_FLAVOUR := $(if $(filter file,$(origin FLAVOUR)),cuda,$(FLAVOUR))
+test-gpu: $(if $(filter cpu,$(GPU_FLAVOUR)),dev) ## Prove on a machine with an NVIDIA GPU what needs one, in ten minutes (MODEL=ORG/NAME|folder FLAVOUR=cpu to check the kit)
+	@python3 -m tests.gpu --flavour $(GPU_FLAVOUR) $(if $(MODEL),--model '$(MODEL)')
 SECONDS ?= 300
 fuzz: dev ## Random input for parsers, the sandbox and the API port, until something breaks (SECONDS=10 TARGETS="rfb options" SEED=1)
 	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)

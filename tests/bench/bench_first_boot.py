@@ -27,6 +27,7 @@ from aisandbox.build.layers import Layer
 from aisandbox.build.machine import Machine
 from aisandbox.build.progress import Phases
 from tests.bench import bench_engine_start as plain_start
+from tests.bench.starts import stalled_microseconds
 
 RESULTS = manifest.REPOSITORY / "build" / "bench" / "first_boot.json"
 GIVE_UP_SECONDS = 300.0
@@ -52,7 +53,7 @@ def first_boot(image: Layer) -> Boot:
     """Boot a machine that has never run, and talk to it as its first visitor does."""
     machine = Machine("bench")
     machine.remove()
-    stalled = plain_start._stalled_microseconds()
+    stalled = stalled_microseconds()
     start = time.monotonic()
     machine.start(image)
     try:
@@ -63,7 +64,7 @@ def first_boot(image: Layer) -> Boot:
                 raise TimeoutError(f"no token after {GIVE_UP_SECONDS:.0f} s; see {machine.console}")
             _look(urls, seen, start)
             time.sleep(0.05)
-        pressure = (plain_start._stalled_microseconds() - stalled) / 1e6 / seen["first_token"]
+        pressure = (stalled_microseconds() - stalled) / 1e6 / seen["first_token"]
         return Boot(**seen, pressure=round(min(1.0, pressure), 2), timeline=_timeline(machine))
     finally:
         machine.remove()

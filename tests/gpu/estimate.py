@@ -1,0 +1,59 @@
+"""What our sizing promises for a model on this machine, in the units in which vLLM reports it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from aisandbox import manifest
+from aisandbox.instance import sizing
+from aisandbox.instance.hardware import GIB, Hardware
+from aisandbox.instance.options import Choice
+from aisandbox.instance.plan import decide
+from aisandbox.instance.sizing import fit
+from aisandbox.instance.sizing.facts import Facts, read
+from aisandbox.instance.sizing.given import Given
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """How the model is served, and what it is thought to need on each GPU."""
+
+    args: tuple[str, ...]
+    """vLLM's arguments."""
+    sentence: str
+    way: fit.Fit
+    facts: Facts
+    numbers: fit.Numerics
+
+    @property
+    def weights_gib(self) -> float:
+        return self.way.weights / GIB
+
+    @property
+    def cache_gib(self) -> float:
+        return self.way.free / GIB
+
+    def cache_tokens(self, context: int) -> int | None:
+        """Tokens of the cache by vLLM's rule: requests of that length that it holds, times the length."""
+        each = fit.cache_bytes(self.facts, self.numbers, context, self.way.gpus, self.way.stages)
+        return int(self.way.free / each * context) if each else None
+
+
+def make(name: str, folder: Path, hardware: Hardware) -> Estimate:
+    """Size the model in the folder as the product does before a download.
+
+    Raises:
+        UnobtainableError: the product would refuse it on this machine.
+    """
+    listing = manifest.load()
+    config = sizing.parse((folder / "config.json").read_bytes())
+    files = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
+    sized = sizing.size(decide(Choice(model=name), (), listing, hardware), config, files, listing)
+    facts, given = read(config, files), Given(sized.args)
+    if hardware.flavour == "cpu":
+        way = fit.on_cpu(facts, hardware, given, False)
+    else:
+        gpus = int(given.number("--tensor-parallel-size") or 1)
+        way = next(way for way in fit.on_gpus(facts, hardware, given, False) if way.gpus == gpus)
+    return Estimate(sized.args, sized.sentence, way, facts, fit.numerics(facts, hardware, given))
