@@ -10,9 +10,7 @@ from aisandbox.instance import sizing
 from aisandbox.instance.hardware import GIB, Hardware
 from aisandbox.instance.options import Choice
 from aisandbox.instance.plan import decide
-from aisandbox.instance.sizing import fit
-from aisandbox.instance.sizing.facts import Facts, read
-from aisandbox.instance.sizing.given import Given
+from aisandbox.instance.sizing.fit import Fit
 
 
 @dataclass(frozen=True)
@@ -22,9 +20,7 @@ class Estimate:
     args: tuple[str, ...]
     """vLLM's arguments."""
     sentence: str
-    way: fit.Fit
-    facts: Facts
-    numbers: fit.Numerics
+    way: Fit
 
     @property
     def weights_gib(self) -> float:
@@ -35,9 +31,8 @@ class Estimate:
         return self.way.free / GIB
 
     def cache_tokens(self, context: int) -> int | None:
-        """Tokens of the cache by vLLM's rule: requests of that length that it holds, times the length."""
-        each = fit.cache_bytes(self.facts, self.numbers, context, self.way.gpus, self.way.stages)
-        return int(self.way.free / each * context) if each else None
+        """Tokens of the cache when each request has that length, as vLLM counts them."""
+        return self.way.capacity(context)
 
 
 def make(name: str, folder: Path, hardware: Hardware) -> Estimate:
@@ -50,10 +45,5 @@ def make(name: str, folder: Path, hardware: Hardware) -> Estimate:
     config = sizing.parse((folder / "config.json").read_bytes())
     files = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
     sized = sizing.size(decide(Choice(model=name), (), listing, hardware), config, files, listing)
-    facts, given = read(config, files), Given(sized.args)
-    if hardware.flavour == "cpu":
-        way = fit.on_cpu(facts, hardware, given, False)
-    else:
-        gpus = int(given.number("--tensor-parallel-size") or 1)
-        way = next(way for way in fit.on_gpus(facts, hardware, given, False) if way.gpus == gpus)
-    return Estimate(sized.args, sized.sentence, way, facts, fit.numerics(facts, hardware, given))
+    assert sized.fit
+    return Estimate(sized.args, sized.sentence, sized.fit)
