@@ -188,10 +188,7 @@ FAULTS: dict[str, Plant | tuple[Plant, ...]] = {
         lambda root: root.remove(f"boot/vmlinuz-{KERNEL}"),
     ),
     "gpu-modules": lambda root: root.package("nvidia-kernel-open-dkms", "580.95"),
-    "gpu-versions": lambda root: (
-        root.package("nvidia-driver-cuda", "580.126.20-1"),
-        root.package("nvidia-fabricmanager", "580.95.05-1"),
-    ),
+    "gpu-versions": lambda root: _two_drivers(root),
     "dkms-service": lambda root: root.enable("dkms.service", "[Service]\nExecStart=/bin/true\n"),
     "unit-cycles": lambda root: _cycle(root),
     "enabled-units": lambda root: root.link(
@@ -498,6 +495,11 @@ def _status(root: Root) -> str:
 def _rename_package(root: Root, old: str, new: str) -> None:
     root.write("var/lib/dpkg/status", _status(root).replace(f"Package: {old}\n", f"Package: {new}\n"))
     root.write(f"usr/share/doc/{new}/copyright")
+
+
+def _two_drivers(root: Root) -> None:
+    root.package("nvidia-driver-cuda", "580.126.20-1")
+    root.package("nvidia-fabricmanager", "580.95.05-1")
 
 
 def _cycle(root: Root) -> None:
