@@ -25,6 +25,8 @@ MODPROBE = "nvidia-modprobe"
 CONTROL_MINOR = 255
 """Of /dev/nvidiactl; the GPUs' own minor numbers count from 0."""
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
+UNITS = ("aisandbox-gpu.service", "aisandbox-fabric.service", FABRIC_MANAGER)
+"""The flavour cuda has them."""
 NEEDED = ("nvidiactl", "nvidia-uvm")
 """Device files without which CUDA does not start."""
 MODPROBE_TIMEOUT_S = 60

@@ -188,7 +188,7 @@ FAULTS: dict[str, Plant | tuple[Plant, ...]] = {
         lambda root: root.remove(f"boot/vmlinuz-{KERNEL}"),
     ),
     "gpu-modules": lambda root: root.package("nvidia-kernel-open-dkms", "580.95"),
-    "gpu-versions": lambda root: _mix_driver(root),
+    "gpu-versions": lambda root: _two_drivers(root),
     "dkms-service": lambda root: root.enable("dkms.service", "[Service]\nExecStart=/bin/true\n"),
     "unit-cycles": lambda root: _cycle(root),
     "enabled-units": lambda root: root.link(
@@ -499,15 +499,15 @@ def _rename_package(root: Root, old: str, new: str) -> None:
     root.write(f"usr/share/doc/{new}/copyright")
 
 
+def _two_drivers(root: Root) -> None:
+    root.package("nvidia-driver-cuda", "580.126.20-1")
+    root.package("nvidia-fabricmanager", "580.95.05-1")
+
+
 def _cycle(root: Root) -> None:
     for name, other in (("a", "b"), ("b", "a")):
         unit = f"[Unit]\nAfter={other}.service\nRequires={other}.service\n[Service]\nExecStart=/bin/true\n"
         root.enable(f"{name}.service", unit)
-
-
-def _mix_driver(root: Root) -> None:
-    root.package("nvidia-driver-cuda", "580.126.20-1")
-    root.package("nvidia-fabricmanager", "580.95.05-1")
 
 
 def _sshd_of_the_office(root: Root) -> None:

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from aisandbox.instance import options, scrub, services, status
+from aisandbox.instance import gpu, options, scrub, services, status
 from aisandbox.instance.doctor import Diagnosis, Instance
 
 FOLDER = "aisandbox-support"
@@ -34,6 +34,7 @@ JOURNALS = (
     services.ENGINE_SYNC,
     services.FIREWALL,
     services.CERTIFICATE,
+    *gpu.UNITS,
 )
 PERSONAL = ("chat_email", "tls_email")
 QUOTES_A_REQUEST = re.compile(
