@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
+import jinja2
 import pytest
 import yaml
 
+from aisandbox import manifest
 from aisandbox.build import bake, host, kernels, lock
 from aisandbox.build.errors import BuildError
 from aisandbox.build.supply.inventory import Inventory, Kind, Package
@@ -134,3 +140,57 @@ def test_a_mirror_that_is_no_place_is_refused(monkeypatch: pytest.MonkeyPatch, v
     with pytest.raises(BuildError, match="FLASHINFER_INDEX") as refused:
         host.read()
     assert "unset" in refused.value.fix
+
+
+def environment(flavour: str) -> dict[str, str]:
+    """Environment of vllm.service as Ansible renders it."""
+    command = ["--inventory=localhost,", "--connection=local", "localhost", "--module-name=debug"]
+    command += ["--args=var=services.vllm.environment", f"--extra-vars=flavour={flavour}", "--playbook-dir=ansible"]
+    variables = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.json", "AISANDBOX_REPO": str(REPOSITORY)}
+    program = Path(sys.executable).with_name("ansible")
+    said = subprocess.run(
+        [program, *command], cwd=REPOSITORY, env=variables, capture_output=True, text=True, check=True
+    ).stdout
+    found: dict[str, str] = json.loads(said[said.index("{") :])["services.vllm.environment"]
+    return found
+
+
+def test_the_fall_back_is_named_on_the_flavour_cuda_alone() -> None:
+    cpu, cuda = environment("cpu"), environment("cuda")
+    assert {name: value for name, value in cuda.items() if name in cpu} == cpu
+    defaults = yaml.safe_load(kernels.DEFAULTS.read_text())
+    env = defaults["vllm_env"].replace("{{ manifest.paths.opt }}", "/opt/aisandbox")
+    added = {name: value for name, value in cuda.items() if name not in cpu}
+    assert added["CUDA_HOME"] == f"{env}/cuda"
+    assert added["PATH"].endswith(f":{env}/bin"), "its programs come last: none of them is to hide one of the system"
+    caches = {value for name, value in added.items() if name not in ("CUDA_HOME", "PATH")}
+    assert all(f"{place}/".startswith("/var/cache/aisandbox/") for place in caches), "all else is read-only to it"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to other users")
+@pytest.mark.parametrize("flavour", ["cpu", "cuda"])
+def test_the_first_boot_gives_vllm_what_triton_compiled_in_the_bake(tmp_path: Path, flavour: str) -> None:
+    catalogue = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())
+    template = jinja2.Template((REPOSITORY / "templates" / "tmpfiles.conf.j2").read_text())
+    text = template.render(
+        manifest=manifest.load(),
+        flavour=flavour,
+        vllm_environment_of=catalogue["vllm_environment_of"],
+        sandbox_account={"home": "/x"},
+        sandbox_sockets="/x",
+    )
+    lines = [line for line in text.splitlines() if " /var/cache/aisandbox" in line]
+    baked = tmp_path / "opt/aisandbox/cache/triton/KEY"
+    baked.mkdir(parents=True)
+    (baked / "cuda_utils.so").write_text("baked")
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/passwd").write_text("vllm:x:970:970::/:/bin/false\n")
+    (tmp_path / "etc/group").write_text("vllm:x:970:\n")
+    (tmp_path / "cache.conf").write_text("\n".join(lines) + "\n")
+    subprocess.run(["systemd-tmpfiles", f"--root={tmp_path}", "--create", tmp_path / "cache.conf"], check=True)
+    cache = tmp_path / catalogue["vllm_environment_of"]["cuda"]["TRITON_CACHE_DIR"].lstrip("/")
+    assert cache.parent.stat().st_uid == 970
+    assert cache.exists() == (flavour == "cuda")
+    if flavour == "cuda":
+        assert (cache / "KEY" / "cuda_utils.so").read_text() == "baked"
+        assert cache.stat().st_uid == 970
