@@ -1,6 +1,6 @@
 """Imports all that the engine of the flavour cuda loads; run by vLLM's own Python in a root file system, as `python -`.
 
-Standard library only until then. Arguments: modules. Prints one JSON object.
+Standard library only until then. Arguments: modules, or MODULE:NAME for something that is called. Prints a JSON object.
 """
 
 from __future__ import annotations
@@ -25,8 +25,11 @@ def main() -> None:
 
     sys.addaudithook(hear)
     for name in sys.argv[1:]:
+        module, _, called = name.partition(":")
         try:
-            importlib.import_module(name)
+            imported = importlib.import_module(module)
+            if called:
+                getattr(imported, called)()
         except BaseException as error:  # noqa: BLE001 - whatever a module does instead of being imported
             last = traceback.extract_tb(error.__traceback__)[-1]
             failed[name] = f"{type(error).__name__}: {error} ({last.filename}:{last.lineno})"[:SHOWN]

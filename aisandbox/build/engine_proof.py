@@ -28,6 +28,7 @@ SERVICES = manifest.REPOSITORY / "ansible" / "group_vars" / "all" / "services.ym
 LIBRARIES = (
     "torch",
     "triton",
+    "triton.backends.nvidia.driver:CudaUtils",  # what Triton compiles first of all
     "xgrammar",
     "flashinfer",
     "flashinfer.fused_moe",
@@ -90,12 +91,15 @@ def results(root: Path) -> tuple[Result, ...]:
     Raises:
         BuildError: the engine cannot be started at all.
     """
-    packages = next(root.glob("opt/*/envs/vllm/lib/python3*/site-packages"))
+    opt = Path(f"{root}{manifest.load().paths.opt}")
+    packages, cache = next(opt.glob("envs/vllm/lib/python3*/site-packages")), opt / "cache" / "triton"
     modules = [*LIBRARIES, *compiled(packages), *MODULES, *WORKERS[False]]
     # Ours are of another layer.
     modules = [name for name in modules if not name.startswith("aisandbox")]
     with _opened(root):
-        _stand_in_for_the_driver(root, packages)
+        _stand_in_for_the_driver(root, packages, cache)
+        if cache.is_dir():  # as templates/tmpfiles.conf.j2 does at the first boot
+            shutil.copytree(cache, f"{root}{environment()['TRITON_CACHE_DIR']}")
         started: set[str] = set()
         prefix = len(str(root))
 
@@ -149,10 +153,10 @@ def _opened(root: Path) -> Iterator[None]:
             subprocess.run(["umount", "--lazy", f"{root}{place}"], check=True)
 
 
-def _stand_in_for_the_driver(root: Path, packages: Path) -> None:
+def _stand_in_for_the_driver(root: Path, *folders: Path) -> None:
     """Libraries in DRIVER with every function that others want of the driver's."""
     wanted: dict[str, set[str]] = {name: {"nvmlInit_v2", "cuInit"} for name in STUBS}
-    for path in packages.rglob("*.so*"):
+    for path in (path for folder in folders for path in folder.rglob("*.so*")):
         library = elf.read(path) if path.is_file() and not path.is_symlink() else None
         for name in set(library.needed if library else ()) & STUBS.keys():
             lines = _enter(root, "nm", "--dynamic", "--undefined-only", f"/{path.relative_to(root)}").splitlines()

@@ -67,6 +67,7 @@ def test_inside_modules_are_imported_and_heard(tmp_path: Path) -> None:
         "vllm/utils/flashinfer.py": "import shutil\n\ndef has_flashinfer():\n    return bool(shutil.which('nvcc'))\n",
         "quiet.py": "",
         "broken.py": "raise RuntimeError('no device')\n",
+        "parts.py": "def good():\n    pass\n\ndef bad():\n    raise OSError('no driver')\n",
         "leaving.py": "raise SystemExit(3)\n",
         "calling.py": (
             "import socket\ntry:\n    socket.create_connection(('192.0.2.1', 443), 0.01)\nexcept OSError:\n    pass\n"
@@ -75,12 +76,12 @@ def test_inside_modules_are_imported_and_heard(tmp_path: Path) -> None:
     for name, content in modules.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
-    command = [sys.executable, "-", "quiet", "broken", "leaving", "calling", "gone"]
+    command = [sys.executable, "-", "quiet", "broken", "leaving", "calling", "gone", "parts:good", "parts:bad"]
     environment = {"PYTHONPATH": str(tmp_path), "PATH": str(tmp_path)}
     program = engine_proof.INSIDE.read_text()
     said = subprocess.run(command, input=program, capture_output=True, text=True, env=environment, check=True).stdout
     answer = json.loads(said.splitlines()[-1])
-    assert list(answer["failed"]) == ["broken", "leaving", "gone"]
+    assert list(answer["failed"]) == ["broken", "leaving", "gone", "parts:bad"]
     assert (
         answer["failed"]["broken"].startswith("RuntimeError: no device (")
         and "broken.py:1)" in answer["failed"]["broken"]
