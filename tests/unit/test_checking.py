@@ -124,6 +124,7 @@ def test_the_command_tells_by_its_exit_code_and_as_json(disk: Path) -> None:
         (("/nowhere",), "/nowhere does not exist"),
         (("/tmp", "--target", "moon"), "there is no target moon"),
         (("nobody@127.0.0.1", "--port", "1"), "nobody@127.0.0.1 could not be checked"),
+        (("--engine",), "only the flavour cuda has checks of the engine by itself"),
     ],
 )
 def test_the_command_explains_what_it_cannot_do(arguments: tuple[str, ...], told: str) -> None:

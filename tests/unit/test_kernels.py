@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -13,10 +14,13 @@ from pathlib import Path
 import jinja2
 import pytest
 import yaml
+from rich.console import Console
 
 from aisandbox import manifest
 from aisandbox.build import bake, host, kernels, lock
 from aisandbox.build.errors import BuildError
+from aisandbox.build.layers import Store, load
+from aisandbox.build.progress import Phases
 from aisandbox.build.supply.inventory import Inventory, Kind, Package
 from aisandbox.build.targets import baking
 from aisandbox.manifest import REPOSITORY
@@ -194,3 +198,19 @@ def test_the_first_boot_gives_vllm_what_triton_compiled_in_the_bake(tmp_path: Pa
     if flavour == "cuda":
         assert (cache / "KEY" / "cuda_utils.so").read_text() == "baked"
         assert cache.stat().st_uid == 970
+
+
+@pytest.mark.parametrize(("flavour", "warns"), [("cuda", True), ("cpu", False)])
+def test_a_bake_ends_with_the_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flavour: str, warns: bool
+) -> None:
+    """Also one that finds everything baked already."""
+    monkeypatch.setenv("AISANDBOX_CACHE", str(tmp_path))
+    vllm, store = load(flavour)["vllm"], Store()
+    for layer in vllm.stack:
+        with store.create(layer) as work:
+            (work / "layer.json").write_text("{}")
+    output = io.StringIO()
+    with Phases(Console(file=output)) as phases:
+        bake.bake(flavour, phases, until="vllm")
+    assert ("WARNING: the image has no FlashInfer kernels" in output.getvalue()) == warns

@@ -57,6 +57,9 @@ def check(
     from aisandbox.build import checking, engine_proof
     from aisandbox.build.layers import TOP
 
+    if engine and flavour != "cuda":
+        fix = "make check FLAVOUR=cuda ENGINE=yes"
+        raise BuildError("only the flavour cuda has checks of the engine by itself", fix)
     host = bool(subject and "@" in subject and not Path(subject).exists())
     if host and str(subject).startswith("-"):
         raise BuildError(f"{subject} is no host", "USER@HOST")
@@ -70,9 +73,6 @@ def check(
         raise typer.Exit(checking.in_private_namespace(sys.argv[1:]))
     if subject:
         _show(checking.check_path(Path(subject), settings), as_json)
-    if engine and flavour != "cuda":
-        fix = "make check FLAVOUR=cuda ENGINE=yes"
-        raise BuildError("only the flavour cuda has checks of the engine by itself", fix)
     with checking.baked(flavour, "vllm" if engine else TOP) as root:
         report = checking.check_engine(root, settings) if engine else run(root, settings, subject="the baked image")
         if flavour == "cuda":

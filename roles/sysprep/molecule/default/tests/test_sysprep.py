@@ -18,6 +18,7 @@ from testinfra.host import Host
         "/root/.ansible",
         "/root/.cache",
         "/root/.config",
+        "/root/.humming",
         "/root/.ssh",
         "/root/[!.]*",
         "/swapfile",
