@@ -23,6 +23,14 @@ print("REFUSED", json.dumps(refused))
 """
 
 
+def least(field: Argument) -> str | int:
+    return int(field.numbers[0]) if field.numbers else field.words[0]
+
+
+def greatest(field: Argument) -> str | int:
+    return int(field.numbers[1]) if field.numbers else field.words[-1]
+
+
 def samples(argument: Argument) -> list[list[str]]:
     """The argument with the values at the ends of its rule."""
     values = list(argument.words)
@@ -30,6 +38,8 @@ def samples(argument: Argument) -> list[list[str]]:
         values = [f"{bound:.0f}" if argument.whole else f"{bound:g}" for bound in argument.numbers]
     elif argument.counts:
         values = ['{"image": 2}' if "-mm-" in argument.name else '{"temperature": 0.5}']
+    elif argument.fields:
+        values = [json.dumps({field.name: end(field) for field in argument.fields}) for end in (least, greatest)]
     elif argument.pattern:
         values = ["qwen3"]
     assert all(argument.accepts(value) for value in values)

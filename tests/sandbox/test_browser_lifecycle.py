@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +67,22 @@ def test_nothing_heavy_runs_before_the_first_call(life: Lifecycle) -> None:
     """Compares with a server of its own that nobody has called yet."""
     with running(life.sandbox.root / "idle", cdp_url=life.sandbox.variables["SANDBOX_CDP_URL"]) as idle:
         process = psutil.Process(idle.process.pid)
-        assert not [child for child in process.children(recursive=True) if "node" in child.name()]
+        # Node.js is asked for its version at the start; the browser's driver would stay.
+        deadline = time.monotonic() + 10
+        while [child for child in _names(process) if "node" in child]:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         assert process.memory_info().rss < 120 * 2**20
         assert idle.client.get("/v1/browser/tabs").json()["success"]
+
+
+def _names(process: psutil.Process) -> list[str]:
+    """Of all that it has started and that has not ended."""
+    names = []
+    for child in process.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            names.append(child.name())
+    return names
 
 
 def test_tabs_of_people_and_of_other_clients_are_seen(life: Lifecycle) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -143,7 +144,7 @@ def stand_in(folder: Path, script: str) -> None:
 
 
 def test_nvidia_smi_is_asked(programs: Path) -> None:
-    stand_in(programs, f'[ "$*" = "-q -x" ] && cat {DATA / "nvidia-smi.xml"}')
+    stand_in(programs, f'[ "$*" = "-q -x" ] && cat {shlex.quote(str(DATA / "nvidia-smi.xml"))}')
     assert len(smi.look().cards) == 2
 
 
