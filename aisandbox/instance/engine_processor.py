@@ -62,20 +62,24 @@ def make_app(folder: str, names: list[str]) -> Starlette:
         return JSONResponse({"object": "list", "data": found})
 
     async def complete(request: Request) -> Response:
-        answer: Response = await chat.handle_request(await _body(request, names), os.urandom(8).hex())
+        body = await _body(request, names)
+        try:
+            answer: Response = await chat.handle_request(body, os.urandom(8).hex())
+        except HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001 - what the library stumbles over is a fault of the request
+            raise HTTPException(400, f"The request cannot be answered: {error}") from None
         if isinstance(answer, StreamingResponse):
             answer.body_iterator = _ended(answer.body_iterator)
         return answer
 
-    app = Starlette(
-        routes=[
-            Route("/health", health),
-            Route("/v1/models", models),
-            Route("/v1/chat/completions", complete, methods=["POST"]),
-        ],
-        middleware=[Middleware(RequestLimits)],
-        exception_handlers={HTTPException: _refusal, Exception: _refusal},
-    )
+    routes = [
+        Route("/health", health),
+        Route("/v1/models", models),
+        Route("/v1/chat/completions", complete, methods=["POST"]),
+        Route("/{path:path}", _absent, methods=["GET", "POST", "DELETE"]),
+    ]
+    app = Starlette(routes=routes, middleware=[Middleware(RequestLimits)], exception_handlers={HTTPException: _refusal})
     # What the limits ask of vLLM.
     app.state.vllm_config = SimpleNamespace(
         model_config=SimpleNamespace(max_model_len=context), scheduler_config=SimpleNamespace(max_num_seqs=1)
@@ -144,10 +148,14 @@ async def _ended(events: Any) -> AsyncIterator[Any]:
 
 
 async def _refusal(_: Request, error: Exception) -> Response:
-    """OpenAI's form of an error. What the library stumbles over is a fault of the request."""
-    status = error.status_code if isinstance(error, HTTPException) else 400
-    text = str(error.detail) if isinstance(error, HTTPException) else f"The request cannot be answered: {error}"
-    return JSONResponse({"error": {"message": text, "type": "invalid_request_error", "code": status}}, status)
+    """OpenAI's form of an error."""
+    assert isinstance(error, HTTPException)
+    answer = {"error": {"message": error.detail, "type": "invalid_request_error", "code": error.status_code}}
+    return JSONResponse(answer, error.status_code)
+
+
+async def _absent(request: Request) -> Response:
+    raise HTTPException(404, f"Without a GPU only /v1/models and /v1/chat/completions answer, not {request.url.path}.")
 
 
 def main() -> None:

@@ -63,7 +63,8 @@ def test_an_answer_is_streamed_to_its_end(client: openai.OpenAI) -> None:
 def test_what_is_not_served_is_said_in_openais_form(client: openai.OpenAI) -> None:
     with pytest.raises(openai.NotFoundError) as refusal:
         client.completions.create(model="guide", prompt="Hello")
-    assert refusal.value.body == {"message": "Not Found", "type": "invalid_request_error", "code": 404}
+    said = "Without a GPU only /v1/models and /v1/chat/completions answer, not /v1/completions."
+    assert refusal.value.body == {"message": said, "type": "invalid_request_error", "code": 404}
 
 
 def test_an_answer_may_be_limited(client: openai.OpenAI) -> None:
@@ -80,6 +81,7 @@ def test_an_answer_may_be_limited(client: openai.OpenAI) -> None:
         ({"model": "other", "messages": []}, 404, "`other` does not exist"),
         ({"model": "mine"}, 400, "`messages` must be a list"),
         ({"model": "mine", "messages": [{"role": "user", "content": 7}]}, 400, "cannot be answered"),
+        ({"model": "mine", "messages": [{"role": "user", "content": "Hello"}], "temperature": "SECRET"}, 400, "SECRET"),
         ({"model": "mine", "messages": [], "stop": ["x"] * 99}, 400, "at most 32"),
         (b"{", 400, "not valid JSON"),
     ],
@@ -90,3 +92,12 @@ def test_what_cannot_be_answered_is_refused_in_openais_form(
     content = {"content": request_} if isinstance(request_, bytes) else {"json": request_}
     answer = httpx.post(f"{client.base_url}chat/completions", timeout=60, **content)
     assert (answer.status_code, said in answer.json()["error"]["message"]) == (status, True), answer.text
+
+
+def test_the_log_quotes_no_request(client: openai.OpenAI, engine: Engine) -> None:
+    """The last test: it ends the engine."""
+    body = {"model": "mine", "messages": [{"role": "user", "content": "Hello"}], "temperature": "SECRET"}
+    assert httpx.post(f"{client.base_url}chat/completions", json=body, timeout=60).status_code == 400
+    said = engine.stop(engine.processes[-1])
+    assert "example/guide on the processor" in said
+    assert "SECRET" not in said
