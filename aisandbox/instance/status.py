@@ -255,12 +255,13 @@ def _sizing(report: object) -> Sizing | None:
 def _problems(
     plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[Unit, ...], loops: dict[str, str]
 ) -> tuple[Problem, ...]:
-    of_hardware = (plan.get("hardware") or {}).get("problems", ())
-    found = [Problem.model_validate(entry) for entry in (*plan.get("problems", ()), *of_hardware)]
     # The plan's problems are what `configure` failed on.
-    for phase in phases:
-        if phase.state == "failed" and phase.phase != "configure":
-            found.append(Problem(reason=phase.message, fix=phase.fix))
+    failed = [phase for phase in phases if phase.state == "failed" and phase.phase != "configure"]
+    of_hardware = (plan.get("hardware") or {}).get("problems", ())
+    planned = (Problem.model_validate(entry) for entry in (*plan.get("problems", ()), *of_hardware))
+    # A phase that failed for one of them says it again, and what came of it.
+    found = [problem for problem in planned if not any(problem.reason in phase.message for phase in failed)]
+    found += [Problem(reason=phase.message, fix=phase.fix) for phase in failed]
     for unit in units:
         reason = loops.get(unit.name) or (f"{unit.name} has failed ({unit.result})" if unit.active == "failed" else "")
         if reason:

@@ -132,6 +132,17 @@ def test_what_is_wrong_with_a_gpu_is_a_problem_and_no_failure(places: Places) ->
     assert overview.state == "starting"
 
 
+def test_a_problem_that_a_phase_failed_for_is_told_once(places: Places) -> None:
+    """In the phase's words, which also say what serves."""
+    gone, other = {"reason": "no GPU can be used", "fix": "Take one."}, {"reason": "'x' is no key", "fix": "Give one."}
+    files.write_json(places.plan, {"model": "acme/tiny", "problems": [gone, other]})
+    report(
+        places, "model", "failed", message="Serving acme/guide on the processor: no GPU can be used.", fix="Take one."
+    )
+    told = [str(problem) for problem in status.compose(places, MANIFEST).problems]
+    assert told == ["'x' is no key", "Serving acme/guide on the processor: no GPU can be used."]
+
+
 def test_a_phase_shows_what_its_service_reports(places: Places) -> None:
     report = {"phase": "download", "state": "running", "message": "m", "fix": "", "bytes_done": 5, "bytes_total": 10}
     files.write_json(places.status("model"), report)
