@@ -27,8 +27,6 @@ CONTROL_MINOR = 255
 FABRIC_MANAGER = "nvidia-fabricmanager.service"
 UNITS = ("aisandbox-gpu.service", "aisandbox-fabric.service", FABRIC_MANAGER)
 """The flavour cuda has them."""
-NEEDED = ("nvidiactl", "nvidia-uvm")
-"""Device files without which CUDA does not start."""
 MODPROBE_TIMEOUT_S = 60
 """Loading the driver of a machine with eight GPUs takes about ten seconds."""
 FABRIC_TIMEOUT_S = 180
@@ -65,7 +63,7 @@ def prepare(places: Places) -> None:
         if capabilities:
             _modprobe(*capabilities)
     except FileNotFoundError:
-        if all((places.root / "dev" / name).exists() for name in NEEDED):
+        if all((places.root / "dev" / name).exists() for name in kernel.COMMON_NODES):
             report.done("devices", f"{MODPROBE} is not installed; something else has made the device files.")
             return
         reason = f"{MODPROBE} is not installed, so CUDA may find no device files of the GPUs."

@@ -134,7 +134,7 @@ def _good(places: Places) -> list[dict[str, Any]]:
 
 
 def _without_gpu(places: Places, plan: Plan) -> str | None:
-    """Have the processor serve the embedded model. Returns its name; None when it cannot be had either."""
+    """Have the processor serve the embedded model. Returns its name; None if the image lacks it."""
     guide = _on_processor(places, plan)
     if not guide:
         return None

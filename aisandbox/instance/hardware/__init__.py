@@ -73,7 +73,7 @@ def _nvidia(places: Places) -> dict[str, Any]:
     }
     if old := faults.old_driver(answer.driver):
         return found | _fault(old)
-    if shut := [name for name in closed if name in ("nvidiactl", "nvidia-uvm")]:
+    if shut := [name for name in closed if name in kernel.COMMON_NODES]:
         return found | _fault(faults.closed_nodes(shut))
     if selected.gpus:
         return found

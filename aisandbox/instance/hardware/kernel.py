@@ -13,6 +13,8 @@ from pathlib import Path
 NVIDIA = "0x10de"
 GPU_CLASSES = ("0x0300", "0x0302")
 """PCI's classes of display and of 3D controllers. NVSwitches and sound of the same maker have others."""
+COMMON_NODES = ("nvidiactl", "nvidia-uvm")
+"""Device files that CUDA opens for whichever GPU; without one of them it does not start."""
 USER = "vllm"
 """Who opens the GPUs."""
 

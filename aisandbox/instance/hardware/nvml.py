@@ -112,7 +112,7 @@ def ask() -> Answer:
 
 
 def _failure(error: Exception) -> Failure:
-    """A `ValueError` is of the Python library, to which the answer makes no sense."""
+    """An `NVMLError` comes with its code; the Python library raises `ValueError` for answers that it cannot read."""
     return Failure(getattr(error, "value", 0), str(error))
 
 

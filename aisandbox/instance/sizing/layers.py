@@ -136,7 +136,7 @@ def _recurrent_layers(text: Mapping[str, Any], layers: int) -> int:
 def _kinds(text: Mapping[str, Any], layers: int) -> tuple[int, int | None, int]:
     """Layers that keep the whole context, the window of the others, and layers that keep nothing for each token.
 
-    What is not understood counts as keeping the whole context, so that memory is never promised in vain.
+    What is not understood counts as keeping the whole context: the estimate may promise too little, not too much.
     """
     window = whole(text, "sliding_window", "attention_chunk_size") or None
     if text.get("use_sliding_window") is False:
