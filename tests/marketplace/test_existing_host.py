@@ -30,7 +30,7 @@ GUIDE = MANIFEST.embedded_model.id
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="machines need root"),
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 
 
