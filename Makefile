@@ -4,7 +4,7 @@ SHELL := /bin/sh
 FLAVOUR ?= cpu
 NAME ?= default
 PYTHON := .venv/bin/python
-BUILD := $(PYTHON) -m aisandbox.build
+BUILD := $(PYTHON) -m aisandbox.builder
 # Root is needed for overlays, containers and the bridge; with sudo the caller's caches are kept.
 SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo --preserve-env)
 export AISANDBOX_REPO := $(CURDIR)
@@ -45,11 +45,11 @@ image: builder ## Bake and write disk images and manifest to build/image/, or ba
 sandbox-image: container ## Bake the sandbox's container and write build/image/sandbox.tar for `docker load`
 	@$(SUDO) $(BUILD) sandbox-image
 guide: builder ## Teach the embedded guide after a change of its corpus: an hour on two cores, minutes on a GPU (SAMPLE=4 OUT=file to try)
-	@$(PYTHON) -m aisandbox.build.guide $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(OUT),--out '$(OUT)' --kept '$(OUT).kept')
+	@$(PYTHON) -m aisandbox.builder.guide $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(OUT),--out '$(OUT)' --kept '$(OUT).kept')
 lock: builder ## Resolve every Python environment anew, with hashes (ONLY=NAME for one of locks/)
-	@$(PYTHON) -m aisandbox.build.lock $(ONLY)
+	@$(PYTHON) -m aisandbox.builder.lock $(ONLY)
 docs: builder ## Renew the tables in README.md and docs/ that are made from marketplace.yaml
-	@$(PYTHON) -m aisandbox.build.documents
+	@$(PYTHON) -m aisandbox.builder.documents
 
 ##@ Release
 .PHONY: validate check size audit compare listing publish release
@@ -84,7 +84,7 @@ lint-python:
 	@mypy --no-error-summary
 lint-rest:
 	@yamllint .
-	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*.sh roles/motd/templates/motd.sh.j2 tests/support/bin/*
+	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*/*.sh roles/motd/templates/motd.sh.j2 tests/support/bin/*
 	@packer fmt -check packer
 	@$(BUILD) validate >/dev/null
 test: lint ## Set up, lint and run every test

@@ -153,7 +153,7 @@ class Parser(Part):
 
 
 class Listing(Part):
-    """What marketplaces print about the product; `aisandbox.build.listing` checks it against each one's limits."""
+    """What marketplaces print about the product; `aisandbox.builder.listing` checks it against each one's limits."""
 
     vendor: str
     description: str

@@ -80,7 +80,7 @@ rm -f "$stamps"/*
 # The locks are complete, overrides included: nothing is resolved again (--no-deps).
 requirements=""
 for lock in $locks; do requirements="$requirements -r $lock"; done
-.venv/bin/python -m aisandbox.build.host .venv/bin/uv pip install --quiet --python .venv/bin/python \
+.venv/bin/python -m aisandbox.builder.host .venv/bin/uv pip install --quiet --python .venv/bin/python \
     --no-deps --require-hashes $requirements \
     || fail "Python packages could not be installed" "see the message above, then repeat"
 # The locks of a profile hold those of the profiles before it.

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from aisandbox.build import bake
-from aisandbox.build.layers import Layer, Store
-from aisandbox.build.machine import Machine
-from aisandbox.build.progress import Phases
-from aisandbox.build.remote import Remote
+from aisandbox.builder import bake
+from aisandbox.builder.layers import Layer, Store
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.remote import Remote
 from tests.support import machines
 
 LISTING = "%P %i %y %m %U %G %s %T@ %l\\n"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from aisandbox.auxiliary.errors import WorkerError
-from aisandbox.instance.engine_watch import die_with_parent
+from aisandbox.instance.serve.engine_watch import die_with_parent
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisandbox.instance.upgrade.state import Upgrades
+from aisandbox.instance.keep.upgrade.state import Upgrades
 from aisandbox.manifest import REPOSITORY, Manifest
 
 MODEL_PREFIX = "models--"

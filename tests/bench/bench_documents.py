@@ -17,9 +17,9 @@ from statistics import median
 import httpx
 
 from aisandbox import manifest
-from aisandbox.build.bake import bake
-from aisandbox.build.machine import Machine
-from aisandbox.build.progress import Phases
+from aisandbox.builder.bake import bake
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.progress import Phases
 from tests.support import machines
 from tests.support.documents import minutes
 from tests.support.machines import MANIFEST, url

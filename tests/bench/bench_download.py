@@ -25,8 +25,8 @@ from statistics import median
 
 import httpx
 
-from aisandbox.instance.hub.download import Download
-from aisandbox.instance.hub.request import Request
+from aisandbox.instance.fetch.download import Download
+from aisandbox.instance.fetch.request import Request
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 RESULTS = REPOSITORY / "build" / "bench" / "download.json"

@@ -21,10 +21,10 @@ from pathlib import Path
 from statistics import median
 
 from aisandbox import manifest
-from aisandbox.build.bake import bake
-from aisandbox.build.environments import environment
-from aisandbox.build.layers import Layer, Store
-from aisandbox.build.progress import Phases
+from aisandbox.builder.bake import bake
+from aisandbox.builder.environments import environment
+from aisandbox.builder.layers import Layer, Store
+from aisandbox.builder.progress import Phases
 from tests.bench.starts import ENGINE, REPOSITORY, SERVED_NAME, Machine, Meter, Run
 
 RESULTS = REPOSITORY / "build" / "bench" / "engine_start.json"

@@ -21,11 +21,11 @@ from statistics import median
 import httpx
 
 from aisandbox import manifest
-from aisandbox.build.bake import bake
-from aisandbox.build.environments import environment
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import Machine
-from aisandbox.build.progress import Phases
+from aisandbox.builder.bake import bake
+from aisandbox.builder.environments import environment
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.progress import Phases
 from tests.bench import bench_engine_start as plain_start
 from tests.bench.starts import stalled_microseconds
 

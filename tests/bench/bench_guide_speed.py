@@ -18,9 +18,9 @@ import httpx
 import openai
 
 from aisandbox import manifest
-from aisandbox.build.bake import bake
-from aisandbox.build.machine import Machine
-from aisandbox.build.progress import Phases
+from aisandbox.builder.bake import bake
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.progress import Phases
 from tests.bench.bench_engine_start import baked_model
 from tests.support import teaching
 from tests.support.machines import url

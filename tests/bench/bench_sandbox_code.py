@@ -25,7 +25,7 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.connect import write_connection_file
 from websockets.sync.client import connect
 
-from aisandbox.build.environments import environment
+from aisandbox.builder.environments import environment
 from aisandbox.manifest import REPOSITORY
 from sandbox_api.code.kernel import ARGUMENTS
 from tests.support.sandbox import free_port, program, running, wait_for

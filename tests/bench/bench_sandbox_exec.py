@@ -20,7 +20,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from statistics import median
 
-from aisandbox.build.environments import environment
+from aisandbox.builder.environments import environment
 from aisandbox.manifest import REPOSITORY
 from sandbox_api.settings import Settings
 from tests.bench.sandbox_peers import PEERS, Server, wait_for_port

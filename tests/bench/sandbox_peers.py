@@ -13,7 +13,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
-from aisandbox.build.environments import environment
+from aisandbox.builder.environments import environment
 from tests.support.sandbox import free_port, program
 
 PATIENCE_S = 60.0

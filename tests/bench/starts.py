@@ -21,7 +21,7 @@ from typing import Any
 import openai
 
 from aisandbox.instance import files
-from aisandbox.instance.engine_watch import die_with_parent
+from aisandbox.instance.serve.engine_watch import die_with_parent
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVED_NAME = "bench"
@@ -30,7 +30,7 @@ STOP_SECONDS = 20.0
 LOOK_SECONDS = 0.02
 TAIL_LINES = 100
 """The cause of a failure stands far above its last consequence."""
-ENGINE = ("-m", "aisandbox.instance.engine")
+ENGINE = ("-m", "aisandbox.instance.serve.engine")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Machine:
     """What a case starts servers with: Python of the environment, model, a folder of its own, a free port.
 
     Args:
-        baked: what `python -m aisandbox.instance.engine bake` has filled.
+        baked: what `python -m aisandbox.instance.serve.engine bake` has filled.
         caches: folder of what vLLM compiles; of its own without one, so that they are cold.
         deadline: when waiting ends with a `TimeoutError`.
     """

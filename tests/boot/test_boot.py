@@ -8,8 +8,8 @@ import subprocess
 import httpx
 import pytest
 
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import Machine
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import Machine
 from tests.conftest import list_layers
 from tests.support.machines import MANIFEST, output, properties, status, url, wait_for
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import httpx
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from tests.support.machines import MANIFEST, main_pid, output, url, wait_for, wait_until_ready
 
 SERVICES = ("vllm", "open-webui", "nginx")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from tests.support.checks import Report, command, findings, having
 from tests.support.machines import output, wait_for
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build.machine import Machine
-from aisandbox.instance import configure
+from aisandbox.builder.machine import Machine
+from aisandbox.instance.choose import configure
 from tests.support.machines import MANIFEST, main_pid, output, url, wait_for
 
 PUBLIC = {port.port for port in MANIFEST.ports.values() if port.public}

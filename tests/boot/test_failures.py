@@ -14,9 +14,9 @@ from typing import Any
 import httpx
 import pytest
 
-from aisandbox.build import up
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import Machine
+from aisandbox.builder import up
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import Machine
 from tests.support import https, hub, machines, nvml
 from tests.support import models as tiny
 from tests.support.bridge import bridge

@@ -10,8 +10,8 @@ import httpx
 import openai
 import pytest
 
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import Machine
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import Machine
 from tests.support import machines
 from tests.support.machines import MANIFEST, Visitor, output, reboot, settle, status, url, wait_for
 

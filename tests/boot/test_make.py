@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from aisandbox.build.machine import Machine
-from aisandbox.build.up import INSTANCE
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.up import INSTANCE
 from aisandbox.manifest import REPOSITORY
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from tests.support.machines import (
     MANIFEST,
     Visitor,

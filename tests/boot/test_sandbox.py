@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from aisandbox.build.machine import Machine
-from aisandbox.build.sandbox import PARTS
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.sandbox import PARTS
 from aisandbox.manifest import REPOSITORY
 from tests.support.commands import OWN_USERS
 from tests.support.machines import MANIFEST, main_pid, output, properties, status, wait_for

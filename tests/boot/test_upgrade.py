@@ -14,11 +14,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aisandbox.build import release as releases
-from aisandbox.build.layers import Layer, Store
-from aisandbox.build.machine import Machine
-from aisandbox.build.progress import Phases
-from aisandbox.instance.upgrade import rules
+from aisandbox.builder import release as releases
+from aisandbox.builder.layers import Layer, Store
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.progress import Phases
+from aisandbox.instance.keep.upgrade import rules
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.support import keys, machines
 from tests.support.bridge import bridge
@@ -34,7 +34,7 @@ BAKED = MANIFEST.product.version
 NEWER, BROKEN = "0.9.0", "0.9.1"
 PAGE = f"{rules.OPT}/www/progress.html"
 UNIT = f"{rules.UNITS}/jupyter.service"
-ENGINE = f"{rules.OPT}/lib/aisandbox/instance/engine.py"
+ENGINE = f"{rules.OPT}/lib/aisandbox/instance/serve/engine.py"
 ENGINE_CODE = f"{rules.OPT}/lib/aisandbox/instance/__pycache__/engine.cpython-311.pyc"
 UNDONE = 3
 """Exit status of an upgrade that was undone."""
@@ -55,7 +55,7 @@ def machine(image: Layer, layer_listings: dict[str, str], pair: Pair) -> Iterato
 @pytest.fixture(scope="module")
 def baked(image: Layer, pair: Pair) -> Path:
     """The release of the image itself, by the command. The machine has its files, so they need no archives."""
-    command = [sys.executable, "-m", "aisandbox.build", "release", "--key", str(pair.secret), "--no-archives"]
+    command = [sys.executable, "-m", "aisandbox.builder", "release", "--key", str(pair.secret), "--no-archives"]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return Path(done.stdout.strip())

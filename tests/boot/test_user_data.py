@@ -13,8 +13,8 @@ import httpx
 import pytest
 import yaml
 
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import Machine
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import Machine
 from aisandbox.manifest import REPOSITORY
 from tests.support import hub, machines, models
 from tests.support.bridge import bridge
@@ -132,7 +132,7 @@ def mistaken(image: Layer, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         message.attach(part)
     folder = tmp_path_factory.mktemp("boot") / "Müllers Würfel"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aisandbox.build.machine.MACHINES", folder)
+        patch.setattr("aisandbox.builder.machine.MACHINES", folder)
         with machines.booted("test-mistaken", image, message.as_string()) as machine:
             yield machine
 
@@ -173,7 +173,7 @@ def test_malformed_user_data_is_refused_before_anything_is_baked(
     monkeypatch.setenv("AISANDBOX_CACHE", str(tmp_path / "cache"))
     file = tmp_path / "user-data"
     file.write_text(text)
-    command = [sys.executable, "-m", "aisandbox.build", "up", "--name=test-refused", f"--user-data={file}"]
+    command = [sys.executable, "-m", "aisandbox.builder", "up", "--name=test-refused", f"--user-data={file}"]
     result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False)
     assert result.returncode == 1
     assert f"error: user-data, line {line}: " in result.stderr

@@ -10,10 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aisandbox.build import archive, sandbox
-from aisandbox.build.archive import Image
-from aisandbox.build.progress import Phases
-from aisandbox.build.sandbox import Container
+from aisandbox.builder import archive, sandbox
+from aisandbox.builder.archive import Image
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.sandbox import Container
 from tests.support.sandbox import free_port
 
 PATIENCE = 180.0

@@ -8,12 +8,12 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from aisandbox.build import appliance_container
-from aisandbox.build.progress import Phases
-from aisandbox.build.sandbox import podman
-from aisandbox.instance import services
-from aisandbox.instance.configure import SECRETS
-from aisandbox.instance.status import PHASES
+from aisandbox.builder import appliance_container
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.sandbox import podman
+from aisandbox.instance.choose.configure import SECRETS
+from aisandbox.instance.observe.status import PHASES
+from aisandbox.instance.run import services
 from tests.support import whole
 from tests.support.machines import Visitor, url, wait_for
 from tests.support.whole import DATA, MANIFEST, Whole

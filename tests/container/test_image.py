@@ -17,9 +17,9 @@ import httpx
 import pytest
 import yaml
 
-from aisandbox.build import archive, sandbox
-from aisandbox.build.archive import Image
-from aisandbox.build.sandbox import PARTS, Container
+from aisandbox.builder import archive, sandbox
+from aisandbox.builder.archive import Image
+from aisandbox.builder.sandbox import PARTS, Container
 from aisandbox.manifest import REPOSITORY, load
 from tests.container.conftest import Start, inside, output
 from tests.support.commands import OWN_USERS

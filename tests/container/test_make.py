@@ -13,12 +13,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aisandbox.build import archive, sandbox
-from aisandbox.build.archive import Image
-from aisandbox.build.progress import Phases
-from aisandbox.build.sandbox import Container
-from aisandbox.build.supply import cyclonedx_json, licence_report
-from aisandbox.build.supply.cyclonedx_json import NAME as SBOM
+from aisandbox.builder import archive, sandbox
+from aisandbox.builder.archive import Image
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.sandbox import Container
+from aisandbox.builder.supply import cyclonedx_json, licence_report
+from aisandbox.builder.supply.cyclonedx_json import NAME as SBOM
 from aisandbox.manifest import REPOSITORY
 from tests.container.conftest import remove
 from tests.support.sandbox import free_port

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect
 
-from aisandbox.build.sandbox import Container
+from aisandbox.builder.sandbox import Container
 from aisandbox.manifest import REPOSITORY
 from tests.support import chromium
 

@@ -8,7 +8,7 @@ from typing import Any
 import openai
 import pytest
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from aisandbox.guide.corpus import Entry, load_corpus
 from aisandbox.manifest import REPOSITORY
 from sandbox_api.chat.router import document

@@ -15,7 +15,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam, ChatCompletionToolParam
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from aisandbox.guide.corpus import Entry
 from aisandbox.teaching.judging import Rules
 from tests.support.machines import MANIFEST, Visitor, url

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from aisandbox.manifest import REPOSITORY
 from tests.support.attacks import ATTACKS, MODEL
 from tests.support.machines import MANIFEST, output, properties, wait_for, wait_until_ready

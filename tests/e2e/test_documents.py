@@ -10,7 +10,7 @@ import openai
 import pytest
 from playwright.sync_api import Page, expect
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from aisandbox.manifest import REPOSITORY
 from tests.support import auxiliary, chromium
 from tests.support.documents import minutes

@@ -11,7 +11,7 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from aisandbox.guide.corpus import Entry
 from sandbox_api.chat.panel import SYSTEM_PROMPT
 from tests.support import examination, teaching

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from tests.support.machines import MANIFEST, Visitor, output, wait_until_ready
 
 MARKER = "/var/lib/aisandbox/open-webui/visitor-was-here"

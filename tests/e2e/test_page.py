@@ -8,8 +8,8 @@ import openai
 import pytest
 from playwright.sync_api import Page, expect
 
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import Machine
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import Machine
 from aisandbox.guide.corpus import Entry
 from tests.support import chromium, machines
 from tests.support.machines import MANIFEST, url

@@ -12,7 +12,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from aisandbox.build.machine import Machine
+from aisandbox.builder.machine import Machine
 from aisandbox.manifest import REPOSITORY
 from tests.support import chromium, scenario
 from tests.support.machines import MANIFEST, url

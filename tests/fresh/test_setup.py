@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import host
+from aisandbox.builder import host
 from tests.runner import programs
 from tests.support import fresh, proxy
 from tests.support.checkout import copy_checkout
@@ -82,7 +82,9 @@ def test_root_sets_up_a_clone_whatever_interrupted_it(pristine: Fresh, source: P
     assert waited.returncode == 0, waited.stderr
     assert waited.stderr.count("waiting for another installation") == 1
     has_every_program(machine)
-    machine.output("cd /root/aisandbox && .venv/bin/python -m aisandbox.build validate && .venv/bin/ruff check --quiet")
+    machine.output(
+        "cd /root/aisandbox && .venv/bin/python -m aisandbox.builder validate && .venv/bin/ruff check --quiet"
+    )
     again = machine.run("cd /root/aisandbox && make builder && make dev")
     assert again.returncode == 0 and "setup:" not in again.stderr, "nothing is left to do"
 

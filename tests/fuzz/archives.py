@@ -17,10 +17,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from aisandbox.instance.upgrade import bundle, rules, unpack
-from aisandbox.instance.upgrade.bundle import Archive, Component
-from aisandbox.instance.upgrade.errors import UpgradeError
-from aisandbox.instance.upgrade.source import Tar
+from aisandbox.instance.keep.upgrade import bundle, rules, unpack
+from aisandbox.instance.keep.upgrade.bundle import Archive, Component
+from aisandbox.instance.keep.upgrade.errors import UpgradeError
+from aisandbox.instance.keep.upgrade.source import Tar
 from sandbox_api.errors import SandboxError
 from sandbox_api.file import archive
 from sandbox_api.paths import Confinement

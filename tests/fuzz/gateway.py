@@ -13,7 +13,7 @@ import schemathesis
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
 from tests.fuzz.search import Property, Search
 from tests.gateway.stack import Gateway, running_gateway
 from tests.gateway.upstream import Upstream

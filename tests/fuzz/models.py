@@ -9,9 +9,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from aisandbox.instance import engine_causes, sizing
-from aisandbox.instance.doctor import model
-from aisandbox.instance.sizing import UnobtainableError
+from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit.sizing import UnobtainableError
+from aisandbox.instance.observe.doctor import model
+from aisandbox.instance.serve import engine_causes
 from tests.fuzz.search import Property
 from tests.support.appliance import MANIFEST
 from tests.unit.test_sizing import facts, fleet, planned

@@ -11,10 +11,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from aisandbox.instance import options
-from aisandbox.instance.options import arguments, cloud_init, clouds
-from aisandbox.instance.options.metadata import MetadataError, Reader
-from aisandbox.instance.options.source import GUARDS, parse, section
+from aisandbox.instance.choose import options
+from aisandbox.instance.choose.options import arguments, cloud_init, clouds
+from aisandbox.instance.choose.options.metadata import MetadataError, Reader
+from aisandbox.instance.choose.options.source import GUARDS, parse, section
 from aisandbox.instance.places import Places
 from aisandbox.instance.problem import Problem
 from tests.fuzz.search import Property

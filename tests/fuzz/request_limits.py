@@ -11,8 +11,15 @@ from typing import Any
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from aisandbox.instance import request_limits
-from aisandbox.instance.request_limits import MAX_DEPTH, MAX_SEQUENCES, MAX_TOP_LOGPROBS, RequestLimits, TooMuch, check
+from aisandbox.instance.serve import request_limits
+from aisandbox.instance.serve.request_limits import (
+    MAX_DEPTH,
+    MAX_SEQUENCES,
+    MAX_TOP_LOGPROBS,
+    RequestLimits,
+    TooMuch,
+    check,
+)
 from tests.fuzz.search import Property
 
 MOST = 2000

@@ -16,11 +16,12 @@ from typing import Self
 import httpx
 
 from aisandbox.auxiliary import prompt
-from aisandbox.build import environments
-from aisandbox.instance import access, environment_file
-from aisandbox.instance.notices import warnings
-from aisandbox.instance.options import Choice
-from aisandbox.instance.rendering import fill
+from aisandbox.builder import environments
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.guard import access
+from aisandbox.instance.observe.notices import warnings
+from aisandbox.instance.run import environment_file
+from aisandbox.instance.run.rendering import fill
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
@@ -119,7 +120,7 @@ class OpenWebUI:
         watch = ["strace", "--seccomp-bpf", "-f", "-qq", "-e", "trace=connect", "-o", str(self.trace)]
         everything = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(REPOSITORY), **settings}
         log = (self.gateway.folder / "open-webui.log").open("ab")
-        prepare = [str(self.program.with_name("python")), "-m", "aisandbox.instance.chat_account"]
+        prepare = [str(self.program.with_name("python")), "-m", "aisandbox.instance.guard.chat_account"]
         subprocess.run(prepare, cwd=home, env=everything, stdout=log, stderr=subprocess.STDOUT, check=True)
         self.process = subprocess.Popen(
             [*(watch if self.watched else []), str(self.program), "serve", "--host", "127.0.0.1", "--port", str(port)],

@@ -19,9 +19,11 @@ from types import SimpleNamespace
 import jinja2
 
 from aisandbox import manifest
-from aisandbox.instance import access, host_names, rendering, services
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose import host_names
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.guard import access
 from aisandbox.instance.places import Places
+from aisandbox.instance.run import rendering, services
 from aisandbox.manifest import Manifest
 
 TEMPLATES = manifest.REPOSITORY / "templates"

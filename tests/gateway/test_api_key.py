@@ -9,7 +9,7 @@ import openai
 import pytest
 from pydantic import SecretStr
 
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
 from tests.gateway.stack import Gateway, running_gateway
 from tests.gateway.test_api_port import ALLOWED, call, error
 from tests.gateway.upstream import MODEL, Upstream

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
 from aisandbox.manifest import load
 from tests.gateway.installation import OpenWebUI
 from tests.gateway.stack import Gateway, running_gateway

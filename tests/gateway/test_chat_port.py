@@ -10,7 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
 from tests.gateway.installation import NARROWED
 from tests.gateway.stack import Gateway
 from tests.gateway.upstream import Upstream

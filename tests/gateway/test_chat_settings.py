@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import chat_account
-from aisandbox.instance.chat_account import VISITOR, Login, login, settled
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.guard import chat_account
+from aisandbox.instance.guard.chat_account import VISITOR, Login, login, settled
 from aisandbox.manifest import load
 from tests.gateway.installation import environment
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import subprocess
 
-from aisandbox.build.environments import environment
-from aisandbox.instance.options.arguments import ALLOWED, Argument
+from aisandbox.builder.environments import environment
+from aisandbox.instance.choose.options.arguments import ALLOWED, Argument
 
 PARSE = """
 import json, sys

@@ -8,7 +8,7 @@ import httpx
 import openai
 import pytest
 
-from aisandbox.build.environments import environment
+from aisandbox.builder.environments import environment
 from tests.support import engines, models
 from tests.support.engines import Engine
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
 from tests.gateway.stack import Gateway
 from tests.gateway.upstream import Upstream
 from tests.support import chromium

@@ -16,8 +16,8 @@ import httpx
 import pytest
 
 from aisandbox.instance import files
-from aisandbox.instance.certificate import DNS_CHECK_S, RENEWAL_CHECK_S, Keeper, Wish
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.guard.certificate import DNS_CHECK_S, RENEWAL_CHECK_S, Keeper, Wish
 from aisandbox.instance.places import Places
 from tests.gateway.stack import TEMPLATES, Gateway, running_gateway
 from tests.gateway.upstream import ANSWER, Upstream

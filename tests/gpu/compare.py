@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from aisandbox.instance.hardware import Hardware
+from aisandbox.instance.fit.hardware import Hardware
 from tests.gpu.estimate import Estimate
 from tests.gpu.figures import Row
 from tests.gpu.logs import Said

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aisandbox import manifest
-from aisandbox.instance import sizing
-from aisandbox.instance.hardware import GIB, Hardware
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit.hardware import GIB, Hardware
+from aisandbox.instance.fit.sizing.fit import Fit
 from aisandbox.instance.plan import decide
-from aisandbox.instance.sizing.fit import Fit
 
 
 @dataclass(frozen=True)

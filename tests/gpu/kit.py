@@ -19,10 +19,10 @@ from types import FrameType
 from typing import Literal
 
 from aisandbox import manifest
-from aisandbox.instance import hardware
-from aisandbox.instance.engine_watch import describe, last_error
-from aisandbox.instance.hardware import GIB, Hardware
+from aisandbox.instance.fit import hardware
+from aisandbox.instance.fit.hardware import GIB, Hardware
 from aisandbox.instance.places import Places
+from aisandbox.instance.serve.engine_watch import describe, last_error
 from tests.bench.starts import ENGINE
 from tests.gpu import compare, estimate, models, smi
 from tests.gpu.compare import Check

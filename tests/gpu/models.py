@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from aisandbox import manifest
-from aisandbox.instance.hardware import Hardware
+from aisandbox.instance.fit.hardware import Hardware
 from tests.gpu.setup import FOLDER
 from tests.support import models as tiny
 

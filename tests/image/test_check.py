@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import bake
-from aisandbox.build.container import OVERLAY_OPTIONS, enter_namespaces
-from aisandbox.build.image import write_image
-from aisandbox.build.layers import Layer, Store, load
-from aisandbox.build.machine import make_key
-from aisandbox.build.progress import Phases
-from aisandbox.build.seed import ssh_user_data, write_seed_dir
+from aisandbox.builder import bake
+from aisandbox.builder.container import OVERLAY_OPTIONS, enter_namespaces
+from aisandbox.builder.image import write_image
+from aisandbox.builder.layers import Layer, Store, load
+from aisandbox.builder.machine import make_key
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.seed import ssh_user_data, write_seed_dir
 from aisandbox.manifest import REPOSITORY
 from tests.support.checks import Report, command, findings, having
 from tests.support.cloud.hypervisor import Hypervisor, Instance, Place, Seed, stock_image
@@ -31,7 +31,7 @@ def over(lower: str, folder: Path, *arguments: str) -> Report:
     """The report of directories as one root file system."""
     folder.mkdir()
     mount = f"mount -t overlay overlay -o 'ro,lowerdir={lower},{OVERLAY_OPTIONS}' {folder}"
-    check = f"{sys.executable} -m aisandbox.build check {folder} --json --offline {' '.join(arguments)}"
+    check = f"{sys.executable} -m aisandbox.builder check {folder} --json --offline {' '.join(arguments)}"
     argv = [*enter_namespaces(), "sh", "-c", f"{mount} && {check}"]
     result = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.stdout, result.stderr

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from aisandbox.build.image import write_image
-from aisandbox.build.layers import Layer
-from aisandbox.build.progress import Phases
+from aisandbox.builder.image import write_image
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.progress import Phases
 from tests.support.machines import MANIFEST
 
 pytestmark = pytest.mark.timeout(1800)

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from aisandbox import manifest as manifests
-from aisandbox.build import listing
-from aisandbox.build.bake import bake
-from aisandbox.build.layers import Store
-from aisandbox.build.listing.formats import VENDOR_PART
-from aisandbox.build.progress import Phases
+from aisandbox.builder import listing
+from aisandbox.builder.bake import bake
+from aisandbox.builder.layers import Store
+from aisandbox.builder.listing.formats import VENDOR_PART
+from aisandbox.builder.progress import Phases
 
 MANIFEST = manifests.load()
 Schema = Callable[[str], subprocess.CompletedProcess[str]]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build.layers import Layer
+from aisandbox.builder.layers import Layer
 from tests.image.builder import Builder
 
 

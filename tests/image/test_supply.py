@@ -17,13 +17,13 @@ from packaging.utils import canonicalize_name
 from spdx_tools.spdx.parser.parse_anything import parse_file
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from aisandbox.build import bake
-from aisandbox.build.image import write_image
-from aisandbox.build.layers import Layer, Store, cache_directory, load
-from aisandbox.build.progress import Phases
-from aisandbox.build.supply import collect, compare, cyclonedx_json
-from aisandbox.build.supply.distributions import locked
-from aisandbox.build.supply.inventory import Inventory, Kind
+from aisandbox.builder import bake
+from aisandbox.builder.image import write_image
+from aisandbox.builder.layers import Layer, Store, cache_directory, load
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.supply import collect, compare, cyclonedx_json
+from aisandbox.builder.supply.distributions import locked
+from aisandbox.builder.supply.inventory import Inventory, Kind
 from aisandbox.manifest import REPOSITORY
 from aisandbox.manifest import load as load_manifest
 from tests.support import keys

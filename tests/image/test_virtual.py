@@ -10,11 +10,11 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from aisandbox.build import virtual
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import make_key
-from aisandbox.build.progress import Phases
-from aisandbox.build.qemu import QemuMachine
+from aisandbox.builder import virtual
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import make_key
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.qemu import QemuMachine
 from tests.support.machines import MANIFEST, wait_for
 
 BOOT_SECONDS = 900

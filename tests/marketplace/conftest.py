@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import bake, host
-from aisandbox.build.host import HostSettings
-from aisandbox.build.layers import load
-from aisandbox.build.progress import Phases
+from aisandbox.builder import bake, host
+from aisandbox.builder.host import HostSettings
+from aisandbox.builder.layers import load
+from aisandbox.builder.progress import Phases
 from tests.support import hub, models
 from tests.support.bridge import bridge
 from tests.support.cloud.hypervisor import stock_image

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from aisandbox.build.errors import BuildError
+from aisandbox.builder.errors import BuildError
 from aisandbox.manifest import REPOSITORY
 from tests.support import machines
 from tests.support.cloud.hypervisor import Instance
@@ -22,8 +22,8 @@ from tests.support.machines import Visitor, status, url, wait_for
 
 PROGRAM = """
 import json, sys
-from aisandbox.build import targets
-from aisandbox.build.progress import Phases
+from aisandbox.builder import targets
+from aisandbox.builder.progress import Phases
 with Phases() as phases:
     targets.bake(sys.argv[1], "cpu", phases, extra=json.loads(sys.argv[2]))
 """

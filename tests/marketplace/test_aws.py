@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
-from aisandbox.build import targets
-from aisandbox.build.errors import BuildError
-from aisandbox.build.host import HostSettings
-from aisandbox.build.progress import Phases
-from aisandbox.build.targets import template
+from aisandbox.builder import targets
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.host import HostSettings
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.targets import template
 from aisandbox.manifest import REPOSITORY
 from tests.marketplace import flow
 from tests.marketplace.conftest import MODEL
@@ -245,7 +245,7 @@ class TestNothingIsLeft:
 @pytest.mark.parametrize("missing", sorted(aws.CREDENTIALS))
 def test_missing_credentials_are_named(missing: str) -> None:
     environment = {name: value for name, value in {**os.environ, **aws.CREDENTIALS}.items() if name != missing}
-    command = [sys.executable, "-m", "aisandbox.build", "image", "--target=aws"]
+    command = [sys.executable, "-m", "aisandbox.builder", "image", "--target=aws"]
     result = subprocess.run(
         command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=60, check=False
     )

@@ -16,12 +16,12 @@ import httpx
 import pytest
 import yaml
 
-from aisandbox.build import targets
-from aisandbox.build.errors import BuildError
-from aisandbox.build.host import HostSettings
-from aisandbox.build.image import IMAGES
-from aisandbox.build.machine import make_key
-from aisandbox.build.progress import Phases
+from aisandbox.builder import targets
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.host import HostSettings
+from aisandbox.builder.image import IMAGES
+from aisandbox.builder.machine import make_key
+from aisandbox.builder.progress import Phases
 from tests.marketplace import flow
 from tests.marketplace.conftest import MODEL
 from tests.support import hub

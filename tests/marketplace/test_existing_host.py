@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aisandbox.build import seed
-from aisandbox.build.host import HostSettings
-from aisandbox.build.machine import make_key
+from aisandbox.builder import seed
+from aisandbox.builder.host import HostSettings
+from aisandbox.builder.machine import make_key
 from aisandbox.manifest import REPOSITORY
 from tests.marketplace import flow
 from tests.support.cloud.hypervisor import Hypervisor, Instance, Place, Seed

@@ -12,8 +12,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from aisandbox.build.errors import BuildError
-from aisandbox.build.targets import validation
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.targets import validation
 from aisandbox.manifest import REPOSITORY, load
 
 TARGETS = load().targets

@@ -8,7 +8,7 @@ from typing import Any
 from testinfra import backend
 from testinfra.backend.base import BaseBackend, CommandResult
 
-from aisandbox.build.container import NSENTER
+from aisandbox.builder.container import NSENTER
 
 
 class ContainerBackend(BaseBackend):  # type: ignore[misc]

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import yaml
 
-from aisandbox.build import bake, container
-from aisandbox.build.layers import Store, load
-from aisandbox.build.progress import Phases
+from aisandbox.builder import bake, container
+from aisandbox.builder.layers import Store, load
+from aisandbox.builder.progress import Phases
 from aisandbox.manifest import REPOSITORY
 
 FLAVOUR = "cpu"

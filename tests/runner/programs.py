@@ -10,8 +10,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-from aisandbox.build.executions import watch
-from aisandbox.build.layers import Store, load
+from aisandbox.builder.executions import watch
+from aisandbox.builder.layers import Store, load
 from aisandbox.manifest import REPOSITORY
 from tests.runner.cpu import PREFIX
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aisandbox.build.environments import environment
-from aisandbox.build.layers import cache_directory
+from aisandbox.builder.environments import environment
+from aisandbox.builder.layers import cache_directory
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.gateway.stack import wait_for_port
 

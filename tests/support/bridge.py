@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from aisandbox.build import network
-from aisandbox.build.network import Network
+from aisandbox.builder import network
+from aisandbox.builder.network import Network
 
 
 @contextmanager

@@ -14,8 +14,8 @@ Report = dict[str, Any]
 
 
 def command(*arguments: str | Path) -> Report:
-    """What `aisandbox.build check` reports, which tells by its exit code as well."""
-    argv = [sys.executable, "-m", "aisandbox.build", "check", *map(str, arguments), "--json", "--offline"]
+    """What `aisandbox.builder check` reports, which tells by its exit code as well."""
+    argv = [sys.executable, "-m", "aisandbox.builder", "check", *map(str, arguments), "--json", "--offline"]
     result = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
     assert result.returncode in (0, 1) and result.stdout, result.stderr
     report: Report = json.loads(result.stdout)

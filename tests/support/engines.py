@@ -84,7 +84,7 @@ class Engine:
             "VLLM_CACHE_ROOT": str(self.folder / "cache"),
         }
         process = subprocess.Popen(
-            [self.python, "-m", "aisandbox.instance.engine"],
+            [self.python, "-m", "aisandbox.instance.serve.engine"],
             env=os.environ | own | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -7,8 +7,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from aisandbox.build.environments import environment, packages
-from aisandbox.build.layers import cache_directory
+from aisandbox.builder.environments import environment, packages
+from aisandbox.builder.layers import cache_directory
 from aisandbox.manifest import REPOSITORY
 
 

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisandbox.build import bake
-from aisandbox.build.container import OVERLAY_OPTIONS, enter_namespaces
-from aisandbox.build.host import HostSettings
-from aisandbox.build.layers import Store
-from aisandbox.build.progress import Phases
+from aisandbox.builder import bake
+from aisandbox.builder.container import OVERLAY_OPTIONS, enter_namespaces
+from aisandbox.builder.host import HostSettings
+from aisandbox.builder.layers import Store
+from aisandbox.builder.progress import Phases
 
 PACKAGES = ("git", "make", "sudo")
 """What README tells a newcomer to install, and sudo, which every cloud image has."""

@@ -10,7 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisandbox.instance.upgrade import signature
+from aisandbox.instance.keep.upgrade import signature
 
 
 @dataclass(frozen=True)

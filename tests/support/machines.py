@@ -11,12 +11,12 @@ from typing import Any, Protocol
 import httpx
 
 from aisandbox import manifest
-from aisandbox.build import up
-from aisandbox.build.errors import BuildError
-from aisandbox.build.layers import Layer
-from aisandbox.build.machine import Machine
-from aisandbox.build.progress import Phases
-from aisandbox.build.remote import Remote
+from aisandbox.builder import up
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.layers import Layer
+from aisandbox.builder.machine import Machine
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.remote import Remote
 
 MANIFEST = manifest.load()
 PATIENCE = 600.0

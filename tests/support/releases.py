@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from aisandbox.build import release as releases
-from aisandbox.build import signing
-from aisandbox.instance.upgrade import bundle, prepare, rules, tree
-from aisandbox.instance.upgrade.bundle import Archive, Component, Release
-from aisandbox.instance.upgrade.prepare import Instance
-from aisandbox.instance.upgrade.source import Source, open_source
-from aisandbox.instance.upgrade.state import State, Upgrades
+from aisandbox.builder import release as releases
+from aisandbox.builder import signing
+from aisandbox.instance.keep.upgrade import bundle, prepare, rules, tree
+from aisandbox.instance.keep.upgrade.bundle import Archive, Component, Release
+from aisandbox.instance.keep.upgrade.prepare import Instance
+from aisandbox.instance.keep.upgrade.source import Source, open_source
+from aisandbox.instance.keep.upgrade.state import State, Upgrades
 from tests.support.keys import Pair
 
 PORTS = {"chat": 3000, "api": 8000, "api_upstream": 8001, "sandbox": 8080}

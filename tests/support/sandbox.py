@@ -17,7 +17,7 @@ from pathlib import Path
 
 import httpx
 
-from aisandbox.build.environments import environment
+from aisandbox.builder.environments import environment
 from aisandbox.manifest import REPOSITORY
 from tests.support.environments import node, web_assets
 from tests.support.without_netlink import without_netlink

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 
-from aisandbox.build.environments import environment, packages
+from aisandbox.builder.environments import environment, packages
 from aisandbox.manifest import REPOSITORY
 
 THREADS = {"OMP_NUM_THREADS": "1"}

@@ -1,7 +1,7 @@
 """The container of the whole appliance, run by podman from its layers as they lie in the cache.
 
 Its image is gigabytes: what the role `container` says of it becomes podman's arguments here, as
-`aisandbox.build.archive` makes Docker's configuration of it.
+`aisandbox.builder.archive` makes Docker's configuration of it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox import manifest
-from aisandbox.build import sandbox
-from aisandbox.build.archive import Image
-from aisandbox.build.container import OVERLAY_OPTIONS
-from aisandbox.build.sandbox import Container, podman
+from aisandbox.builder import sandbox
+from aisandbox.builder.archive import Image
+from aisandbox.builder.container import OVERLAY_OPTIONS
+from aisandbox.builder.sandbox import Container, podman
 
 MANIFEST = manifest.load()
 DATA = MANIFEST.paths.data

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import archive
-from aisandbox.build.archive import Image, Part, members
-from aisandbox.build.errors import BuildError
+from aisandbox.builder import archive
+from aisandbox.builder.archive import Image, Part, members
+from aisandbox.builder.errors import BuildError
 
 
 @pytest.fixture

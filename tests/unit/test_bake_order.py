@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from aisandbox.build.bake import startable
-from aisandbox.build.layers import load
+from aisandbox.builder.bake import startable
+from aisandbox.builder.layers import load
 
 
 def test_the_longest_work_starts_first_and_as_much_of_it_as_there_are_cores() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from aisandbox import manifest
-from aisandbox.build import checking
+from aisandbox.builder import checking
 from aisandbox.check import CHECKS, Check, Finding, Report, Settings, Waiver, run
 from aisandbox.check.report import today
 from aisandbox.manifest import REPOSITORY

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import checking
+from aisandbox.builder import checking
 from aisandbox.check import Report, Settings, elf
 from tests.support.clean_root import Root
 

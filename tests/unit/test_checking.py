@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import checking, sizes
-from aisandbox.build.errors import BuildError
+from aisandbox.builder import checking, sizes
+from aisandbox.builder.errors import BuildError
 from aisandbox.check import Report, Settings
 from aisandbox.manifest import REPOSITORY
 from tests.support.clean_root import Root
@@ -106,7 +106,7 @@ def test_a_disk_that_is_cut_off_is_refused(disk: Path, tmp_path: Path) -> None:
 
 
 def command(*arguments: str, user: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-    argv = [*user, sys.executable, "-m", "aisandbox.build", *arguments]
+    argv = [*user, sys.executable, "-m", "aisandbox.builder", *arguments]
     return subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import container
+from aisandbox.builder import container
 
 LOG = "  null.local: TASK [python_env : Make the environment]\n  null.local: fatal: [rootfs]: FAILED! => {}\x1b[0m\n"
 

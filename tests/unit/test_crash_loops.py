@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import services
-from aisandbox.instance.services import Crashes, Unit
+from aisandbox.instance.run import services
+from aisandbox.instance.run.services import Crashes, Unit
 
 BACKOFF = Path(services.__file__).with_name("backoff.sh")
 

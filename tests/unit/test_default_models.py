@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import plan, sizing
-from aisandbox.instance.hardware import Gpu, Hardware
-from aisandbox.instance.options import Choice
-from aisandbox.instance.sizing import Sized
+from aisandbox.instance import plan
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit.hardware import Gpu, Hardware
+from aisandbox.instance.fit.sizing import Sized
 from tests.support.appliance import MANIFEST
 from tests.unit.test_sizing import facts, value
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from aisandbox.build import disk, tools
-from aisandbox.build.errors import BuildError
+from aisandbox.builder import disk, tools
+from aisandbox.builder.errors import BuildError
 
 BOOT = bytes(range(256)) * 2
 CORE = b"\xee" * 0x1F4 + struct.pack("<QHH", 0, 0, 0x820) + b"core" * 200

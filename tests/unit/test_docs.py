@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aisandbox import manifest
-from aisandbox.build import documents
+from aisandbox.builder import documents
 from aisandbox.manifest import REPOSITORY
 
 MANIFEST = manifest.load()

@@ -27,11 +27,14 @@ from urllib.parse import quote
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import cli, doctor, engine_causes, environment_file, files, scrub
-from aisandbox.instance.doctor import Finding, Instance, bundle, machine, model, network, services
-from aisandbox.instance.hardware import Gpu, Hardware
+from aisandbox.instance import cli, files, scrub
+from aisandbox.instance.fit.hardware import Gpu, Hardware
+from aisandbox.instance.observe import doctor
+from aisandbox.instance.observe.doctor import Finding, Instance, bundle, machine, model, network, services
 from aisandbox.instance.places import Places
-from aisandbox.instance.services import SANDBOX
+from aisandbox.instance.run import environment_file
+from aisandbox.instance.run.services import SANDBOX
+from aisandbox.instance.serve import engine_causes
 from aisandbox.manifest import REPOSITORY
 from tests.support import appliance
 from tests.support.appliance import MANIFEST

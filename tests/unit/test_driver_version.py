@@ -6,7 +6,7 @@ import re
 
 import yaml
 
-from aisandbox.instance import hardware
+from aisandbox.instance.fit import hardware
 from aisandbox.manifest import REPOSITORY
 
 VERSIONS = REPOSITORY / "ansible" / "versions.yml"

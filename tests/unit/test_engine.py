@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import engine_args, engine_start, engine_watch
-from aisandbox.instance.engine_attempts import Attempt, Record
-from aisandbox.instance.engine_files import (
+from aisandbox.instance.serve import engine_args, engine_start, engine_watch
+from aisandbox.instance.serve.engine_attempts import Attempt, Record
+from aisandbox.instance.serve.engine_files import (
     Candidate,
     ConfigError,
     Mode,
@@ -168,7 +168,7 @@ def test_arguments_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert " ".join(fast).startswith("--model organisation/name --host 127.0.0.1 --port 8001")
     assert "--served-model-name name alias --disable-uvicorn-access-log" in " ".join(fast)
     assert fast[-2:] == ["--dtype", "float32"]
-    assert "--middleware aisandbox.instance.request_limits.RequestLimits" in " ".join(fast)
+    assert "--middleware aisandbox.instance.serve.request_limits.RequestLimits" in " ".join(fast)
     assert "--allowed-media-domains none.invalid" in " ".join(plain)
     assert "--enforce-eager" in fast
     assert "--enforce-eager" in plain
@@ -235,7 +235,7 @@ def test_an_unreadable_baked_cache_leaves_no_half_copy(tmp_path: Path) -> None:
 
 FORKED = """
 import multiprocessing, sys
-from aisandbox.instance.engine_start import ErrorLog
+from aisandbox.instance.serve.engine_start import ErrorLog
 log = ErrorLog()
 log.attach()
 def child():
@@ -279,7 +279,7 @@ def test_baking_names_the_architectures_and_the_formats_of_weights(tmp_path: Pat
     )
     folder = tmp_path / "cache"
     folder.mkdir()
-    bake = [sys.executable, "-m", "aisandbox.instance.engine", "bake", str(folder)]
+    bake = [sys.executable, "-m", "aisandbox.instance.serve.engine", "bake", str(folder)]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{engines.REPOSITORY}"}
     subprocess.run(bake, env=environment, check=True, capture_output=True)
     found = json.loads((folder / "architectures.json").read_text())

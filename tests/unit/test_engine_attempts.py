@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance.engine_attempts import VARIABLE, Attempt, Memory
-from aisandbox.instance.engine_causes import Cause
-from aisandbox.instance.engine_files import Candidate, EngineConfig
+from aisandbox.instance.serve.engine_attempts import VARIABLE, Attempt, Memory
+from aisandbox.instance.serve.engine_causes import Cause
+from aisandbox.instance.serve.engine_files import Candidate, EngineConfig
 
 ASKED, FALLBACK = Candidate("/asked", ("asked",), ("-a",)), Candidate("/fallback", ("fallback",), ())
 CONFIG = EngineConfig(ASKED, (FALLBACK,))

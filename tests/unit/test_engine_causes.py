@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import engine_causes
-from aisandbox.instance.engine_causes import explain
-from aisandbox.instance.engine_files import Candidate
+from aisandbox.instance.serve import engine_causes
+from aisandbox.instance.serve.engine_causes import explain
+from aisandbox.instance.serve.engine_files import Candidate
 
 CORE = "(EngineCore pid=5317) ERROR 11-22 14:13:47 [core.py:1510] "
 CONSEQUENCE = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"

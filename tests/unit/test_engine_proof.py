@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import engine_proof, executions
+from aisandbox.builder import engine_proof, executions
 
 QUIET = {"failed": {}, "asked": [], "flashinfer": True}
 

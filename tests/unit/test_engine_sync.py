@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from aisandbox import manifest
-from aisandbox.instance import engine_sync, files, services
-from aisandbox.instance.engine_files import parse_config
+from aisandbox.instance import files
 from aisandbox.instance.places import Places
+from aisandbox.instance.run import services
+from aisandbox.instance.serve import engine_sync
+from aisandbox.instance.serve.engine_files import parse_config
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ import jinja2
 import pytest
 import yaml
 
-from aisandbox.instance import access
-from aisandbox.instance.options import Choice
-from aisandbox.instance.rendering import fill
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.guard import access
+from aisandbox.instance.run.rendering import fill
 from aisandbox.manifest import REPOSITORY
 from tests.support.appliance import MANIFEST
 

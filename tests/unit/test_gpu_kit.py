@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance.hardware import GIB, Gpu, Hardware
+from aisandbox.instance.fit.hardware import GIB, Gpu, Hardware
 from aisandbox.manifest import REPOSITORY
 from tests.bench import starts
 from tests.gpu import compare, estimate, logs, models, runs, smi

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from aisandbox.instance import files, options
-from aisandbox.instance.options.source import GUARDS, Source
+from aisandbox.instance import files
+from aisandbox.instance.choose import options
+from aisandbox.instance.choose.options.source import GUARDS, Source
 from tests.support import appliance
 from tests.support.choices import MANIFEST, SOURCES, chosen, raw, shut, wrong
 
@@ -116,7 +117,7 @@ def test_a_reader_that_fails_shuts_every_door(tmp_path: Path, monkeypatch: pytes
         raise ZeroDivisionError("a defect")
         yield
 
-    monkeypatch.setattr("aisandbox.instance.options.deployment.stackscript", read)
+    monkeypatch.setattr("aisandbox.instance.choose.options.deployment.stackscript", read)
     places = appliance.make(tmp_path)
     appliance.options(places, "model: Org/Name\n")
     choice, _ = options.read(places, MANIFEST)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import host
-from aisandbox.build.host import HostSettings
+from aisandbox.builder import host
+from aisandbox.builder.host import HostSettings
 
 
 @pytest.fixture

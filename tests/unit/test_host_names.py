@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import configure, host_names
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose import configure, host_names
+from aisandbox.instance.choose.options import Choice
 from aisandbox.instance.places import PROGRAMS, Places
 from tests.support import appliance
 from tests.support.appliance import MANIFEST

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aisandbox.instance import options
-from aisandbox.instance.options import InvalidOptionError, arguments
+from aisandbox.instance.choose import options
+from aisandbox.instance.choose.options import InvalidOptionError, arguments
 from tests.support.appliance import MANIFEST
 
 OPTION = MANIFEST.options_by_key["vllm_args"]

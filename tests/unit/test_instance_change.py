@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import cli, configure, editing, lock, options
+from aisandbox.instance import cli, lock
+from aisandbox.instance.choose import configure, editing, options
 from aisandbox.instance.places import Places
 from aisandbox.manifest import REPOSITORY
 from tests.support import appliance

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import configure, editing, files, options, plan, rendering, services
-from aisandbox.instance.options import InvalidOptionError
+from aisandbox.instance import files, plan
+from aisandbox.instance.choose import configure, editing, options
+from aisandbox.instance.choose.options import InvalidOptionError
 from aisandbox.instance.places import Places
+from aisandbox.instance.run import rendering, services
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
 

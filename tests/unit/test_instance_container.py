@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import configure, editing, environment_file, options, status
-from aisandbox.instance.container import logs, program
-from aisandbox.instance.container.catalogue import Catalogue, Program, Runs, clock
-from aisandbox.instance.options import InvalidOptionError
-from aisandbox.instance.options import container as environment
+from aisandbox.instance.choose import configure, editing, options
+from aisandbox.instance.choose.options import InvalidOptionError
+from aisandbox.instance.choose.options import container as environment
+from aisandbox.instance.observe import status
 from aisandbox.instance.places import PROGRAMS, Places
+from aisandbox.instance.run import environment_file
+from aisandbox.instance.run.container import logs, program
+from aisandbox.instance.run.container.catalogue import Catalogue, Program, Runs, clock
 from tests.support.appliance import GUIDE, MANIFEST, make
 
 KEY = "a-key-of-sixteen-letters"

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import gpu, services, status
+from aisandbox.instance.fit import gpu
+from aisandbox.instance.observe import status
 from aisandbox.instance.places import Places
+from aisandbox.instance.run import services
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import files, hardware
-from aisandbox.instance.doctor import machine
-from aisandbox.instance.doctor.finding import Instance
-from aisandbox.instance.hardware import Hardware, kernel
+from aisandbox.instance import files
+from aisandbox.instance.fit import hardware
+from aisandbox.instance.fit.hardware import Hardware, kernel
+from aisandbox.instance.observe.doctor import machine
+from aisandbox.instance.observe.doctor.finding import Instance
 from aisandbox.instance.places import Places
 from tests.support import appliance, nvml
 from tests.support.nvml import Card, recorded

@@ -23,9 +23,9 @@ import httpx2
 import pytest
 
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
-from aisandbox.instance.hub import cache, download, failures
-from aisandbox.instance.hub.download import Download, Progress
-from aisandbox.instance.hub.request import Listing, Request, wanted
+from aisandbox.instance.fetch import cache, download, failures
+from aisandbox.instance.fetch.download import Download, Progress
+from aisandbox.instance.fetch.request import Listing, Request, wanted
 from tests.support import https
 from tests.support.hub import Hub, running
 
@@ -199,8 +199,8 @@ def test_a_worker_ends_with_its_caller(server: Hub, store: Path) -> None:
     caller = f"""
 import time
 from pathlib import Path
-from aisandbox.instance.hub.download import Download
-from aisandbox.instance.hub.request import Request
+from aisandbox.instance.fetch.download import Download
+from aisandbox.instance.fetch.request import Request
 attempt = Download(Request("{MODEL}", endpoint="{server.endpoint}"), Path("{store}"))
 attempt.look_up()
 print(attempt._process.pid, flush=True)

@@ -10,11 +10,15 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import configure, engine_sync, files, model, services, sizing
-from aisandbox.instance.engine_files import parse_config
+from aisandbox.instance import files
+from aisandbox.instance.choose import configure
 from aisandbox.instance.errors import UnobtainableError
-from aisandbox.instance.hardware import Gpu, Hardware
+from aisandbox.instance.fit import model, sizing
+from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
+from aisandbox.instance.run import services
+from aisandbox.instance.serve import engine_sync
+from aisandbox.instance.serve.engine_files import parse_config
 from tests.support import appliance
 from tests.support.appliance import GUIDE, GUIDE_COMMIT, MANIFEST
 from tests.support.hub import Hub, running
@@ -277,7 +281,7 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch, *taken_gib: float, devices: tuple
     """A machine with GPUs of 8 GiB, for which only the guide is listed; other programs have so much of each."""
     gpus = tuple(Gpu(name="GPU", memory_gib=8 - taken, taken_gib=taken, capability=(8, 9)) for taken in taken_gib)
     found = Hardware(flavour="cuda", gpus=gpus, devices=devices, driver="580.95.05")
-    monkeypatch.setattr("aisandbox.instance.hardware.find", lambda _places: found)
+    monkeypatch.setattr("aisandbox.instance.fit.hardware.find", lambda _places: found)
 
 
 def planned(places: Places, **choice: object) -> dict[str, Any]:
@@ -403,7 +407,7 @@ def test_a_model_without_loadable_weights_is_refused(places: Places, server: Hub
 def test_without_a_gpu_on_a_cuda_image_the_processor_serves_the_guide(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("aisandbox.instance.hardware._nvidia", lambda _places: {"fault": "Driver Not Loaded"})
+    monkeypatch.setattr("aisandbox.instance.fit.hardware._nvidia", lambda _places: {"fault": "Driver Not Loaded"})
     places = appliance.make(tmp_path / "cuda", "cuda")
     appliance.options(places, "model: acme/tiny\nmax_model_len: wrong\n")
     configure.apply(places, MANIFEST)

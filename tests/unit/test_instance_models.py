@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import configure, files, model
+from aisandbox.instance import files
+from aisandbox.instance.choose import configure
 from aisandbox.instance.cli import app
+from aisandbox.instance.fit import model
 from aisandbox.instance.places import Places
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
@@ -111,8 +113,8 @@ def test_failures_are_told_with_their_fix(places: Places, server: Hub) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="another account needs root")
 def test_files_belong_to_the_account_that_serves(tmp_path: Path, server: Hub) -> None:
-    from aisandbox.instance.hub.download import Download
-    from aisandbox.instance.hub.request import Request
+    from aisandbox.instance.fetch.download import Download
+    from aisandbox.instance.fetch.request import Request
 
     for folder in (tmp_path, *tmp_path.parents):
         if folder != Path("/"):

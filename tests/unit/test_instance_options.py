@@ -12,9 +12,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from aisandbox.instance import options
-from aisandbox.instance.options import Choice, InvalidOptionError
-from aisandbox.instance.options.rules import OFF
+from aisandbox.instance.choose import options
+from aisandbox.instance.choose.options import Choice, InvalidOptionError
+from aisandbox.instance.choose.options.rules import OFF
 from aisandbox.instance.places import Places
 from aisandbox.manifest import Option
 from tests.support import appliance

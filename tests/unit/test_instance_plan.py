@@ -8,8 +8,8 @@ import pytest
 from pydantic import SecretStr
 
 from aisandbox.instance import plan
-from aisandbox.instance.hardware import Gpu, Hardware
-from aisandbox.instance.options import Choice
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.plan import Asked, Plan
 from aisandbox.instance.problem import Problem
 from tests.support.appliance import GUIDE, MANIFEST

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aisandbox.instance import options
-from aisandbox.instance.options import Choice, clouds, deployment
+from aisandbox.instance.choose import options
+from aisandbox.instance.choose.options import Choice, clouds, deployment
 from aisandbox.instance.places import METADATA, Places
 from tests.support import appliance, metadata
 from tests.support.appliance import MANIFEST

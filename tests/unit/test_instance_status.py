@@ -19,10 +19,13 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from aisandbox import manifest as manifests
-from aisandbox.instance import cli, clock, configure, files, journal, notices, publisher, services, status, timeline
-from aisandbox.instance.access import Access
+from aisandbox.instance import cli, clock, files
+from aisandbox.instance.choose import configure
+from aisandbox.instance.guard.access import Access
+from aisandbox.instance.observe import journal, notices, publisher, status, timeline
+from aisandbox.instance.observe.report import Reporter
 from aisandbox.instance.places import Places
-from aisandbox.instance.report import Reporter
+from aisandbox.instance.run import services
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
@@ -515,7 +518,7 @@ def test_reports_are_notices_in_the_journal(tmp_path: Path) -> None:
     script = "\n".join(
         (
             "from pathlib import Path",
-            "from aisandbox.instance.report import Reporter",
+            "from aisandbox.instance.observe.report import Reporter",
             f"Reporter(Path('{tmp_path}/report')).done('fetch', 'Done.')",
         )
     )

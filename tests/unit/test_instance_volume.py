@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import configure, files, volume
+from aisandbox.instance import files
+from aisandbox.instance.choose import configure
+from aisandbox.instance.keep import volume
 from aisandbox.instance.places import Places
-from aisandbox.instance.rendering import fill
+from aisandbox.instance.run.rendering import fill
 from aisandbox.manifest import REPOSITORY
 from tests.support import appliance
 from tests.support.appliance import MANIFEST

@@ -17,12 +17,12 @@ import yaml
 from rich.console import Console
 
 from aisandbox import manifest
-from aisandbox.build import bake, host, kernels, lock
-from aisandbox.build.errors import BuildError
-from aisandbox.build.layers import Store, load
-from aisandbox.build.progress import Phases
-from aisandbox.build.supply.inventory import Inventory, Kind, Package
-from aisandbox.build.targets import baking
+from aisandbox.builder import bake, host, kernels, lock
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.layers import Store, load
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.supply.inventory import Inventory, Kind, Package
+from aisandbox.builder.targets import baking
 from aisandbox.manifest import REPOSITORY
 from tests.support import flashinfer_index
 

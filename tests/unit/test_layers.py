@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from aisandbox.build import appliance_container, archive, layers
-from aisandbox.build.layers import Layer, Store
+from aisandbox.builder import appliance_container, archive, layers
+from aisandbox.builder.layers import Layer, Store
 from aisandbox.manifest import REPOSITORY
 
 OF_BASE = "roles/vllm/tasks/packages.yml"

@@ -16,20 +16,20 @@ import pytest
 import yaml
 
 from aisandbox import manifest as manifests
-from aisandbox.build import listing
-from aisandbox.build.errors import BuildError
-from aisandbox.build.listing import formats, names, ports, software, tables, texts
-from aisandbox.build.listing.examples import example
-from aisandbox.build.listing.files import choices, mismatch, optional, portable
-from aisandbox.build.listing.limits import LIMITS
-from aisandbox.instance import options as instance_options
+from aisandbox.builder import listing
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.listing import formats, names, ports, software, tables, texts
+from aisandbox.builder.listing.examples import example
+from aisandbox.builder.listing.files import choices, mismatch, optional, portable
+from aisandbox.builder.listing.limits import LIMITS
+from aisandbox.instance.choose import options as instance_options
 from aisandbox.manifest import REPOSITORY
 
 SOURCE = REPOSITORY / "marketplace.yaml"
 MANIFEST = manifests.load(SOURCE)
 TARGETS = tuple(MANIFEST.targets)
 GOLDEN = REPOSITORY / "tests" / "data" / "listing"
-RENEW = "python -m aisandbox.build listing --out tests/data/listing"
+RENEW = "python -m aisandbox.builder listing --out tests/data/listing"
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def test_every_listing_keeps_every_rule_by_every_tool(written: Path) -> None:
 
 def test_the_same_manifest_gives_the_same_bytes_elsewhere_and_at_another_time(written: Path, tmp_path: Path) -> None:
     code = (
-        "import time; from pathlib import Path; from aisandbox import manifest; from aisandbox.build import listing\n"
+        "import time; from pathlib import Path; from aisandbox import manifest; from aisandbox.builder import listing\n"
         "time.time = lambda: 4e9\n"
         f"found = manifest.load(); listing.write(found, Path({str(tmp_path)!r}), found.targets)\n"
     )
@@ -206,7 +206,7 @@ def test_a_lock_that_pins_no_such_part_is_named() -> None:
 
 def test_ports_open_on_the_platform_as_on_the_instance() -> None:
     """What opens which port stands in the firewall's template; the tables and rules here must say the same."""
-    from aisandbox.instance.rendering import fill
+    from aisandbox.instance.run.rendering import fill
 
     template = (REPOSITORY / "templates" / "nftables" / "access.conf.j2").read_text()
 
@@ -257,7 +257,7 @@ def test_an_unknown_target_is_refused() -> None:
 
 
 def test_the_command_writes_and_says_so(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "aisandbox.build", "listing", "--target", "raw", "--out", str(tmp_path)]
+    command = [sys.executable, "-m", "aisandbox.builder", "listing", "--target", "raw", "--out", str(tmp_path)]
     done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert f"{tmp_path}/raw/README.md\n" in done.stdout

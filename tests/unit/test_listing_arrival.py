@@ -27,11 +27,11 @@ from hypothesis import strategies as st
 from moto import mock_aws
 
 from aisandbox import manifest as manifests
-from aisandbox.build import listing
-from aisandbox.build.listing import names
-from aisandbox.build.listing.formats import VENDOR_PART
-from aisandbox.instance import options
-from aisandbox.instance.options import Choice, Source, container
+from aisandbox.builder import listing
+from aisandbox.builder.listing import names
+from aisandbox.builder.listing.formats import VENDOR_PART
+from aisandbox.instance.choose import options
+from aisandbox.instance.choose.options import Choice, Source, container
 from aisandbox.instance.places import PROGRAMS, Places
 from tests.support import appliance, arm, cloudformation, metadata
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from aisandbox import manifest as manifests
-from aisandbox.build import listing
-from aisandbox.build.errors import BuildError
-from aisandbox.build.listing import formats
+from aisandbox.builder import listing
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.listing import formats
 from aisandbox.manifest import REPOSITORY, Manifest
 
 SOURCE = REPOSITORY / "marketplace.yaml"
@@ -197,7 +197,7 @@ def test_cfn_lint_is_asked(written: Path, tmp_path: Path) -> None:
 
 def test_the_command_refuses_a_manifest_that_breaks_a_rule(tmp_path: Path) -> None:
     source, _ = planted(tmp_path, ("product", "tagline"), "x" * 130)
-    command = [sys.executable, "-m", "aisandbox.build", "listing", "--target", "raw", "--manifest", str(source)]
+    command = [sys.executable, "-m", "aisandbox.builder", "listing", "--target", "raw", "--manifest", str(source)]
     done = subprocess.run([*command, "--out", str(tmp_path)], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr

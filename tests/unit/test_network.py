@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import network
-from aisandbox.build.network import Network
+from aisandbox.builder import network
+from aisandbox.builder.network import Network
 from aisandbox.manifest import REPOSITORY
 
 TOGETHER = """
 import multiprocessing, pathlib, sys
-from aisandbox.build import network
+from aisandbox.builder import network
 
 def make(start):
     start.wait()

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from aisandbox.build import nspawn, up
+from aisandbox.builder import nspawn, up
 
 
 def test_a_machine_runs_from_the_moment_it_is_started_until_it_ends(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import packer_client
-from aisandbox.build.errors import BuildError
+from aisandbox.builder import packer_client
+from aisandbox.builder.errors import BuildError
 from aisandbox.manifest import REPOSITORY
 
 

@@ -14,8 +14,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from aisandbox import manifest
-from aisandbox.build.errors import BuildError
-from aisandbox.build.publish import aws, service
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.publish import aws, service
 from aisandbox.manifest import REPOSITORY
 from tests.support import portals
 from tests.support.portals import Answer, Portal
@@ -50,7 +50,7 @@ def publish(target: str, image: str, environment: Mapping[str, str]) -> tuple[di
 )
 def test_a_dry_run_shows_the_change_and_sends_nothing(target: str, image: str) -> None:
     names = {"PATH": os.environ["PATH"], "PYTHONPATH": str(REPOSITORY), "HTTPS_PROXY": "http://127.0.0.1:9"}
-    command = [sys.executable, "-m", "aisandbox.build", "publish", target, "--image", image]
+    command = [sys.executable, "-m", "aisandbox.builder", "publish", target, "--image", image]
     shown = subprocess.run(command, env=names, capture_output=True, text=True, check=True)
     head, _, body = shown.stdout.partition("\n")
     assert head.split()[0] in ("PATCH", "POST", "StartChangeSet")

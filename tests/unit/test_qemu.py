@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import qemu
-from aisandbox.build.errors import BuildError
+from aisandbox.builder import qemu
+from aisandbox.builder.errors import BuildError
 
 # mov dx, 0x3f8; mov al, 'A'; out dx, al; hlt; jmp back to hlt
 HELLO = bytes.fromhex("baf803 b041 ee f4 ebfd").ljust(510, b"\0") + b"\x55\xaa"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from aisandbox.build import release
+from aisandbox.builder import release
 
 
 def installed(root: Path, *names: str) -> Path:

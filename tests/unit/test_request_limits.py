@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance.request_limits import RequestLimits, TooMuch, characters, check
+from aisandbox.instance.serve.request_limits import RequestLimits, TooMuch, characters, check
 
 CONTEXT = 4096
 MOST = characters(CONTEXT)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from aisandbox import manifest
-from aisandbox.build import roles, versions
+from aisandbox.builder import roles, versions
 from aisandbox.manifest import REPOSITORY
 
 ROLES = roles.names()

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
-from aisandbox.build import seed
-from aisandbox.build.errors import BuildError
-from aisandbox.instance.options import cloud_init, decide
+from aisandbox.builder import seed
+from aisandbox.builder.errors import BuildError
+from aisandbox.instance.choose.options import cloud_init, decide
 from tests.support import appliance
 
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBlRMLHZ3V0cTZtMWqVKwM2i0OS5rVfUT2dLLzMzVDmX someone@somewhere"

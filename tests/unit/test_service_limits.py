@@ -11,8 +11,8 @@ import pytest
 import yaml
 from ansible.plugins.filter.core import FilterModule  # type: ignore[import-untyped]
 
-from aisandbox.instance.hardware import GIB
-from aisandbox.instance.sizing import fit
+from aisandbox.instance.fit.hardware import GIB
+from aisandbox.instance.fit.sizing import fit
 from aisandbox.manifest import REPOSITORY
 from tests.support.appliance import MANIFEST
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build import signing
-from aisandbox.build.errors import BuildError
-from aisandbox.build.supply import checksums
+from aisandbox.builder import signing
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.supply import checksums
 from tests.support import keys
 
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import plan, sizing
-from aisandbox.instance.hardware import Gpu, Hardware
-from aisandbox.instance.options import Choice
+from aisandbox.instance import plan
+from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit.hardware import Gpu, Hardware
+from aisandbox.instance.fit.sizing import Sized, UnobtainableError
 from aisandbox.instance.plan import Plan
-from aisandbox.instance.sizing import Sized, UnobtainableError
 from tests.support.appliance import MANIFEST, make
 
 DATA = Path(__file__).parent.parent / "data"

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import sizing
-from aisandbox.instance.hardware import Gpu, Hardware
-from aisandbox.instance.sizing import Sized, UnobtainableError
-from aisandbox.instance.sizing.given import Given
+from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit.hardware import Gpu, Hardware
+from aisandbox.instance.fit.sizing import Sized, UnobtainableError
+from aisandbox.instance.fit.sizing.given import Given
 from tests.support.appliance import MANIFEST
 from tests.unit.test_sizing import GIB, planned, value
 

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance.sizing import batch, pool, shape, weights
-from aisandbox.instance.sizing.facts import Facts, read
-from aisandbox.instance.sizing.given import Given
-from aisandbox.instance.sizing.numerics import Numerics
-from aisandbox.instance.sizing.pool import Pool
+from aisandbox.instance.fit.sizing import batch, pool, shape, weights
+from aisandbox.instance.fit.sizing.facts import Facts, read
+from aisandbox.instance.fit.sizing.given import Given
+from aisandbox.instance.fit.sizing.numerics import Numerics
+from aisandbox.instance.fit.sizing.pool import Pool
 from tests.unit.test_sizing import GIB, cpu, facts, fleet, size, value
 from tests.unit.test_sizing_field import MODELS
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import sizing
-from aisandbox.instance.sizing import MAX_CONFIG_BYTES, Sized, UnobtainableError
+from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit.sizing import MAX_CONFIG_BYTES, Sized, UnobtainableError
 from tests.support.appliance import MANIFEST
 from tests.unit.test_sizing import facts, fleet, planned, value
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from aisandbox.build import sandbox
+from aisandbox.builder import sandbox
 from aisandbox.manifest import REPOSITORY
 from sandbox_api import serve
 from sandbox_api.system import hooks

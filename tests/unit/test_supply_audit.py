@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build.errors import BuildError
-from aisandbox.build.supply import cyclonedx_json, vulnerabilities
-from aisandbox.build.supply.document import Document
-from aisandbox.build.supply.inventory import Inventory, Kind, Package
-from aisandbox.build.supply.versions import Debian, in_range
-from aisandbox.build.supply.vulnerabilities import Asked, Audit, Finding, Services
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.supply import cyclonedx_json, vulnerabilities
+from aisandbox.builder.supply.document import Document
+from aisandbox.builder.supply.inventory import Inventory, Kind, Package
+from aisandbox.builder.supply.versions import Debian, in_range
+from aisandbox.builder.supply.vulnerabilities import Asked, Audit, Finding, Services
 from aisandbox.manifest import REPOSITORY
 from tests.support import advisories
 from tests.support.advisories import Advisories, vulnerability
@@ -170,7 +170,7 @@ def test_data_from_a_file(double: Advisories, tmp_path: Path) -> None:
 
 def command(*arguments: str, cache: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "aisandbox.build", "audit", *arguments],
+        [sys.executable, "-m", "aisandbox.builder", "audit", *arguments],
         cwd=REPOSITORY, env={**os.environ, "AISANDBOX_CACHE": str(cache)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

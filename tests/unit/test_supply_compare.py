@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from aisandbox.build.errors import BuildError
-from aisandbox.build.supply import collect, compare
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.supply import collect, compare
 from tests.support.rootfs import sound
 
 RECORD: dict[str, Any] = {

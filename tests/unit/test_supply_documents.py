@@ -12,8 +12,8 @@ import pytest
 from spdx_tools.spdx.parser.jsonlikedict.json_like_dict_parser import JsonLikeDictParser
 from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document
 
-from aisandbox.build.errors import BuildError
-from aisandbox.build.supply import (
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.supply import (
     checksums,
     collect,
     cyclonedx_json,
@@ -23,9 +23,9 @@ from aisandbox.build.supply import (
     source,
     spdx_json,
 )
-from aisandbox.build.supply.document import Document
-from aisandbox.build.supply.inventory import Inventory, Kind, Package
-from aisandbox.build.supply.source import Source
+from aisandbox.builder.supply.document import Document
+from aisandbox.builder.supply.inventory import Inventory, Kind, Package
+from aisandbox.builder.supply.source import Source
 from tests.support import keys
 from tests.support.rootfs import sound
 

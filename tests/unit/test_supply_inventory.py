@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build.supply import collect, licences
-from aisandbox.build.supply.debian import copyright_of
-from aisandbox.build.supply.distributions import locked
-from aisandbox.build.supply.inventory import Inventory, Kind, Package
-from aisandbox.build.supply.licences import NOASSERTION
+from aisandbox.builder.supply import collect, licences
+from aisandbox.builder.supply.debian import copyright_of
+from aisandbox.builder.supply.distributions import locked
+from aisandbox.builder.supply.inventory import Inventory, Kind, Package
+from aisandbox.builder.supply.licences import NOASSERTION
 from tests.support.rootfs import ENVS, Rootfs, sound
 
 

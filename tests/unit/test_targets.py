@@ -12,12 +12,12 @@ import hcl2
 import pytest
 
 from aisandbox import manifest
-from aisandbox.build import packer_client
-from aisandbox.build.errors import BuildError
-from aisandbox.build.host import HostSettings
-from aisandbox.build.progress import Phases
-from aisandbox.build.targets import bake, baking, catalogue, images, template, validation
-from aisandbox.build.targets.builders import OPTIONS
+from aisandbox.builder import packer_client
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.host import HostSettings
+from aisandbox.builder.progress import Phases
+from aisandbox.builder.targets import bake, baking, catalogue, images, template, validation
+from aisandbox.builder.targets.builders import OPTIONS
 from aisandbox.manifest import Target
 
 TARGETS = manifest.load().targets

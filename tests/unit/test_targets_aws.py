@@ -9,8 +9,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
-from aisandbox.build.errors import BuildError
-from aisandbox.build.targets import aws
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.targets import aws
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "id", "AWS_SECRET_ACCESS_KEY": "secret"}
 DONE = "<ModifyImageAttributeResponse><return>true</return></ModifyImageAttributeResponse>"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.build.errors import BuildError
-from aisandbox.build.targets import find
-from aisandbox.build.targets.failure import explain
+from aisandbox.builder.errors import BuildError
+from aisandbox.builder.targets import find
+from aisandbox.builder.targets.failure import explain
 
 GENERAL = BuildError("packer build digitalocean.pkr.hcl failed (exit 1)", "less log")
 SUMMARY = """

@@ -12,8 +12,8 @@ import pytest
 from jeepney import DBusAddress, message_bus, new_method_return, new_signal
 from jeepney.io.blocking import DBusConnection
 
-from aisandbox.instance import unit_watch
-from aisandbox.instance.unit_watch import UnitWatch
+from aisandbox.instance.run import unit_watch
+from aisandbox.instance.run.unit_watch import UnitWatch
 from tests.support.programs import fake
 
 NAMES = ("vllm.service",)

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance.upgrade import bundle, prepare, rules, tree
-from aisandbox.instance.upgrade.bundle import Component, Release
-from aisandbox.instance.upgrade.errors import UpgradeError
-from aisandbox.instance.upgrade.source import open_source
+from aisandbox.instance.keep.upgrade import bundle, prepare, rules, tree
+from aisandbox.instance.keep.upgrade.bundle import Component, Release
+from aisandbox.instance.keep.upgrade.errors import UpgradeError
+from aisandbox.instance.keep.upgrade.source import open_source
 from tests.support import keys, releases
 from tests.support.keys import Pair
 from tests.support.releases import Content, Rig

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance.upgrade.errors import UpgradeError
-from aisandbox.instance.upgrade.source import Source, Web, open_source
+from aisandbox.instance.keep.upgrade.errors import UpgradeError
+from aisandbox.instance.keep.upgrade.source import Source, Web, open_source
 
 CONTENT = bytes(range(256)) * 20_000
 NAME = "part.tar.zst"

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aisandbox.instance import cli, files, status
+from aisandbox.instance import cli, files
+from aisandbox.instance.keep.upgrade import follow, worker
+from aisandbox.instance.keep.upgrade.services import Services
+from aisandbox.instance.keep.upgrade.state import State, Upgrades
+from aisandbox.instance.observe import status
 from aisandbox.instance.places import Places
-from aisandbox.instance.upgrade import follow, worker
-from aisandbox.instance.upgrade.services import Services
-from aisandbox.instance.upgrade.state import State, Upgrades
 from tests.support import appliance, keys
 from tests.support.appliance import MANIFEST
 

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 import aisandbox
-from aisandbox.instance.upgrade import prepare, rules, tree
-from aisandbox.instance.upgrade.bundle import Release
-from aisandbox.instance.upgrade.errors import UpgradeError
-from aisandbox.instance.upgrade.health import Health, Probe
-from aisandbox.instance.upgrade.services import Services, Unfit
-from aisandbox.instance.upgrade.state import Item, State
-from aisandbox.instance.upgrade.worker import Worker
+from aisandbox.instance.keep.upgrade import prepare, rules, tree
+from aisandbox.instance.keep.upgrade.bundle import Release
+from aisandbox.instance.keep.upgrade.errors import UpgradeError
+from aisandbox.instance.keep.upgrade.health import Health, Probe
+from aisandbox.instance.keep.upgrade.services import Services, Unfit
+from aisandbox.instance.keep.upgrade.state import Item, State
+from aisandbox.instance.keep.upgrade.worker import Worker
 from tests.support import keys, releases
 from tests.support.releases import Rig
 
@@ -374,7 +374,7 @@ def test_the_worker_runs_without_anything_of_ours_around_it(rig: Rig) -> None:
     prepare.place_tool(rig.upgrades, rig.instance, Path(aisandbox.__file__).parent)
     places = json.loads((rig.upgrades.base / "places.json").read_text())
     assert places == {"run": str(rig.root / "run"), "data": str(rig.data)}
-    code = "import sys, aisandbox.instance.upgrade.worker, aisandbox.instance.upgrade.follow; print(aisandbox.__file__)"
+    code = "import sys, aisandbox.instance.keep.upgrade.worker, aisandbox.instance.keep.upgrade.follow; print(aisandbox.__file__)"
     command = ["/usr/bin/python3", "-S", "-c", code]
     environment = {"PYTHONPATH": str(rig.upgrades.tool), "PYTHONDONTWRITEBYTECODE": "1"}
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", check=False)

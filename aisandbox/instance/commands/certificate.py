@@ -7,6 +7,6 @@ import typer
 
 def certificate(context: typer.Context) -> None:
     """Keep the HTTPS certificate of the domain, if there is one (aisandbox-certificate.service)."""
-    from aisandbox.instance import certificate as keeping
+    from aisandbox.instance.guard import certificate as keeping
 
     keeping.main(context.obj.places, context.obj.manifest)

@@ -12,8 +12,8 @@ import typer
 from aisandbox.instance.commands.console import BAD_INPUT, need_root, say
 
 if TYPE_CHECKING:
-    from aisandbox.instance.configure import Outcome
-    from aisandbox.instance.editing import Edit
+    from aisandbox.instance.choose.configure import Outcome
+    from aisandbox.instance.choose.editing import Edit
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest, Option
 
@@ -83,7 +83,8 @@ def _flag(option: Option) -> inspect.Parameter:
 def _boot(places: Places, manifest: Manifest) -> None:
     import contextlib
 
-    from aisandbox.instance import configure, lock
+    from aisandbox.instance import lock
+    from aisandbox.instance.choose import configure
 
     with contextlib.ExitStack() as stack:
         # Nobody holds the lock for long; and coming up matters more than who is first.
@@ -138,8 +139,8 @@ def _edited(places: Places, manifest: Manifest) -> Edit:
 
 def _change(places: Places, manifest: Manifest, values: Mapping[str, str], unset: list[str]) -> Edit | None:
     """The change of the file that the command line asks for, if it asks for one."""
-    from aisandbox.instance import editing
-    from aisandbox.instance.options import InvalidOptionError
+    from aisandbox.instance.choose import editing
+    from aisandbox.instance.choose.options import InvalidOptionError
 
     if not values and not unset:
         return None
@@ -156,10 +157,11 @@ def _change(places: Places, manifest: Manifest, values: Mapping[str, str], unset
 
 def _carry_out(places: Places, manifest: Manifest, made: Callable[[Places], Edit | None], dry_run: bool) -> None:
     """Make the change, if there is one, save it, and apply what the file says then."""
-    from aisandbox.instance import configure, lock
+    from aisandbox.instance import lock
+    from aisandbox.instance.choose import configure
 
     if dry_run:
-        from aisandbox.instance import editing
+        from aisandbox.instance.choose import editing
 
         with editing.rehearsal(places) as stage:
             _save(stage, made(stage))
@@ -186,7 +188,7 @@ def _carry_out(places: Places, manifest: Manifest, made: Callable[[Places], Edit
 
 def _save(places: Places, change: Edit | None) -> bool:
     """Show and make the change. Returns whether there was one."""
-    from aisandbox.instance import editing
+    from aisandbox.instance.choose import editing
 
     if not change:
         return False
@@ -203,7 +205,7 @@ def _save(places: Places, change: Edit | None) -> bool:
 
 def _show(places: Places, manifest: Manifest) -> None:
     """The choice in force: every option that has a value, and where it was given."""
-    from aisandbox.instance import options
+    from aisandbox.instance.choose import options
 
     decision = options.decide(options.sources(places, manifest), manifest, options.unavailable(places))
     rows = []

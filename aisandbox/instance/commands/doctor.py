@@ -11,7 +11,7 @@ import typer
 from aisandbox.instance.commands.console import say
 
 if TYPE_CHECKING:
-    from aisandbox.instance.doctor import Diagnosis
+    from aisandbox.instance.observe.doctor import Diagnosis
 
 MARKS = {"ok": ("ok", "green"), "skipped": ("--", ""), "warning": ("!", "yellow"), "failed": ("FAILED", "red")}
 
@@ -25,7 +25,7 @@ def doctor(
     ] = False,
 ) -> None:
     """Check this instance, and say what is wrong, why, and what mends it. Ends with 1 if something failed."""
-    from aisandbox.instance import doctor as doctors
+    from aisandbox.instance.observe import doctor as doctors
 
     instance = doctors.Instance(context.obj.places, context.obj.manifest)
     diagnosis = doctors.examine(instance)
@@ -34,7 +34,7 @@ def doctor(
     else:
         _show(diagnosis)
     if bundle:
-        from aisandbox.instance.doctor import bundle as bundles
+        from aisandbox.instance.observe.doctor import bundle as bundles
 
         target = file or Path(time.strftime("aisandbox-support-%Y%m%dT%H%M%S.tar.gz", time.gmtime()))
         try:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from aisandbox.instance import editing
+from aisandbox.instance.choose import editing
 from aisandbox.instance.commands.console import BAD_INPUT, say
 
 if TYPE_CHECKING:
-    from aisandbox.instance.editing import Edit
+    from aisandbox.instance.choose.editing import Edit
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest
 

@@ -9,7 +9,8 @@ from aisandbox.instance.commands.console import need_root
 
 def keys(context: typer.Context) -> None:
     """Show the keys and the login of this instance. Nothing else prints them."""
-    from aisandbox.instance import access, configure, options
+    from aisandbox.instance.choose import configure, options
+    from aisandbox.instance.guard import access
 
     places, manifest = context.obj.places, context.obj.manifest
     need_root(places)

@@ -26,11 +26,11 @@ def status(
     ] = None,
 ) -> None:
     """Show what is served, where, and anything that needs attention."""
-    from aisandbox.instance import status as statuses
+    from aisandbox.instance.observe import status as statuses
 
     places, manifest = context.obj.places, context.obj.manifest
     if watch:
-        from aisandbox.instance import table
+        from aisandbox.instance.observe import table
 
         table.watch(lambda: statuses.compose(places, manifest, with_timeline=timeline), timeline)
         return
@@ -41,7 +41,7 @@ def status(
     if as_json:
         print(overview.model_dump_json(indent=1))
     else:
-        from aisandbox.instance import table
+        from aisandbox.instance.observe import table
 
         table.show(overview, timeline)
     if wait is not None and not overview.ready:
@@ -60,7 +60,7 @@ def logs(
     ] = None,
 ) -> None:
     """Show the services' journal."""
-    from aisandbox.instance import services
+    from aisandbox.instance.run import services
 
     container = context.obj.places.container
     if container and os.geteuid() != 0:
@@ -91,8 +91,8 @@ def logs(
 
 def _files(units: tuple[str, ...], follow: bool, lines: int, since: str | None) -> None:
     """The same in a container, which has no journal."""
-    from aisandbox.instance.container import logs
-    from aisandbox.instance.container.catalogue import Catalogue
+    from aisandbox.instance.run.container import logs
+    from aisandbox.instance.run.container.catalogue import Catalogue
 
     if since:
         say("Logs bear no times in a container: its engine knows them, such as docker logs --since.")
@@ -105,8 +105,8 @@ def _files(units: tuple[str, ...], follow: bool, lines: int, since: str | None) 
 
 def motd(context: typer.Context) -> None:
     """Print the message of the day for logins."""
-    from aisandbox.instance import publisher
-    from aisandbox.instance import status as statuses
+    from aisandbox.instance.observe import publisher
+    from aisandbox.instance.observe import status as statuses
 
     places, manifest = context.obj.places, context.obj.manifest
     template = (places.templates / "motd.txt.j2").read_text(encoding="utf-8")

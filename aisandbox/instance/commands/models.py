@@ -11,7 +11,7 @@ import typer
 from aisandbox.instance.commands.console import BAD_INPUT, need_root, say
 
 if TYPE_CHECKING:
-    from aisandbox.instance.models import Entry
+    from aisandbox.instance.fit.models import Entry
 
 app = typer.Typer(help="List, get and remove models on this instance's disk.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command("list")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the models on disk, and those that are listed for this product."""
-    from aisandbox.instance import models
+    from aisandbox.instance.fit import models
 
     found = models.entries(context.obj.places, context.obj.manifest)
     if as_json:
@@ -31,7 +31,7 @@ def list_(context: typer.Context, as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from aisandbox.instance.sizing.explain import gigabytes
+    from aisandbox.instance.fit.sizing.explain import gigabytes
 
     table = Table("Model", "On disk", "State", "Needs", "Licence", box=None, padding=(0, 2, 0, 0))
     for entry in found:
@@ -66,8 +66,10 @@ def pull(
     """Get a model, or what is new of it. The one that is served is served anew once it has changed."""
     from pathlib import Path
 
-    from aisandbox.instance import files, models, services
+    from aisandbox.instance import files
     from aisandbox.instance.errors import UnobtainableError, UnreachableError
+    from aisandbox.instance.fit import models
+    from aisandbox.instance.run import services
 
     places, manifest = context.obj.places, context.obj.manifest
     need_root(places)
@@ -108,7 +110,7 @@ def pull(
 @app.command()
 def remove(context: typer.Context, model: Name, as_json: AsJson = False) -> None:
     """Remove a model from the disk. The one in use stays, and so does the one of the image."""
-    from aisandbox.instance import models
+    from aisandbox.instance.fit import models
 
     need_root(context.obj.places)
     try:

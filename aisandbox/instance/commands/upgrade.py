@@ -13,9 +13,9 @@ import typer
 from aisandbox.instance.commands.console import BAD_INPUT, need_root, say
 
 if TYPE_CHECKING:
+    from aisandbox.instance.keep.upgrade.prepare import Instance, Plan
+    from aisandbox.instance.keep.upgrade.state import State
     from aisandbox.instance.places import Places
-    from aisandbox.instance.upgrade.prepare import Instance, Plan
-    from aisandbox.instance.upgrade.state import State
     from aisandbox.manifest import Manifest
 
 PUBLIC_KEY = "release.pub"
@@ -44,7 +44,7 @@ def upgrade(
     ] = 900,
 ) -> None:
     """Upgrade to a newer release. Data stay; a release that does not serve is undone by itself."""
-    from aisandbox.instance.upgrade.errors import UpgradeError
+    from aisandbox.instance.keep.upgrade.errors import UpgradeError
 
     places, manifest = context.obj.places, context.obj.manifest
     if [source is not None, rollback, status, forget].count(True) != 1:
@@ -77,8 +77,8 @@ def _upgrade(
     check: bool,
     allow_downgrade: bool,
 ) -> None:
-    from aisandbox.instance.upgrade import prepare
-    from aisandbox.instance.upgrade.source import open_source
+    from aisandbox.instance.keep.upgrade import prepare
+    from aisandbox.instance.keep.upgrade.source import open_source
 
     key = _key(places, manifest, public_key)
     upgrades, instance = places.upgrades, _instance(places, manifest)
@@ -100,7 +100,7 @@ def _upgrade(
 
 
 def _roll_back(places: Places, manifest: Manifest, timeout_s: float) -> None:
-    from aisandbox.instance.upgrade import prepare
+    from aisandbox.instance.keep.upgrade import prepare
 
     upgrades, instance = places.upgrades, _instance(places, manifest)
     with upgrades.locked():
@@ -114,8 +114,8 @@ def _begin(places: Places, instance: Instance, made: Callable[[], State]) -> NoR
     """
     import aisandbox
     from aisandbox.instance import files
-    from aisandbox.instance.upgrade import prepare
-    from aisandbox.instance.upgrade.services import WORKER
+    from aisandbox.instance.keep.upgrade import prepare
+    from aisandbox.instance.keep.upgrade.services import WORKER
 
     upgrades = places.upgrades
     state = made()
@@ -126,13 +126,13 @@ def _begin(places: Places, instance: Instance, made: Callable[[], State]) -> NoR
     os.sync()
     subprocess.run(["systemctl", "start", "--no-block", WORKER], check=True)
     environment = {**os.environ, "PYTHONPATH": str(upgrades.tool), "PYTHONDONTWRITEBYTECODE": "1"}
-    follow = ["/usr/bin/python3", "-P", "-m", "aisandbox.instance.upgrade.follow", str(upgrades.base)]
+    follow = ["/usr/bin/python3", "-P", "-m", "aisandbox.instance.keep.upgrade.follow", str(upgrades.base)]
     os.execve(follow[0], follow, environment)
 
 
 def _need_machine() -> None:
+    from aisandbox.instance.keep.upgrade.errors import UpgradeError
     from aisandbox.instance.places import PROGRAMS
-    from aisandbox.instance.upgrade.errors import UpgradeError
 
     if PROGRAMS.exists():
         raise UpgradeError("a container is not upgraded from inside", "start the newer image with the same volumes")
@@ -140,8 +140,8 @@ def _need_machine() -> None:
 
 def _key(places: Places, manifest: Manifest, given: Path | None) -> str:
     """The key that releases must be signed by: the one given, else the owner's, else the image's."""
-    from aisandbox.instance.upgrade import signature
-    from aisandbox.instance.upgrade.errors import UpgradeError
+    from aisandbox.instance.keep.upgrade import signature
+    from aisandbox.instance.keep.upgrade.errors import UpgradeError
 
     own = places.etc / PUBLIC_KEY
     path = given or (own if own.exists() else None)
@@ -161,7 +161,7 @@ def _key(places: Places, manifest: Manifest, given: Path | None) -> str:
 
 def _instance(places: Places, manifest: Manifest) -> Instance:
     from aisandbox.instance import files
-    from aisandbox.instance.upgrade.prepare import Instance
+    from aisandbox.instance.keep.upgrade.prepare import Instance
 
     baked = files.read_json(places.release) or {}
     return Instance(
@@ -183,7 +183,7 @@ def _describe(plan: Plan, instance: Instance) -> None:
 
 
 def _show(places: Places, manifest: Manifest) -> None:
-    from aisandbox.instance.upgrade import prepare
+    from aisandbox.instance.keep.upgrade import prepare
 
     upgrades, instance = places.upgrades, _instance(places, manifest)
     print(f"Version {instance.version} ({instance.flavour}) is installed.")
@@ -204,7 +204,7 @@ def _show(places: Places, manifest: Manifest) -> None:
 
 
 def _forget(places: Places) -> None:
-    from aisandbox.instance.upgrade import prepare
+    from aisandbox.instance.keep.upgrade import prepare
 
     with places.upgrades.locked():
         freed = prepare.forget(places.upgrades)

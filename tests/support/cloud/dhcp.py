@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from aisandbox.build import network
+from aisandbox.builder import network
 from tests.support.bridge import bridge
 
 LOCK = Path("/run/aisandbox-build/dhcp.lock")

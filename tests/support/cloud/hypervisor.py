@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
-from aisandbox.build import container, network, nspawn
-from aisandbox.build.layers import Store, load, stack
-from aisandbox.build.remote import Remote
+from aisandbox.builder import container, network, nspawn
+from aisandbox.builder.layers import Store, load, stack
+from aisandbox.builder.remote import Remote
 from tests.support import metadata
 from tests.support.cloud import mac
 

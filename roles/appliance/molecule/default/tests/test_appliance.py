@@ -9,7 +9,7 @@ import yaml
 from testinfra.host import Host
 
 from aisandbox import manifest
-from aisandbox.instance.rendering import RENDERED
+from aisandbox.instance.run.rendering import RENDERED
 from aisandbox.manifest import REPOSITORY
 from tests.roles import environments
 

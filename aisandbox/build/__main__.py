@@ -1,3 +1,0 @@
-from aisandbox.build.cli import main
-
-main()

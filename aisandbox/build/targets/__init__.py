@@ -1,6 +1,0 @@
-"""Images baked by Packer on a platform: one build and one set of roles for all, `packer/sources/` for what differs."""
-
-from aisandbox.build.targets.baking import bake
-from aisandbox.build.targets.catalogue import clouds, find
-
-__all__ = ["bake", "clouds", "find"]

@@ -1,0 +1,3 @@
+from aisandbox.builder.cli import main
+
+main()

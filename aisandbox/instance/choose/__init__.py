@@ -1,0 +1,1 @@
+"""What the owner asked for: options from every source, checked, edited and applied."""

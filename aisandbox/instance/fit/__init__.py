@@ -1,0 +1,1 @@
+"""What this machine can serve: hardware, the list of models, sizing."""

@@ -1,0 +1,1 @@
+"""Who may come in: addresses, certificate, the chat's account."""

@@ -1,0 +1,1 @@
+"""What lasts: the data volume and upgrades."""

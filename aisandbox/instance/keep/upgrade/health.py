@@ -1,0 +1,165 @@
+"""Whether the instance serves: what it did before an exchange, it must do after."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from aisandbox.instance import files
+from aisandbox.instance.keep.upgrade.services import Services, Unfit
+
+REQUEST_TIMEOUT_S = 20
+QUICK_TIMEOUT_S = 3
+POLL_S = 1.0
+STEADY_S = 3.0
+"""How long everything must be well without a break."""
+LONGEST_ANSWER = 1 << 20
+
+
+@dataclass(frozen=True)
+class Health:
+    """What answers."""
+
+    chat: bool
+    """The chat page, through the gateway."""
+    api: bool
+    """The API's port says that it is ready."""
+    completion: bool
+    """The engine completes a text."""
+    models: tuple[str, ...]
+    sandbox: bool
+    failed: tuple[str, ...]
+    """Units of the machine that have failed."""
+    complaint: str
+    """What the engine says it could not serve as it was asked to."""
+
+    def missing(self, before: Health) -> str:
+        """What answered before and does not now; empty when all does."""
+        lost = [
+            name
+            for name, was, still in (
+                ("the engine", before.completion, self.completion),
+                ("the API", before.api, self.api),
+                ("the chat page", before.chat, self.chat),
+                ("the sandbox", before.sandbox, self.sandbox),
+            )
+            if was and not still
+        ]
+        if lost:
+            return f"{' and '.join(lost)} did not answer"
+        if not before.complaint and self.complaint:
+            return self.complaint
+        gone = [model for model in before.models if model not in self.models]
+        if gone:
+            return f"{gone[0]} is not served any more"
+        new = [unit for unit in self.failed if unit not in before.failed]
+        return f"{new[0]} has failed" if new else ""
+
+
+def from_json(value: Mapping[str, Any]) -> Health:
+    return Health(**{**value, "models": tuple(value["models"]), "failed": tuple(value["failed"])})
+
+
+class Probe:
+    """Looks at the instance through its own doors, on loopback."""
+
+    def __init__(self, services: Services, run: Path) -> None:
+        self._services = services
+        self._report = run / "status" / "engine.json"
+
+    def look(self, ports: Mapping[str, int], since: str = "") -> Health:
+        """How healthy the instance is.
+
+        Args:
+            since: time in ISO 8601; what the engine reported before then does not count.
+        """
+        models = _models(ports["api_upstream"])
+        return Health(
+            chat=_get(ports["chat"], "/health")[0] == http.client.OK,
+            api=_get(ports["api"], "/ready")[0] == http.client.OK,
+            completion=bool(models) and _completes(ports["api_upstream"], models[0]),
+            models=models,
+            # With a key of its own it refuses, and answers all the same.
+            sandbox=0 < _get(ports["sandbox"], "/v1/openapi.json")[0] < http.client.INTERNAL_SERVER_ERROR,
+            failed=self._services.failed(),
+            complaint=self._complaint(since),
+        )
+
+    def wait(
+        self,
+        before: Health,
+        ports: Mapping[str, int],
+        units: Sequence[str],
+        seconds: float,
+        say: Callable[[str], None],
+    ) -> None:
+        """Wait until what answered before answers again, steadily.
+
+        Raises:
+            Unfit: it does not within so many seconds, or a service of `units` is seen not to start.
+        """
+        since = datetime.now(UTC).isoformat(timespec="milliseconds")
+        deadline = time.monotonic() + seconds
+        well_since, told = None, ""
+        while True:
+            now = self.look(ports, since)
+            missing = now.missing(before)
+            broken = self._services.broken(units)
+            if broken:
+                raise Unfit(*broken)
+            if missing and missing == now.complaint:
+                raise Unfit(missing)
+            if not missing:
+                well_since = well_since or time.monotonic()
+                if time.monotonic() - well_since >= STEADY_S:
+                    return
+            else:
+                well_since = None
+                if missing != told:
+                    told = missing
+                    say(f"Waiting: {missing} yet.")
+            if time.monotonic() > deadline:
+                raise Unfit(f"{missing or 'it was not steady'} within {seconds:.0f} s")
+            time.sleep(POLL_S)
+
+    def _complaint(self, since: str) -> str:
+        report = files.read_json(self._report) or {}
+        if report.get("state") != "failed" or str(report.get("updated", "")) < since:
+            return ""
+        return str(report.get("message", ""))[:300]
+
+
+def _models(port: int) -> tuple[str, ...]:
+    status, body = _get(port, "/v1/models")
+    try:
+        return tuple(str(model["id"]) for model in json.loads(body)["data"]) if status == http.client.OK else ()
+    except (ValueError, KeyError, TypeError):
+        return ()
+
+
+def _completes(port: int, model: str) -> bool:
+    question = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0})
+    return _ask(port, "POST", "/v1/completions", question, REQUEST_TIMEOUT_S)[0] == http.client.OK
+
+
+def _get(port: int, path: str) -> tuple[int, bytes]:
+    return _ask(port, "GET", path, None, QUICK_TIMEOUT_S)
+
+
+def _ask(port: int, method: str, path: str, body: str | None, timeout: float) -> tuple[int, bytes]:
+    """Status and content of an answer; status 0 without one."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    try:
+        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+        response = connection.getresponse()
+        return response.status, response.read(LONGEST_ANSWER)
+    except (OSError, http.client.HTTPException):
+        return 0, b""
+    finally:
+        connection.close()

@@ -1,0 +1,172 @@
+"""What upgrades keep on disk, and where: all of it lies beside the release, in its own folder."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from aisandbox.instance import files
+from aisandbox.instance.keep.upgrade import rules
+from aisandbox.instance.keep.upgrade.errors import UpgradeError
+
+Phase = Literal["ready", "switching", "checking", "undoing", "undone", "committing"]
+"""
+ready       everything is unpacked beside the release that runs
+switching   services are stopped, and paths are being exchanged
+checking    the new release is in place and must prove itself
+undoing     paths are being exchanged back
+undone      the former release is in place; its services are still to be seen to
+committing  the new release has proved itself; what it needs no more is being removed
+
+A power cut before `committing` leads back to the former release.
+"""
+
+
+@dataclass(frozen=True)
+class Item:
+    """A path that is exchanged as a whole."""
+
+    path: str
+    """Relative to `/`."""
+    tree: bool
+    """A folder, which is moved; a file is replaced in place."""
+    old: bool
+    """Whether it is there before."""
+    new: bool
+    """Whether it is there after."""
+
+    @property
+    def reversed(self) -> Item:
+        return Item(self.path, self.tree, old=self.new, new=self.old)
+
+
+@dataclass
+class State:
+    """One upgrade or rollback under way."""
+
+    operation: Literal["upgrade", "rollback"]
+    from_version: str
+    to_version: str
+    items: tuple[Item, ...]
+    units: tuple[str, ...]
+    """Services of both releases: stopped before the exchange."""
+    ports: dict[str, int]
+    """Of the release that runs."""
+    new_ports: dict[str, int]
+    timeout_s: float
+    release: str | None
+    """Description of the new release, if it has one."""
+    former_release: str | None
+    chat_changes: bool
+    """Whether the chat page's program is exchanged, which may change the form of its database."""
+    restore: str | None = None
+    """Backup of the database that belongs to the new release (of a rollback)."""
+    phase: Phase = "ready"
+    before: dict[str, Any] = field(default_factory=dict)
+    """How healthy the instance was."""
+    backup: str | None = None
+    """Backup of the database that was made before the exchange."""
+    reason: str = ""
+    """Why it is undone. It may be published."""
+    detail: str = ""
+    """Last words of what failed, for those who may read the journal."""
+
+
+class Upgrades:
+    """The folder of upgrades of the instance below `root`."""
+
+    def __init__(self, root: Path, data: Path) -> None:
+        self.root = root
+        self.base = root / rules.STATE
+        self.state_file = self.base / "state.json"
+        self.result_file = self.base / "result.json"
+        self.installed_file = self.base / "installed.json"
+        """Description of the release that runs; missing while that is the image's own."""
+        self.digests_file = self.base / "digests.json"
+        self.log = self.base / "progress.log"
+        self.next = self.base / "next"
+        self.old = self.base / "old"
+        self.previous = self.base / "previous"
+        self.previous_file = self.previous / "previous.json"
+        self.download = self.base / "download"
+        self.tool = self.base / "tool"
+        self.backups = data / "upgrade"
+        """Copies of the chat page's database, on the disk where it lies itself."""
+        self.database = data / "open-webui" / "data" / "webui.db"
+
+    def load(self) -> State | None:
+        """The upgrade under way, if one is."""
+        value = files.read_json(self.state_file)
+        if value is None:
+            return None
+        items = tuple(Item(**item) for item in value.pop("items"))
+        return State(items=items, units=tuple(value.pop("units")), **value)
+
+    def save(self, state: State) -> None:
+        self.base.mkdir(parents=True, exist_ok=True)
+        files.write_json(self.state_file, asdict(state))
+        _sync(self.base)
+
+    def finish(self, state: State, outcome: Literal["done", "undone", "broken"], message: str, fix: str = "") -> None:
+        """Record how it ended, and that nothing is under way any more."""
+        result = {
+            "operation": state.operation,
+            "from": state.from_version,
+            "to": state.to_version,
+            "outcome": outcome,
+            "message": message,
+            "detail": state.detail,
+            "fix": fix,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        }
+        files.write_json(self.result_file, result)
+        files.remove(self.state_file)
+        _sync(self.base)
+
+    @property
+    def result(self) -> dict[str, Any] | None:
+        """How the last one ended."""
+        return files.read_json(self.result_file)
+
+    @property
+    def kept(self) -> dict[str, Any] | None:
+        """The release that a rollback leads to."""
+        return files.read_json(self.previous_file)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the right to prepare an upgrade.
+
+        Raises:
+            UpgradeError: another command holds it, or an upgrade is under way.
+        """
+        self.base.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self.base / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UpgradeError("another aisandbox upgrade is at work", "wait until it has ended") from None
+            state = self.load()
+            if state:
+                raise UpgradeError(
+                    f"the {state.operation} to {state.to_version} is under way ({state.phase})",
+                    "follow it with: sudo aisandbox upgrade --status",
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

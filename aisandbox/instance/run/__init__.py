@@ -1,0 +1,1 @@
+"""How services run: systemd, the container, rendered files."""

@@ -1,0 +1,1 @@
+"""The engine: how it starts, what failed, what is tried next, what it accepts."""
