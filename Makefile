@@ -84,7 +84,7 @@ lint-python:
 	@mypy --no-error-summary
 lint-rest:
 	@yamllint .
-	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*/*.sh templates/motd.sh.j2 tests/support/bin/*
+	@shellcheck scripts/*.sh ansible/enter-container ansible/*.sh aisandbox/instance/*/*.sh roles/motd/templates/motd.sh.j2 tests/support/bin/*
 	@packer fmt -check packer
 	@$(BUILD) validate >/dev/null
 test: lint ## Set up, lint and run every test

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run as root on an existing host: prints as JSON what site.yml must know of it. `before` is what the host was like when
-# it was looked at first, which /etc/aisandbox/host.json keeps.
+# Run as root on an existing host: prints as JSON what site.yml must know of it, and changes nothing. `before` is what the
+# host was like when it was looked at first, which site.yml keeps in /etc/aisandbox/host.json.
 set -eu
 record=/etc/aisandbox/host.json
 
@@ -14,17 +14,18 @@ has_gpu() {
     return 1
 }
 
-if [ ! -e "$record" ]; then
-    mkdir -p "$(dirname "$record")"
+before() {
+    if [ -e "$record" ]; then
+        cat "$record"
+        return
+    fi
     servers=$(sed -n 's/^nameserver  *\([^ ]*\).*/\1/p' /etc/resolv.conf | grep -v '^127\.' | tr '\n' ' ' || true)
     printf '{"networkd": %s, "resolved": %s, "cloud_init": %s, "nameservers": "%s"}\n' \
         "$(whether systemctl is-active systemd-networkd)" "$(whether systemctl is-active systemd-resolved)" \
-        "$(whether test -e /var/lib/cloud/instance)" "${servers% }" >"$record.new"
-    mv "$record.new" "$record"
-fi
-mkdir -p /run/sshd
-# Tells whether the playbook has changed what runs.
-installed=$(find /opt/aisandbox/lib /opt/aisandbox/templates /etc/systemd/system/*.service -type f ! -name '*.pyc' \
-    -exec sha256sum {} + 2>/dev/null | sort | sha256sum | cut -c1-64)
-printf '{"login": "%s", "ssh_ports": [%s], "gpu": %s, "installed": "%s", "before": %s}\n' \
-    "${SUDO_USER:-$(id -un)}" "$(/usr/sbin/sshd -T | sed -n 's/^port //p' | paste -s -d ,)" "$(whether has_gpu)" "$installed" "$(cat "$record")"
+        "$(whether test -e /var/lib/cloud/instance)" "${servers% }"
+}
+
+# sshd tells its settings only while this folder is there, which its service makes.
+[ -d /run/sshd ] || { mkdir /run/sshd && trap 'rmdir /run/sshd' EXIT; }
+printf '{"login": "%s", "ssh_ports": [%s], "gpu": %s, "before": %s}\n' \
+    "${SUDO_USER:-$(id -un)}" "$(/usr/sbin/sshd -T | sed -n 's/^port //p' | paste -s -d ,)" "$(whether has_gpu)" "$(before)"

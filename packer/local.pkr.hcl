@@ -2,6 +2,10 @@
 # inside private mount and PID namespaces in which `systemd-nspawn` holds the root file system open.
 # One file without `required_plugins`, so that Packer 1.6 and later both read it (plugins/ is for 1.7 and later).
 
+packer {
+  required_version = ">= 1.6.6"
+}
+
 variable "layer" {
   type        = string
   description = "Layer to bake: a tag of ansible/image.yml."

@@ -155,6 +155,8 @@ def job(name: str, lower: str, flavour: str, work: Path, log: Path) -> container
         variables={
             "flavour": flavour,
             "image_bake": True,
+            # As data: from its file, Ansible would read it anew for each task that names it.
+            "manifest": manifest.load().model_dump(mode="json", by_alias=True),
             **settings.mirrors,
             "bake_environment": settings.proxies,
             "bake_uv_environment": {**settings.uv_environment(), **sources},

@@ -1,15 +1,18 @@
-"""The tables in the documents that are made from the manifest: `python -m aisandbox.builder.documents` renews them.
+"""The tables in the documents that are made from the manifest, and in the READMEs of the roles from what these say of
+their arguments: `python -m aisandbox.builder.documents` renews them, and the list of Packer's plugins.
 
-A table stands between `<!-- table NAME -->`, or `<!-- table NAME TARGET -->`, and `<!-- end -->`; what is around it is
-written by hand.
+A table stands between `<!-- table NAME -->`, or `<!-- table NAME OF -->` with a target or a role, and `<!-- end -->`;
+what is around it is written by hand.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 
 from aisandbox import manifest as manifests
+from aisandbox.builder import roles, versions
 from aisandbox.builder.listing import tables
 from aisandbox.builder.listing.limits import LIMITS
 from aisandbox.builder.listing.tables import code, table
@@ -20,7 +23,11 @@ from aisandbox.manifest import REPOSITORY, Manifest, Option
 BLOCK = re.compile(r"(<!-- table (?P<name>\w+)(?: (?P<of>\w+))? -->\n).*?(?=<!-- end -->)", re.DOTALL)
 DOCUMENTS = tuple(
     path
-    for path in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")))
+    for path in (
+        REPOSITORY / "README.md",
+        *sorted((REPOSITORY / "docs").rglob("*.md")),
+        *sorted(roles.ROLES.glob("*/README.md")),
+    )
     if BLOCK.search(path.read_text(encoding="utf-8"))
 )
 
@@ -31,7 +38,7 @@ def refreshed(text: str, manifest: Manifest) -> str:
 
 
 def _made(manifest: Manifest, name: str, of: str | None) -> str:
-    return OF_TARGETS[name](manifest, of) if of else TABLES[name](manifest)
+    return OF_ONE[name](manifest, of) if of else TABLES[name](manifest)
 
 
 def main() -> None:
@@ -40,9 +47,14 @@ def main() -> None:
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         new = refreshed(text, manifest)
-        if new != text:
-            document.write_text(new, encoding="utf-8")
-            print(f"Renewed {document.relative_to(REPOSITORY)}")
+        _write(document, text, new)
+    _write(versions.PLUGINS, versions.PLUGINS.read_text(encoding="utf-8"), versions.plugins())
+
+
+def _write(path: Path, text: str, new: str) -> None:
+    if new != text:
+        path.write_text(new, encoding="utf-8")
+        print(f"Renewed {path.relative_to(REPOSITORY)}")
 
 
 def _short(manifest: Manifest) -> str:
@@ -121,8 +133,11 @@ TABLES: dict[str, Callable[[Manifest], str]] = {
     "limits": _limits,
     "checks": _checks,
 }
-OF_TARGETS: dict[str, Callable[[Manifest, str], str]] = {"plans": tables.plans}
-"""Tables of one target."""
+OF_ONE: dict[str, Callable[[Manifest, str], str]] = {
+    "plans": tables.plans,
+    "role": lambda _manifest, role: roles.variables(role),
+}
+"""Tables of one target, and of one role."""
 
 
 def _rule(option: Option) -> str:

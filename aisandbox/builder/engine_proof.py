@@ -98,7 +98,7 @@ def results(root: Path) -> tuple[Result, ...]:
     modules = [name for name in modules if not name.startswith("aisandbox")]
     with _opened(root):
         _stand_in_for_the_driver(root, packages, cache)
-        if cache.is_dir():  # as templates/tmpfiles.conf.j2 does at the first boot
+        if cache.is_dir():  # as roles/appliance/templates/tmpfiles.conf.j2 does at the first boot
             shutil.copytree(cache, f"{root}{environment()['TRITON_CACHE_DIR']}")
         started: set[str] = set()
         prefix = len(str(root))

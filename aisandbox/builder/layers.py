@@ -25,8 +25,8 @@ from aisandbox.manifest import REPOSITORY
 PLAYBOOK = REPOSITORY / "ansible" / "image.yml"
 DEFINITIONS = REPOSITORY / "ansible" / "layers.yml"
 TOP = "appliance"
-# Not part of what a role installs.
-IGNORED = {"molecule", "README.md", "__pycache__"}
+# Not part of what a role installs. No role has dependencies, which `meta` would name.
+IGNORED = {"molecule", "meta", "README.md", "__pycache__"}
 KEPT_PER_LAYER = 2
 
 

@@ -19,9 +19,10 @@ from pathlib import Path
 import sh
 
 import packer
+from aisandbox.builder import versions
 from aisandbox.builder.errors import BuildError
 
-MINIMUM_VERSION = (1, 6, 0)
+INSTALL = "https://developer.hashicorp.com/packer/install"
 
 
 def version() -> tuple[int, ...]:
@@ -36,11 +37,12 @@ def version() -> tuple[int, ...]:
     found = re.search(r"Packer v(\d+)\.(\d+)\.(\d+)", output)
     if not found:
         raise BuildError(f"the `packer` on PATH is not HashiCorp Packer: {output[:80]!r}", "apt-get install packer")
+    oldest = versions.oldest_packer()
     numbers = tuple(int(part) for part in found.groups())
-    if numbers < MINIMUM_VERSION:
-        wanted = ".".join(map(str, MINIMUM_VERSION))
+    if numbers < versions.numbers(oldest):
         raise BuildError(
-            f"Packer {'.'.join(found.groups())} is too old; {wanted} or later is needed", "apt-get install packer"
+            f"Packer {'.'.join(found.groups())} is too old; {oldest} or later is needed",
+            f"apt-get install packer   (to bake for marketplaces: {versions.recommended_packer()} or later, {INSTALL})",
         )
     return numbers
 

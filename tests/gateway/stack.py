@@ -27,6 +27,7 @@ from aisandbox.instance.run import rendering, services
 from aisandbox.manifest import Manifest
 
 TEMPLATES = manifest.REPOSITORY / "templates"
+OF_ROLE = manifest.REPOSITORY / "roles" / "gateway" / "templates"
 SITES = ("chat", "api")
 
 
@@ -46,7 +47,9 @@ _ports = _free_ports()
 
 def render(template: str, **variables: object) -> str:
     environment = jinja2.Environment(  # noqa: S701 - configuration, not HTML from strangers
-        loader=jinja2.FileSystemLoader(TEMPLATES), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
+        loader=jinja2.FileSystemLoader([TEMPLATES, OF_ROLE]),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
     return environment.get_template(template).render(**variables)
 
@@ -149,7 +152,7 @@ def _configure(folder: Path, here: Manifest) -> Path:
     lock = here.paths.etc / "nginx" / "api-lock.conf"
     lock.parent.mkdir(parents=True)
     lock.write_text(render("nginx/api-lock.conf.j2", **variables))
-    (here.paths.opt / "www" / "progress.html").write_text(render("progress/progress.html.j2", **variables))
+    (here.paths.opt / "www" / "progress.html").write_text(render("progress.html.j2", **variables))
     configuration = folder / "nginx.conf"
     configuration.write_text(render("nginx/nginx.conf.j2", **variables))
     return configuration

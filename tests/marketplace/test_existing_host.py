@@ -30,7 +30,7 @@ GUIDE = MANIFEST.embedded_model.id
 
 pytestmark = [
     pytest.mark.skipif(os.geteuid() != 0, reason="machines need root"),
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1800),
 ]
 
 
@@ -39,6 +39,9 @@ class Host:
     """The host after the playbook, and what was known of it before."""
 
     instance: Instance
+    dry_run: str
+    touched: str
+    """Files that the dry run before has changed."""
     output: str
     host_keys: str
     network: str
@@ -50,7 +53,7 @@ def user_data(public_key: str) -> str:
     return seed.ssh_user_data(public_key, OWNER, "#cloud-config\n" + yaml.safe_dump(config))
 
 
-def play(instance: Instance, settings: HostSettings, folder: Path) -> str:
+def play(instance: Instance, settings: HostSettings, folder: Path, *words: str) -> str:
     """Run the playbook as its owner would, with this host's package sources; returns what it prints."""
     facts = folder / "facts.json"
     facts.write_text(
@@ -64,13 +67,37 @@ def play(instance: Instance, settings: HostSettings, folder: Path) -> str:
     )
     command = [
         str(Path(sys.executable).with_name("ansible-playbook")), "ansible/site.yml", "-i", f"{instance.address},",
-        "-u", OWNER, "--private-key", str(instance.key), "-e", f"ansible_port={PORT}", "-e", f"@{facts}",
+        "-u", OWNER, "--private-key", str(instance.key), "-e", f"ansible_port={PORT}", "-e", f"@{facts}", *words,
     ]  # fmt: skip
     ours = {"ANSIBLE_HOST_KEY_CHECKING": "False", "ANSIBLE_NOCOLOR": "1"}
     environment = {name: value for name, value in os.environ.items() if name != "AISANDBOX_REPO"} | ours
     played = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert played.returncode == 0, played.stdout[-6000:] + played.stderr[-2000:]
     return played.stdout
+
+
+def dry_run(instance: Instance, settings: HostSettings, folder: Path) -> tuple[str, str]:
+    """What a dry run prints, and the files and folders that it has changed all the same."""
+    instance.run("touch /tmp/before-dry-run")
+    said = play(instance, settings, folder, "--check", "--diff")
+    places = "/boot /etc /home /opt /root /srv /usr /var/lib/dpkg"
+    find = f"sudo find {places} -xdev -newer /tmp/before-dry-run"
+    return said, instance.run(find).stdout
+
+
+def changed(output: str, instance: Instance) -> int:
+    """How many tasks have changed something, by the recap."""
+    recap = re.search(rf"{re.escape(instance.address)}\s+: ok=\d+\s+changed=(\d+) .*failed=0 ", output)
+    assert recap, output[-6000:]
+    return int(recap[1])
+
+
+def tasks_that_changed(output: str) -> list[str]:
+    """Names of the tasks, and handlers, that changed something, with their roles."""
+    tasks = re.split(r"^(?:TASK|RUNNING HANDLER) \[([^\]]+)\] \**$", output, flags=re.MULTILINE)[1:]
+    return [
+        name for name, said in zip(tasks[::2], tasks[1::2], strict=True) if re.search(r"^changed:", said, re.MULTILINE)
+    ]
 
 
 def host_keys(instance: Instance) -> str:
@@ -105,7 +132,18 @@ def host(
         # It restarts SSH on the way.
         wait_for("the end of the boot", lambda: instance.run("cloud-init status --wait", check=False).returncode == 0)
         before, network = host_keys(instance), network_files(instance)
-        yield Host(instance, play(instance, package_sources, folder), before, network)
+        said, touched = dry_run(instance, package_sources, folder)
+        yield Host(instance, said, touched, play(instance, package_sources, folder), before, network)
+
+
+def test_a_dry_run_before_says_what_it_would_change_and_changes_nothing(host: Host) -> None:
+    assert host.touched == ""
+    would, did = tasks_that_changed(host.dry_run), tasks_that_changed(host.output)
+    assert changed(host.dry_run, host.instance) == len(would) > 40
+    # No more than the run changes then; less where a command works on what is not there yet.
+    assert [name for name in would if name not in did] == []
+    assert {"gateway : Install nginx", "appliance : Render the services of the catalogue"} <= set(would)
+    assert "+++ after: " in host.dry_run
 
 
 def test_it_serves_and_says_where(host: Host) -> None:
@@ -138,8 +176,41 @@ def test_it_is_still_the_same_host(host: Host) -> None:
 
 
 def test_a_second_run_changes_nothing(host: Host, package_sources: HostSettings, tmp_path: Path) -> None:
-    recap = play(host.instance, package_sources, tmp_path)
-    assert re.search(rf"{re.escape(host.instance.address)}\s+: ok=\d+\s+changed=0 ", recap), recap[-6000:]
+    output = play(host.instance, package_sources, tmp_path)
+    assert changed(output, host.instance) == 0, output[-6000:]
+
+
+def test_a_dry_run_of_what_is_installed_has_nothing_to_change(
+    host: Host, package_sources: HostSettings, tmp_path: Path
+) -> None:
+    said, touched = dry_run(host.instance, package_sources, tmp_path)
+    assert (tasks_that_changed(said), changed(said, host.instance), touched) == ([], 0, "")
+
+
+def test_what_changed_is_told_brought_and_restarted(host: Host, package_sources: HostSettings, tmp_path: Path) -> None:
+    unit, site = "/etc/systemd/system/auxiliary.service", "/etc/nginx/aisandbox/api.conf"
+    host.instance.run(f"echo '# older' | sudo tee --append {unit} {site}")
+    renderings = [
+        "gateway : Configure nginx and its sites, and render the progress page",
+        "appliance : Render the services of the catalogue",
+    ]
+    said, touched = dry_run(host.instance, package_sources, tmp_path)
+    assert (tasks_that_changed(said), touched) == (renderings, "")
+    assert said.count("-# older") == 2
+    began = starts(host.instance)
+    output = play(host.instance, package_sources, tmp_path)
+    restarts = ["gateway : Restart nginx", "appliance : Restart what runs of the appliance"]
+    assert tasks_that_changed(output) == [*renderings, *restarts]
+    assert not host.instance.run(f"grep --files-with-matches '^# older' {unit} {site}", check=False).stdout
+    assert {name for name, at in starts(host.instance).items() if at != began[name]} == began.keys()
+    flow.serves(host.instance, GUIDE, GUIDE)
+
+
+def starts(instance: Instance) -> dict[str, str]:
+    """When services started."""
+    names = ("nginx", "auxiliary", "vllm", "open-webui")
+    show = "systemctl show --property=ExecMainStartTimestampMonotonic --value"
+    return {name: instance.run(f"{show} {name}").stdout.strip() for name in names}
 
 
 def test_it_is_an_appliance_after_a_reboot_too(host: Host) -> None:

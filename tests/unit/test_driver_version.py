@@ -9,9 +9,10 @@ import yaml
 from aisandbox.instance.fit import hardware
 from aisandbox.manifest import REPOSITORY
 
-ROLE = REPOSITORY / "roles" / "nvidia"
-PINNED = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["nvidia_driver"]
-OLDEST = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())["nvidia_minimum_driver"]
+VERSIONS = REPOSITORY / "ansible" / "versions.yml"
+PINNED = yaml.safe_load(VERSIONS.read_text())["nvidia_driver"]
+DEFAULTS = REPOSITORY / "roles" / "nvidia" / "defaults" / "main.yml"
+OLDEST = yaml.safe_load(DEFAULTS.read_text())["nvidia_minimum_driver"]
 
 
 def test_the_pin_is_one_exact_version_of_a_branch_that_serves_cuda() -> None:

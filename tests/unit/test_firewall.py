@@ -128,7 +128,7 @@ def _render_main(folder: Path) -> None:
         "hardening_upstream_users": [0],
         "hardening_ssh_ports": [MANIFEST.ports["ssh"].port],
     }
-    template = (REPOSITORY / "templates" / "nftables.conf.j2").read_text()
+    template = (REPOSITORY / "roles" / "hardening" / "templates" / "nftables.conf.j2").read_text()
     environment = jinja2.Environment(  # noqa: S701 - no HTML
         undefined=jinja2.StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )

@@ -574,7 +574,8 @@ def test_the_login_message_is_published_and_taken_at_once(
     text = places.published_motd.read_text()
     assert "Downloading acme/tiny." in text
     assert f"ssh -L {MANIFEST.ports['sandbox'].port}:localhost" in text
-    script = (REPOSITORY / "templates" / "motd.sh.j2").read_text().replace("{{ manifest.paths.run }}", str(places.run))
+    template = REPOSITORY / "roles" / "motd" / "templates" / "motd.sh.j2"
+    script = template.read_text().replace("{{ manifest.paths.run }}", str(places.run))
     began = time.monotonic()
     said = subprocess.run(["/bin/sh", "-c", script], capture_output=True, text=True, check=True)
     assert said.stdout == text

@@ -175,7 +175,7 @@ def test_the_fall_back_is_named_on_the_flavour_cuda_alone() -> None:
 @pytest.mark.parametrize("flavour", ["cpu", "cuda"])
 def test_the_first_boot_gives_vllm_what_triton_compiled_in_the_bake(tmp_path: Path, flavour: str) -> None:
     catalogue = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())
-    template = jinja2.Template((REPOSITORY / "templates" / "tmpfiles.conf.j2").read_text())
+    template = jinja2.Template((REPOSITORY / "roles" / "appliance" / "templates" / "tmpfiles.conf.j2").read_text())
     text = template.render(
         manifest=manifest.load(),
         flavour=flavour,

@@ -38,7 +38,11 @@ def test_a_failing_build_names_the_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("output", "words"),
-    [("Packer v1.2.3", "too old"), ("packer 1.0 - a dictionary tool", "not HashiCorp Packer")],
+    [
+        ("Packer v1.2.3", "too old"),
+        ("Packer v1.6.5", r"1\.6\.5 is too old; 1\.6\.6 or later"),
+        ("packer 1.0 - a dictionary tool", "not HashiCorp Packer"),
+    ],
 )
 def test_the_wrong_packer_is_refused(output: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = tmp_path / "packer"

@@ -150,6 +150,8 @@ def _facts(target: str, flavour: str, settings: HostSettings) -> dict[str, objec
     return {
         "flavour": flavour,
         "image_bake": True,
+        # As data: from its file, Ansible would read it anew for each task that names it.
+        "manifest": manifest.load().model_dump(mode="json", by_alias=True),
         "repo_root": str(REPOSITORY),
         "platform_name": target,
         **settings.mirrors,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from aisandbox import manifest
-from aisandbox.builder import packer_client
+from aisandbox.builder import packer_client, versions
 from aisandbox.builder.errors import BuildError
 from aisandbox.manifest import Target
 
@@ -51,10 +51,11 @@ def check_packer(target: Target) -> None:
         found = ".".join(map(str, packer_client.version()))
         raise BuildError(
             f"{target.title} needs Packer {target.packer} or later (found {found}): older ones cannot load its builder",
-            "install it from https://developer.hashicorp.com/packer/install, then: packer init packer/plugins",
+            f"install Packer {versions.recommended_packer()} or later from {packer_client.INSTALL}, "
+            "then: packer init packer/plugins",
         )
 
 
 def supported(target: Target, version: tuple[int, ...]) -> bool:
     """Whether a Packer of that version has the platform's builder."""
-    return version >= tuple(int(part) for part in target.packer.split("."))
+    return version >= versions.numbers(target.packer)

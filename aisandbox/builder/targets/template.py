@@ -7,6 +7,7 @@ from pathlib import Path
 
 import jinja2
 
+from aisandbox.builder import versions
 from aisandbox.builder.errors import BuildError
 from aisandbox.builder.targets.catalogue import find
 from aisandbox.manifest import REPOSITORY
@@ -41,7 +42,11 @@ def text(target: str) -> str:
         autoescape=False,  # noqa: S701 - HCL, from our own files and names
     )
     build = environment.get_template(BUILD).render(
-        target=target, builder=entry.builder, repository=str(REPOSITORY), as_root=AS_ROOT
+        target=target,
+        builder=entry.builder,
+        packer=versions.oldest_packer(),
+        repository=str(REPOSITORY),
+        as_root=AS_ROOT,
     )
     return f"{source(target).read_text()}\n{build}"
 

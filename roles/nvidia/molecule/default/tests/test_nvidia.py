@@ -12,14 +12,12 @@ from aisandbox.manifest import REPOSITORY
 
 ROLE = REPOSITORY / "roles" / "nvidia"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
-VARIABLES = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())
-DRIVER = VARIABLES["nvidia_driver"]
-DEBIAN = VARIABLES["nvidia_of"]["bookworm"]
+DRIVER = yaml.safe_load((REPOSITORY / "ansible" / "versions.yml").read_text())["nvidia_driver"]
 DEPENDENCIES = ["libcuda1", "firmware-nvidia-gsp"]
 PERSISTENCE = "/etc/systemd/system/nvidia-persistenced.service.d/aisandbox.conf"
 
 
-@pytest.mark.parametrize("name", [*DEBIAN["packages"], *DEPENDENCIES])
+@pytest.mark.parametrize("name", [*DEFAULTS["nvidia_packages"], *DEPENDENCIES])
 def test_all_of_the_driver_has_the_pinned_version_though_a_newer_one_is_there(host: Host, name: str) -> None:
     package = host.package(name)
     assert package.is_installed
@@ -27,7 +25,7 @@ def test_all_of_the_driver_has_the_pinned_version_though_a_newer_one_is_there(ho
     assert "615." in host.check_output(f"apt-cache policy {name}")
 
 
-@pytest.mark.parametrize("name", VARIABLES["nvidia_subnet_packages"])
+@pytest.mark.parametrize("name", DEFAULTS["nvidia_subnet_packages"])
 def test_newer_switches_have_their_subnet_manager(host: Host, name: str) -> None:
     assert host.package(name).is_installed
 
@@ -38,7 +36,7 @@ def test_the_pinned_driver_is_new_enough(host: Host) -> None:
 
 def test_driver_modules_kernel_and_headers_are_held(host: Host) -> None:
     held = set(host.check_output("apt-mark showhold").splitlines())
-    assert {*DEBIAN["packages"], *DEPENDENCIES, "nvlsm", "dkms"} <= held
+    assert {*DEFAULTS["nvidia_packages"], *DEPENDENCIES, "nvlsm", "dkms"} <= held
     installed = host.check_output("dpkg-query --show --showformat='${Package}\n' 'linux-image-*'").splitlines()
     kernels = {name for name in installed if host.package(name).is_installed}
     assert kernels and kernels <= held
