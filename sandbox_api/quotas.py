@@ -22,9 +22,8 @@ NUMBERS = {
     errno.ENOMEM: MEMORY,
     errno.EMFILE: OPEN_FILES,
     errno.ENFILE: ("open_files", "as many files as may be are open on the whole machine (fs.file-max)"),
+    errno.EDQUOT: ("disk", "the disk quota is used up"),
 }
-if sys.platform != "win32":
-    NUMBERS[errno.EDQUOT] = ("disk", "the disk quota is used up")
 
 
 def exceeded(quota: str, message: str) -> SandboxError:
@@ -82,7 +81,7 @@ class Reserve:
 
     def of(self, place: int | Path) -> tuple[int, int]:
         """Bytes that are free there, and bytes that are kept free."""
-        if not self._wanted or sys.platform == "win32":
+        if not self._wanted:
             return sys.maxsize, 0
         disk = os.fstatvfs(place) if isinstance(place, int) else os.statvfs(place)
         if not disk.f_blocks:  # such as /proc

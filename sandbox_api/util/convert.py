@@ -11,6 +11,7 @@ Exit status: 0 Markdown on standard output; else a line of the reason on standar
 from __future__ import annotations
 
 import io
+import resource
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -55,11 +56,8 @@ def _fetch(address: str, most: int) -> tuple[bytes, dict[str, str | None]]:
 
 def main() -> None:
     source, most = sys.argv[1], int(sys.argv[2])
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hints: dict[str, str | None] = {}
     if source.startswith(("http://", "https://")):
         data, hints = _fetch(source, most)
