@@ -12,36 +12,37 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from sandbox_api import (
-    __version__,
-    access,
-    browser,
-    chat,
-    code,
-    desktop,
-    entry,
-    environment,
-    file,
-    mcp,
-    pages,
-    quotas,
-    shell,
-    skills,
-    system,
-    util,
-)
+from sandbox_api import __version__, environment, quotas
+from sandbox_api.access.guard import Guard
+from sandbox_api.access.router import router as access
 from sandbox_api.body_limit import BodyLimit
+from sandbox_api.browser.router import router as browser
+from sandbox_api.code.router import router as code
+from sandbox_api.compat.open_webui.router import router as open_webui
+from sandbox_api.desktop.router import router as desktop
+from sandbox_api.entry.router import router as entry
 from sandbox_api.errors import SandboxError
+from sandbox_api.file.router import router as file
 from sandbox_api.head import Head
 from sandbox_api.log import logger
+from sandbox_api.mcp.router import router as mcp
 from sandbox_api.missing_body import MissingBody
+from sandbox_api.pages.router import router as pages
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
+from sandbox_api.shell.router import router as shell
+from sandbox_api.skills.router import router as skills
+from sandbox_api.system.router import router as system
 from sandbox_api.trace import Trace, error_response, trace_id
 from sandbox_api.unicode import dumps
+from sandbox_api.util.router import router as util
 
 DESCRIPTION = """Shell, files, code, browser and desktop of one sandbox. Every answer has the form
 `{success, message, data, hint, error}`; errors carry a code, a hint and a trace id, with a matching HTTP status."""
+
+
+# The order in which routes are tried: `shell` is called the most; `entry` forwards whatever lies under a prefix.
+ROUTERS = (shell, system, file, code, browser, desktop, mcp, skills, util, open_webui, access, pages, entry)
 
 
 class SafeJSONResponse(JSONResponse):
@@ -81,15 +82,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(UnicodeEncodeError, _on_unencodable)
     for kind in (OSError, MemoryError, RuntimeError, ExceptionGroup):
         app.add_exception_handler(kind, _on_exhausted)
-    packages = (shell, system, file, code, browser, desktop, mcp, skills, util, chat, access, pages, entry)
-    # `shell` comes first: its routes are called the most, and are looked for in this order. `entry` comes last: it
-    # holds the routes that forward whatever lies under a prefix.
-    for package in packages:
-        app.include_router(package.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_middleware(Head)
     app.add_middleware(MissingBody)
     app.add_middleware(BodyLimit, most=settings.body_bytes)
-    app.add_middleware(access.Guard, settings=settings, tokens=services.access)
+    app.add_middleware(Guard, settings=settings, tokens=services.access)
     app.add_middleware(Trace)
     return app
 

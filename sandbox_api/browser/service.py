@@ -16,10 +16,8 @@ from sandbox_api.browser import content, devtools, files, interaction, storage, 
 from sandbox_api.browser.addresses import address
 from sandbox_api.browser.evaluation import evaluate
 from sandbox_api.browser.models import (
-    ClickRequest,
     Download,
     Element,
-    FillRequest,
     Found,
     Markdown,
     Navigation,
@@ -195,22 +193,6 @@ class BrowserService:
         async with self._session.acting(_words(request), tab, request.timeout, interactive=True) as acting:
             await interaction.perform(acting, request, self._paths)
         return acting.outcome(acting.state)
-
-    async def click(
-        self,
-        selector: str | None = None,
-        index: int | None = None,
-        x: float | None = None,
-        y: float | None = None,
-        timeout: float = 10,
-        tab: Choice = None,
-    ) -> Outcome[PageState]:
-        return await self.interact(ClickRequest(selector=selector, index=index, x=x, y=y, timeout=timeout), tab)
-
-    async def fill(
-        self, text: str, selector: str | None = None, index: int | None = None, timeout: float = 10, tab: Choice = None
-    ) -> Outcome[PageState]:
-        return await self.interact(FillRequest(text=text, selector=selector, index=index, timeout=timeout), tab)
 
     async def evaluate(self, expression: str, timeout: float = 30, tab: Choice = None) -> Outcome[Any]:
         """The value of JavaScript, as JSON has it.

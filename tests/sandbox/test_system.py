@@ -15,10 +15,9 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from sandbox_api.addresses import public_base, websocket_base
-from sandbox_api.health import Health
+from sandbox_api.health import HEALTH_S, Health
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
-from sandbox_api.system import service as system
 from tests.support.sandbox import Sandbox, running
 
 PARTS = {
@@ -189,10 +188,10 @@ class Broken(Stuck):
 
 async def test_a_part_that_hangs_or_breaks_has_failed(tmp_path: Path) -> None:
     services = Services(Settings(root=tmp_path))
-    services.skills, services.util = Stuck(), Broken()  # type: ignore[assignment]
+    services.capabilities.probes |= {"skills": Stuck().health, "util": Broken().health}
     start = time.monotonic()
-    found = await services.system.capabilities()
-    assert time.monotonic() - start < system.HEALTH_S + 0.4
+    found = await services.capabilities.health()
+    assert time.monotonic() - start < HEALTH_S + 0.4
     assert found["skills"] == Health(status="failed", detail="no answer within 0.8 s")
     assert found["util"] == Health(status="failed", detail="OSError: no such socket")
     assert all("no answer" not in health.detail for name, health in found.items() if name != "skills")

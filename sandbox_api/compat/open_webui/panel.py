@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from sandbox_api.chat.conversation import InConversation
+from sandbox_api.compat.open_webui.conversation import InConversation
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
 from sandbox_api.shell.terminal import Attachment, Terminal

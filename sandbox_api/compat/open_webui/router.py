@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
 
 from sandbox_api import __version__
-from sandbox_api.chat import panel, tools
+from sandbox_api.compat.open_webui import panel, tools
 
 router = APIRouter(prefix="/terminal-server", include_in_schema=False)
 router.include_router(tools.router)

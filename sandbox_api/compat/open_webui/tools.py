@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from sandbox_api.chat.conversation import InConversation
+from sandbox_api.compat.open_webui.conversation import InConversation
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.service import EXCERPT_LINES
 from sandbox_api.shell.command import Command
