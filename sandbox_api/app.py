@@ -18,6 +18,8 @@ from sandbox_api.access.router import router as access
 from sandbox_api.body_limit import BodyLimit
 from sandbox_api.browser.router import router as browser
 from sandbox_api.code.router import router as code
+from sandbox_api.compat.aio import errors as aio
+from sandbox_api.compat.aio.router import router as agent_sandbox
 from sandbox_api.compat.open_webui.router import router as open_webui
 from sandbox_api.desktop.router import router as desktop
 from sandbox_api.entry.router import router as entry
@@ -42,7 +44,9 @@ DESCRIPTION = """Shell, files, code, browser and desktop of one sandbox. Every a
 
 
 # The order in which routes are tried: `shell` is called the most; `entry` forwards whatever lies under a prefix.
-ROUTERS = (shell, system, file, code, browser, desktop, mcp, skills, util, open_webui, access, pages, entry)
+ROUTERS = (
+    shell, agent_sandbox, system, file, code, browser, desktop, mcp, skills, util, open_webui, access, pages, entry,
+)  # fmt: skip
 
 
 class SafeJSONResponse(JSONResponse):
@@ -99,10 +103,10 @@ def error_model() -> type:
 
 
 def _answer(request: Request, error: SandboxError) -> Response:
-    # The client of agent-sandbox reads `success` and takes other statuses for a broken connection: the server that it
-    # was made for answers 200 to what the sandbox could not do. Refused access and malformed requests stay errors.
-    made_for_200 = "x-fern-language" in request.headers and error.status not in (401, 403, 422, 429)
-    return error_response(error, trace_id(request.scope), 200 if made_for_200 else None)
+    response = error_response(aio.with_details(error), trace_id(request.scope), aio.status(request, error))
+    if error.code == "range_not_satisfiable":
+        response.headers["content-range"] = f"bytes */{error.data['size']}"
+    return response
 
 
 async def _on_sandbox_error(request: Request, error: Exception) -> Response:

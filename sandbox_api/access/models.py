@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from sandbox_api.envelope import Envelope
-
 
 class TicketRequest(BaseModel):
     path: str = Field(
@@ -26,9 +24,3 @@ class Ticket(BaseModel):
     expires_in: float = Field(description="Seconds.")
     path: str
     url: str = Field(description="The path's address with the ticket, to open in a browser.")
-
-
-class TicketAnswer(Envelope[Ticket]):
-    # At the top too, where clients of the peer look for them.
-    ticket: str
-    expires_in: float

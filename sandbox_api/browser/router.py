@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 
 from sandbox_api.addresses import public_base
-from sandbox_api.browser import absent, models, page_router
+from sandbox_api.browser import models, page_router
 from sandbox_api.browser.page_router import TabQuery, told
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
@@ -197,5 +197,5 @@ async def export_har(request: models.ExportRequest, services: Injected, tab: Tab
 
 
 router = APIRouter()
-for part in (browser, page_router.router, tabs, cookies, state, network, absent.router):
+for part in (browser, page_router.router, tabs, cookies, state, network):
     router.include_router(part)

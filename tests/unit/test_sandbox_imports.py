@@ -72,3 +72,8 @@ def test_the_faces_of_packages_are_empty(path: Path) -> None:
     wanted = ["__version__"] if path.parent == PACKAGE else []
     names = [target.id for node in rest if isinstance(node, ast.Assign) for target in node.targets]  # type: ignore[attr-defined]
     assert names == wanted and len(rest) == len(wanted)
+
+
+def test_only_the_facade_knows_the_peers_client() -> None:
+    knowing = [name for name, path in MODULES.items() if "fern" in path.read_text()]
+    assert knowing == ["sandbox_api.compat.aio.errors"]

@@ -13,12 +13,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from sandbox_api.addresses import public_base
-from sandbox_api.envelope import Envelope, ok
-from sandbox_api.errors import SandboxError
-from sandbox_api.services import Injected
-from sandbox_api.shell.bash_routes import answer, info, moment, omission
-from sandbox_api.shell.command import Command, Status
-from sandbox_api.shell.models import (
+from sandbox_api.compat.aio.shell_models import (
     ActiveShellSessionsResult,
     ConsoleRecord,
     OnDisconnect,
@@ -40,6 +35,11 @@ from sandbox_api.shell.models import (
     ShellWriteToProcessRequest,
     StreamRequest,
 )
+from sandbox_api.envelope import Envelope, ok
+from sandbox_api.errors import SandboxError
+from sandbox_api.services import Injected
+from sandbox_api.shell.bash_routes import answer, info, moment, omission
+from sandbox_api.shell.command import Command, Status
 from sandbox_api.shell.session import Session
 from sandbox_api.shell.terminal import Terminal
 from sandbox_api.unicode import dumps
@@ -107,7 +107,7 @@ def _streams(accept: str | None) -> bool:
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One answer; or events, for who accepts text/event-stream",
+        "description": "One answer; or events, for clients that accept text/event-stream",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
