@@ -111,7 +111,7 @@ def _answer(request: Request, error: SandboxError) -> Response:
 
 async def _on_sandbox_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SandboxError)
-    return _answer(request, quotas.told(error))
+    return _answer(request, quotas.translate(error))
 
 
 async def _on_exhausted(request: Request, error: Exception) -> Response:

@@ -44,7 +44,7 @@ def reached(error: BaseException) -> SandboxError | None:
     return None
 
 
-def told(error: SandboxError) -> SandboxError:
+def translate(error: SandboxError) -> SandboxError:
     """The error, or the quota that is its cause: what cannot be done for want of one is not missing or broken."""
     refusal = reached(error)
     if refusal is None or error.code in ("quota_exceeded", "disk_full"):

@@ -53,7 +53,7 @@ class Forwarded:
             deliver = forward.http if scope["type"] == "http" else forward.websocket
             await deliver(scope, receive, send, target, path)
         except SandboxError as raised:
-            error = quotas.told(raised)
+            error = quotas.translate(raised)
             answer: Response
             if pages.wants_page(connection):
                 answer = pages.problem(connection, error, starting=_comes_by_itself(connection, error))

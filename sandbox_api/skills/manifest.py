@@ -68,7 +68,7 @@ def _loader() -> Any:
             text = super().construct_scalar(node)
             return text if node.style else WORDS.get(text.lower(), text)
 
-        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[str, Any]:
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
             pairs = ((self.construct_object(key, deep=True), value) for key, value in node.value)
             return {str(key): self.construct_object(value, deep=True) for key, value in pairs}
 

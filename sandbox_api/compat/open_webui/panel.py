@@ -185,10 +185,10 @@ async def connect(websocket: WebSocket, terminal_id: str, services: Injected) ->
 
 def _token(message: str) -> str:
     try:
-        told = loads(message)
+        parsed = loads(message)
     except ValueError:
         return ""
-    token = told.get("token") if isinstance(told, dict) else None
+    token = parsed.get("token") if isinstance(parsed, dict) else None
     return token if isinstance(token, str) else ""
 
 

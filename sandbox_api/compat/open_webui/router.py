@@ -28,6 +28,6 @@ def document() -> dict[str, Any]:
     for operations in described["paths"].values():
         for operation in operations.values():
             # Open WebUI shows the model the description alone, where there is one.
-            told = [operation["summary"], operation.get("description")]
-            operation["description"] = ". ".join(text for text in told if text)
+            parts = [operation["summary"], operation.get("description")]
+            operation["description"] = ". ".join(text for text in parts if text)
     return described
