@@ -127,7 +127,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = [(".".join(map(str, problem["loc"][1:])), problem) for problem in error.errors()]
     if any(problem["type"] == "json_invalid" for _, problem in problems):
-        return _answer(request, SandboxError("invalid_json", "the body is no valid JSON"))
+        return _answer(request, SandboxError("invalid_json", "the body is not valid JSON"))
     message = "; ".join(f"{place or 'body'}: {problem['msg']}" for place, problem in problems)
     details = [{"field": place, "problem": problem["msg"]} for place, problem in problems]
     return _answer(request, SandboxError("invalid_request", message, data=details))

@@ -1,4 +1,4 @@
-"""Quotas: disk, processes, memory, open files, file watches. Whatever meets one ends in one kind of error, in words."""
+"""Quotas: disk, processes, memory, open files, file watches. Whatever reaches one ends in the same kind of error."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ GIB, MIB = 2**30, 2**20
 SHARE = 20
 """The reserve is at most this part of a disk, so that small ones can be written to."""
 NO_THREAD = "can't start new thread"
-PROCESSES = "processes", "no further process or thread starts: as many as may run do (TasksMax, ulimit -u)"
-MEMORY = "memory", "there is no memory left for this (MemoryMax)"
-OPEN_FILES = "open_files", "as many files and connections as may be are open (LimitNOFILE, ulimit -n)"
+PROCESSES = "processes", "no further process or thread can start: the limit is reached (TasksMax, ulimit -u)"
+MEMORY = "memory", "not enough memory is left (MemoryMax)"
+OPEN_FILES = "open_files", "too many files and connections are open (LimitNOFILE, ulimit -n)"
 NUMBERS = {
     errno.EAGAIN: PROCESSES,
     errno.ENOMEM: MEMORY,
     errno.EMFILE: OPEN_FILES,
-    errno.ENFILE: ("open_files", "as many files as may be are open on the whole machine (fs.file-max)"),
+    errno.ENFILE: ("open_files", "too many files are open on the whole machine (fs.file-max)"),
     errno.EDQUOT: ("disk", "the disk quota is used up"),
 }
 

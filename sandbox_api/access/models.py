@@ -10,7 +10,7 @@ class TicketRequest(BaseModel):
         "/",
         max_length=512,
         pattern=r"^/[A-Za-z0-9._~/%-]*$",
-        description="The ticket works at this path and under it, such as /vnc/; everywhere when it is left out.",
+        description="The ticket works at this path and under it, such as /vnc/; everywhere if omitted.",
     )
     view_only: bool = Field(
         False,

@@ -51,7 +51,7 @@ def clean(error: BaseException | str) -> str:
 
 
 def translate(error: Exception, what: str, *, connected: bool = True) -> SandboxError:
-    """The error that the caller is told of.
+    """The error that the caller sees.
 
     Args:
         what: what was being done, such as `click #go`.

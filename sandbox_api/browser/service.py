@@ -377,7 +377,7 @@ class BrowserService:
             ]
 
     async def open_tab(self, url: str | None = None, timeout: float = 30) -> Outcome[TabInfo]:
-        """A new tab in front. An address that fails is told, and the tab stays."""
+        """A new tab in front. If the address fails, the error is raised and the tab stays."""
         where = await asyncio.to_thread(address, self._paths, url) if url else None
         async with self._session.browser_call("open a tab", timeout) as connection:
             tab = await connection.tab_of(await connection.context.new_page())

@@ -31,7 +31,7 @@ MARGIN_MS = 150
 
 
 class PageCall:
-    """A call that has its turn. `hints` are told with the answer."""
+    """A call that has its turn on the tab. `hints` go out with the answer."""
 
     def __init__(self, connection: Connection, tab: Tab, what: str, clock: asyncio.Timeout) -> None:
         self.connection = connection
@@ -150,7 +150,7 @@ class BrowserSession:
 
         Args:
             what: words for error messages.
-            interactive: it uses the page as a person would; tabs that it opens are told as hints.
+            interactive: it uses the page as a person would; tabs that it opens become hints.
             exclusive: it takes its turn; waits do not.
             revive: a crashed page is replaced by a new tab.
 
@@ -175,7 +175,7 @@ class BrowserSession:
                             await _settle(call)
                     await self._observe(call, before, arrived)
         except SandboxError as error:
-            # What happened beside it often explains the failure.
+            # What else happened often explains the failure.
             error.hint = "; ".join([*notes, *(tab.take_notices() if tab else []), error.hint])
             raise
 

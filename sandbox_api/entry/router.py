@@ -100,7 +100,7 @@ async def _absolute_port(entry: EntryService, connection: HTTPConnection, path: 
 def _number(connection: HTTPConnection) -> int:
     given = connection.path_params["port"]
     if not (given.isascii() and given.isdigit() and len(given) <= 5):
-        raise SandboxError("port_forbidden", f"{given[:20]!r} is no port")
+        raise SandboxError("port_forbidden", f"{given[:20]!r} is not a port")
     return int(given)
 
 

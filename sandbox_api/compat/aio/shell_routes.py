@@ -118,7 +118,7 @@ async def execute(request: ShellExecRequest, services: Injected, accept: str | N
     """Run a command and wait for its end, for `timeout` seconds at most; it goes on after that.
 
     `{"command": "echo test"}` is enough. A session, named by `id`, keeps folder and variables. An exit code other than
-    0 is no error of the request. With `Accept: text/event-stream` the answer is that of /v1/shell/stream.
+    0 is not an error of the request. With `Accept: text/event-stream` the answer is that of /v1/shell/stream.
     """
     shell = services.shell
     interactive = request.async_mode if request.interactive is None else request.interactive

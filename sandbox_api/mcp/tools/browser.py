@@ -24,7 +24,7 @@ class Page(Result):
     title: str
     tab: str
     status: int | None = Field(None, description="HTTP status.")
-    hint: str | None = Field(None, description="What happened beside it, such as a tab that opened.")
+    hint: str | None = Field(None, description="What else happened, such as a tab that opened.")
 
     def words(self) -> str:
         status = f" (HTTP {self.status})" if self.status else ""
@@ -116,7 +116,7 @@ class BrowserTools:
         url: Annotated[str, Field(min_length=1, max_length=65536, description="http, https, file or about:blank.")],
         tab: Tab = None,
     ) -> Page:
-        """Open an address in the browser and wait until it has loaded. browser_read then tells what is there."""
+        """Open an address in the browser and wait until it has loaded. browser_read then returns its content."""
         done = await self._browser.navigate(url, tab=tab)
         return Page(**done.data.model_dump(), hint=done.hint)
 
