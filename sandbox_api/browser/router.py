@@ -73,7 +73,7 @@ async def screenshot(
     request: models.ScreenshotRequest, services: Injected, tab: TabQuery = None
 ) -> Envelope[models.Screenshot]:
     """The page as a picture, saved to a file or returned in base64."""
-    return envelope(await services.browser.screenshot(**request.model_dump(), tab=tab))
+    return envelope(await services.browser.screenshot(request, tab))
 
 
 @browser.get("/downloads")

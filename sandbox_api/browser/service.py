@@ -29,6 +29,7 @@ from sandbox_api.browser.models import (
     Restarted,
     Saved,
     Screenshot,
+    ScreenshotRequest,
     StateSaved,
     TabInfo,
     Timed,
@@ -258,38 +259,29 @@ class BrowserService:
                 hint="Scroll, and take several pictures without full_page.",
             )
 
-    async def screenshot(
-        self,
-        path: str | None = None,
-        full_page: bool = False,
-        format: Literal["png", "jpeg", "jpg"] | None = None,
-        quality: int | None = None,
-        selector: str | None = None,
-        timeout: float = 30,
-        tab: Choice = None,
-    ) -> Outcome[Screenshot]:
-        """A picture of the page, saved to `path`, or returned in base64.
+    async def screenshot(self, request: ScreenshotRequest, tab: Choice = None) -> Outcome[Screenshot]:
+        """A picture of the page, saved to the request's path, or returned in base64.
 
         Raises:
             SandboxError: `too_large`, `element_not_found`, and as of writing a file.
         """
+        path = request.path
         if path is not None:
             await asyncio.to_thread(self._paths.resolve, path)
-        ending = Path(path or "").suffix.lower()
-        kind: Literal["png", "jpeg"] = (
-            "jpeg" if format in ("jpeg", "jpg") or (format is None and ending in (".jpg", ".jpeg")) else "png"
-        )
-        taken = await self.screenshot_bytes(kind, full_page, quality, selector, timeout, tab)
+        ending = request.format or Path(path or "").suffix.lower().removeprefix(".")
+        kind: Literal["png", "jpeg"] = "jpeg" if ending in ("jpeg", "jpg") else "png"
+        options = request.model_dump(exclude={"path", "format"})
+        taken = await self.screenshot_bytes(kind, **options, tab=tab)
         picture = taken.data
         size = dimensions(io.BytesIO(picture))
         if size is None:
             raise SandboxError("browser_failed", "the browser's picture is neither PNG nor JPEG")
-        width, height = size
-        saved = str(await asyncio.to_thread(files.save, self._paths, path, picture)) if path is not None else None
-        text = base64.b64encode(picture).decode() if path is None else None
-        return Outcome(
-            Screenshot(path=saved, format=kind, size=len(picture), width=width, height=height, base64=text), taken.hint
-        )
+        shot = Screenshot(path=None, format=kind, size=len(picture), width=size[0], height=size[1])
+        if path is None:
+            shot.base64 = base64.b64encode(picture).decode()
+        else:
+            shot.path = str(await asyncio.to_thread(files.save, self._paths, path, picture))
+        return Outcome(shot, taken.hint)
 
     async def text(self, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[str]:
         """What a person could read on the page."""

@@ -14,7 +14,7 @@ import io
 import resource
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 from urllib.parse import urlsplit
 
 TOO_LARGE, NOT_FETCHED, UNKNOWN_KIND, NOT_CONVERTED = 3, 4, 5, 6
@@ -22,7 +22,7 @@ MEMORY_BYTES = 4 * 2**30
 CHUNK = 2**16
 
 
-def _fail(status: int, reason: object) -> None:
+def _fail(status: int, reason: object) -> NoReturn:
     print(" ".join(str(reason).split())[:500], file=sys.stderr)
     sys.exit(status)
 
@@ -51,7 +51,6 @@ def _fetch(address: str, most: int) -> tuple[bytes, dict[str, str | None]]:
             return bytes(data), {"mimetype": kind.strip() or None, "charset": charset, "extension": suffix}
     except requests.RequestException as error:
         _fail(NOT_FETCHED, error)
-        raise
 
 
 def main() -> None:

@@ -38,7 +38,8 @@ from sandbox_api.compat.aio.shell_models import (
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
-from sandbox_api.shell.bash_routes import answer, info, moment, omission
+from sandbox_api.shell.bash_routes import answer, info, moment
+from sandbox_api.shell.bash_routes import result as bash_result
 from sandbox_api.shell.command import Command, Status
 from sandbox_api.shell.session import Session
 from sandbox_api.shell.terminal import Terminal
@@ -78,27 +79,10 @@ def _record(command: Command, output: str) -> ConsoleRecord:
 
 
 def result(command: Command, limit: int, status: ShellStatus | None = None) -> ShellCommandResult:
-    final = not command.running
-    out, err = (spool.excerpt(limit, final) for spool in command.spools)
-    output = _merged(command, limit, out.text)
-    return ShellCommandResult(
-        session_id=command.session_id,
-        command_id=command.id,
-        command=command.text,
-        status=status or STATUSES[command.status],
-        output=output,
-        stdout=out.text,
-        stderr=err.text,
-        exit_code=command.exit_code,
-        console=[_record(command, output)],
-        offset=out.end,
-        stderr_offset=err.end,
-        stdout_omitted=omission(out),
-        stderr_omitted=omission(err),
-        dropped=command.stdout.dropped + command.stderr.dropped,
-        seconds=command.seconds,
-        pid=command.pid,
-    )
+    found = dict(bash_result(command, limit))
+    output = _merged(command, limit, found["stdout"])
+    found |= {"status": status or STATUSES[command.status], "output": output, "console": [_record(command, output)]}
+    return ShellCommandResult(**found)
 
 
 def _streams(accept: str | None) -> bool:

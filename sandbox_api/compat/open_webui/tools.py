@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
+from sandbox_api.browser.models import ScreenshotRequest
 from sandbox_api.compat.open_webui.conversation import InConversation
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.service import EXCERPT_LINES
@@ -201,5 +202,5 @@ async def open_page(body: PageRequest, chat: InConversation) -> dict[str, Any]:
 async def screenshot_page(chat: InConversation) -> dict[str, Any]:
     """Returns the picture's path: display_file shows it to the user."""
     path = str(chat.services.paths.workspace / "screenshots" / "page.png")
-    saved = (await chat.services.browser.screenshot(path=path)).data
+    saved = (await chat.services.browser.screenshot(ScreenshotRequest(path=path))).data
     return {"path": saved.path, "width": saved.width, "height": saved.height}
