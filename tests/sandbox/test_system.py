@@ -295,7 +295,10 @@ def test_capture_and_report(sandbox: Sandbox) -> None:
     session = observe(sandbox, "start", **wanted)["data"]
     assert observe(sandbox, "start", **wanted)["data"]["session_id"] == session["session_id"]
     assert observe(sandbox, "start")["error"]["code"] == "conflict"
-    time.sleep(0.7)
+    samples = Path(session["runtime_dir"]) / "samples.jsonl"
+    deadline = time.monotonic() + 20
+    while (not samples.exists() or samples.read_bytes().count(b"\n") < 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
     status = sandbox.client.get("/v1/sandbox/observe/status").json()["data"]
     assert status["running"] and status["mode"] == "capture" and status["last_sample_at"]
     assert observe(sandbox, "stop", session_id="absent")["error"]["code"] == "session_not_found"
@@ -311,8 +314,8 @@ def test_capture_and_report(sandbox: Sandbox) -> None:
         assert set(archive.getnames()) == {"report.json", "now.json", "samples.jsonl"}
         file = archive.extractfile("samples.jsonl")
         assert file
-        samples = [json.loads(line) for line in file]
-    assert len(samples) >= 2 and samples[0]["top_processes"]
+        lines = [json.loads(line) for line in file]
+    assert len(lines) >= 2 and lines[0]["top_processes"]
     listed = sandbox.client.get("/v1/sandbox/observe/reports").json()["data"]
     assert [item["report_id"] for item in listed] == [report["report_id"]]
     assert sandbox.client.delete(route).json()["success"]
