@@ -12,36 +12,41 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
-from sandbox_api import (
-    __version__,
-    access,
-    browser,
-    chat,
-    code,
-    desktop,
-    entry,
-    environment,
-    file,
-    mcp,
-    pages,
-    quotas,
-    shell,
-    skills,
-    system,
-    util,
-)
+from sandbox_api import __version__, environment, quotas
+from sandbox_api.access.guard import Guard
+from sandbox_api.access.router import router as access
 from sandbox_api.body_limit import BodyLimit
+from sandbox_api.browser.router import router as browser
+from sandbox_api.code.router import router as code
+from sandbox_api.compat.aio import errors as aio
+from sandbox_api.compat.aio.router import router as agent_sandbox
+from sandbox_api.compat.open_webui.router import router as open_webui
+from sandbox_api.desktop.router import router as desktop
+from sandbox_api.entry.router import router as entry
 from sandbox_api.errors import SandboxError
+from sandbox_api.file.router import router as file
 from sandbox_api.head import Head
 from sandbox_api.log import logger
+from sandbox_api.mcp.router import router as mcp
 from sandbox_api.missing_body import MissingBody
+from sandbox_api.pages.router import router as pages
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
+from sandbox_api.shell.router import router as shell
+from sandbox_api.skills.router import router as skills
+from sandbox_api.system.router import router as system
 from sandbox_api.trace import Trace, error_response, trace_id
 from sandbox_api.unicode import dumps
+from sandbox_api.util.router import router as util
 
 DESCRIPTION = """Shell, files, code, browser and desktop of one sandbox. Every answer has the form
 `{success, message, data, hint, error}`; errors carry a code, a hint and a trace id, with a matching HTTP status."""
+
+
+# The order in which routes are tried: `shell` is called the most; `entry` forwards whatever lies under a prefix.
+ROUTERS = (
+    shell, agent_sandbox, system, file, code, browser, desktop, mcp, skills, util, open_webui, access, pages, entry,
+)  # fmt: skip
 
 
 class SafeJSONResponse(JSONResponse):
@@ -81,15 +86,12 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_exception_handler(UnicodeEncodeError, _on_unencodable)
     for kind in (OSError, MemoryError, RuntimeError, ExceptionGroup):
         app.add_exception_handler(kind, _on_exhausted)
-    packages = (shell, system, file, code, browser, desktop, mcp, skills, util, chat, access, pages, entry)
-    # `shell` comes first: its routes are called the most, and are looked for in this order. `entry` comes last: it
-    # holds the routes that forward whatever lies under a prefix.
-    for package in packages:
-        app.include_router(package.router)
+    for router in ROUTERS:
+        app.include_router(router)
     app.add_middleware(Head)
     app.add_middleware(MissingBody)
     app.add_middleware(BodyLimit, most=settings.body_bytes)
-    app.add_middleware(access.Guard, settings=settings, tokens=services.access)
+    app.add_middleware(Guard, settings=settings, tokens=services.access)
     app.add_middleware(Trace)
     return app
 
@@ -101,15 +103,15 @@ def error_model() -> type:
 
 
 def _answer(request: Request, error: SandboxError) -> Response:
-    # The client of agent-sandbox reads `success` and takes other statuses for a broken connection: the server that it
-    # was made for answers 200 to what the sandbox could not do. Refused access and malformed requests stay errors.
-    made_for_200 = "x-fern-language" in request.headers and error.status not in (401, 403, 422, 429)
-    return error_response(error, trace_id(request.scope), 200 if made_for_200 else None)
+    response = error_response(aio.with_details(error), trace_id(request.scope), aio.status(request, error))
+    if error.code == "range_not_satisfiable":
+        response.headers["content-range"] = f"bytes */{error.data['size']}"
+    return response
 
 
 async def _on_sandbox_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, SandboxError)
-    return _answer(request, quotas.told(error))
+    return _answer(request, quotas.translate(error))
 
 
 async def _on_exhausted(request: Request, error: Exception) -> Response:
@@ -125,7 +127,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     problems = [(".".join(map(str, problem["loc"][1:])), problem) for problem in error.errors()]
     if any(problem["type"] == "json_invalid" for _, problem in problems):
-        return _answer(request, SandboxError("invalid_json", "the body is no valid JSON"))
+        return _answer(request, SandboxError("invalid_json", "the body is not valid JSON"))
     message = "; ".join(f"{place or 'body'}: {problem['msg']}" for place, problem in problems)
     details = [{"field": place, "problem": problem["msg"]} for place, problem in problems]
     return _answer(request, SandboxError("invalid_request", message, data=details))

@@ -45,7 +45,7 @@ class BodyLimit:
                 raise _TooLargeError
             return message
 
-        async def tell(message: Message) -> None:
+        async def send_unless_exceeded(message: Message) -> None:
             nonlocal answered
             # What the application makes of the broken-off body is of no interest.
             if not exceeded or answered:
@@ -53,7 +53,7 @@ class BodyLimit:
                 await send(message)
 
         with suppress(_TooLargeError):
-            await self.app(scope, counted, tell)
+            await self.app(scope, counted, send_unless_exceeded)
         if exceeded and not answered:
             await self._refuse(scope, receive, send)
 

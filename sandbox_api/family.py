@@ -11,15 +11,13 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 VARIABLE = "__sandbox_mark"
 MOST_ROUNDS = 50
 """Searches for processes that were started while the others were being killed."""
-KILL = int(getattr(signal, "SIGKILL", signal.SIGTERM))
+KILL = int(signal.SIGKILL)
 
 _ENTRY = b"\0" + VARIABLE.encode() + b"="
 # Several servers of one user must not end each other's processes.
@@ -120,10 +118,6 @@ def send(number: int, chosen: Callable[[str], bool], leaders: Collection[int] = 
 
     Without /proc only the leaders' groups get it.
     """
-    if sys.platform == "win32":
-        for leader in leaders:
-            subprocess.run(["taskkill", "/T", "/F", "/PID", str(leader)], capture_output=True, check=False)
-        return
     members = Snapshot().members(chosen, leaders)
     for leader in leaders:
         with contextlib.suppress(ProcessLookupError, PermissionError):

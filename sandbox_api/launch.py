@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 from urllib.parse import urlsplit
 
 from sandbox_api import privileges
@@ -26,7 +27,7 @@ LEFTOVERS_S = 10.0
 POLL_S = 0.02
 
 
-def _fail(message: str) -> None:
+def _fail(message: str) -> NoReturn:
     print(f"sandbox: {message}", file=sys.stderr)
     sys.exit(1)
 
@@ -36,7 +37,6 @@ def _program(*names: str) -> str:
         if found := shutil.which(name):
             return found
     _fail(f"{names[0]} is not installed")
-    raise AssertionError
 
 
 def _listening(path: Path | str) -> bool:
@@ -59,7 +59,6 @@ def _wait(ready: Callable[[], bool], what: str) -> None:
 def _display(settings: Settings) -> str:
     if not settings.display:
         _fail("SANDBOX_DISPLAY is not set")
-        raise AssertionError
     return settings.display
 
 
@@ -90,7 +89,6 @@ def _fresh(path: Path | None, name: str) -> Path:
     """
     if path is None:
         _fail(f"{name} is not set")
-        raise AssertionError
     deadline = time.monotonic() + LEFTOVERS_S
     while _listening(path) and time.monotonic() < deadline:
         time.sleep(POLL_S)

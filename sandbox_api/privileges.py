@@ -22,12 +22,12 @@ _EFFECTIVE = os.access in os.supports_effective_ids
 
 def separate() -> bool:
     """Whether the server has a user of its own."""
-    return sys.platform != "win32" and os.getuid() != os.geteuid()
+    return os.getuid() != os.geteuid()
 
 
 def keep() -> None:
     """Take the server's user as the saved one, too: exec has made that the sandbox's, who could send signals then."""
-    if sys.platform != "win32" and separate():
+    if separate():
         real, effective, _ = os.getresuid()
         os.setresuid(real, effective, real)
 
@@ -59,7 +59,7 @@ def read_secret(path: str) -> str:
 
 def drop() -> None:
     """Become the sandbox's user altogether, without a way back."""
-    if sys.platform != "win32" and separate():
+    if separate():
         os.setresuid(*[os.geteuid()] * 3)
 
 

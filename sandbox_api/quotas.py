@@ -1,4 +1,4 @@
-"""Quotas: disk, processes, memory, open files, file watches. Whatever meets one ends in one kind of error, in words."""
+"""Quotas: disk, processes, memory, open files, file watches. Whatever reaches one ends in the same kind of error."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ GIB, MIB = 2**30, 2**20
 SHARE = 20
 """The reserve is at most this part of a disk, so that small ones can be written to."""
 NO_THREAD = "can't start new thread"
-PROCESSES = "processes", "no further process or thread starts: as many as may run do (TasksMax, ulimit -u)"
-MEMORY = "memory", "there is no memory left for this (MemoryMax)"
-OPEN_FILES = "open_files", "as many files and connections as may be are open (LimitNOFILE, ulimit -n)"
+PROCESSES = "processes", "no further process or thread can start: the limit is reached (TasksMax, ulimit -u)"
+MEMORY = "memory", "not enough memory is left (MemoryMax)"
+OPEN_FILES = "open_files", "too many files and connections are open (LimitNOFILE, ulimit -n)"
 NUMBERS = {
     errno.EAGAIN: PROCESSES,
     errno.ENOMEM: MEMORY,
     errno.EMFILE: OPEN_FILES,
-    errno.ENFILE: ("open_files", "as many files as may be are open on the whole machine (fs.file-max)"),
+    errno.ENFILE: ("open_files", "too many files are open on the whole machine (fs.file-max)"),
+    errno.EDQUOT: ("disk", "the disk quota is used up"),
 }
-if sys.platform != "win32":
-    NUMBERS[errno.EDQUOT] = ("disk", "the disk quota is used up")
 
 
 def exceeded(quota: str, message: str) -> SandboxError:
@@ -45,7 +44,7 @@ def reached(error: BaseException) -> SandboxError | None:
     return None
 
 
-def told(error: SandboxError) -> SandboxError:
+def translate(error: SandboxError) -> SandboxError:
     """The error, or the quota that is its cause: what cannot be done for want of one is not missing or broken."""
     refusal = reached(error)
     if refusal is None or error.code in ("quota_exceeded", "disk_full"):
@@ -82,7 +81,7 @@ class Reserve:
 
     def of(self, place: int | Path) -> tuple[int, int]:
         """Bytes that are free there, and bytes that are kept free."""
-        if not self._wanted or sys.platform == "win32":
+        if not self._wanted:
             return sys.maxsize, 0
         disk = os.fstatvfs(place) if isinstance(place, int) else os.statvfs(place)
         if not disk.f_blocks:  # such as /proc

@@ -26,7 +26,7 @@ LARGEST_WEBSOCKET_MESSAGE = 256 * 2**20
 httptools_impl.HIGH_WATER_LIMIT = 2**20  # type: ignore[attr-defined]
 
 PATIENCE_S = 3
-"""For requests that are being answered when the server is told to stop; open streams are then cut."""
+"""For requests in flight when the server is asked to stop; open streams are cut after it."""
 
 
 def _fail(message: str, status: int) -> int:
@@ -48,7 +48,7 @@ def serve(settings: Settings) -> int:
     log.configure(settings.log_level)
     if settings.beyond_loopback and not (settings.auth or settings.in_container or settings.allow_unauthenticated):
         return _fail(
-            f"refusing to listen on {settings.host} without authentication: anybody who reaches it could "
+            f"refusing to listen on {settings.host} without authentication: anyone who reaches it could "
             "run commands here.\n"
             "  fix: SANDBOX_AUTH=1 with SANDBOX_API_KEYS=KEY, or SANDBOX_HOST=127.0.0.1;\n"
             "       SANDBOX_ALLOW_UNAUTHENTICATED=1 if something else guards it",

@@ -8,28 +8,26 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import HTTPConnection
 
-from sandbox_api.health import Service
+from sandbox_api.access.service import AccessService
+from sandbox_api.browser.service import BrowserService
+from sandbox_api.code.service import CodeService
+from sandbox_api.desktop.service import DesktopService
+from sandbox_api.entry.service import EntryService
+from sandbox_api.file.service import FileService
+from sandbox_api.health import Capabilities, Service
+from sandbox_api.mcp.service import McpService
 from sandbox_api.paths import Confinement
 from sandbox_api.settings import Settings
+from sandbox_api.shell.service import ShellService
+from sandbox_api.skills.service import SkillsService
+from sandbox_api.system.service import SystemService
+from sandbox_api.util.service import UtilService
 
 
 class Services:
-    """Attributes are services; those that use others get them here, so that no module reaches for a global."""
+    """Attributes are services. One that uses others gets them here, so that no module reaches for a global."""
 
     def __init__(self, settings: Settings) -> None:
-        # Here, because a service's package brings its router, which imports `Injected` from this module.
-        from sandbox_api.access.service import AccessService
-        from sandbox_api.browser.service import BrowserService
-        from sandbox_api.code.service import CodeService
-        from sandbox_api.desktop.service import DesktopService
-        from sandbox_api.entry.service import EntryService
-        from sandbox_api.file.service import FileService
-        from sandbox_api.mcp.service import McpService
-        from sandbox_api.shell.service import ShellService
-        from sandbox_api.skills.service import SkillsService
-        from sandbox_api.system.service import SystemService
-        from sandbox_api.util.service import UtilService
-
         self.settings = settings
         self.paths = Confinement(settings)
         self.access = AccessService(settings)
@@ -41,12 +39,29 @@ class Services:
         self.entry = EntryService(settings)
         self.util = UtilService(settings, self.paths)
         self.skills = SkillsService(settings, self.paths)
-        self.mcp = McpService(self)
-        self.system = SystemService(self)
+        self.capabilities = Capabilities()
+        self.mcp = McpService(settings, self.shell, self.file, self.code, self.browser, self.desktop, self.capabilities)
+        self.system = SystemService(settings, self.shell, self.capabilities)
+        self.capabilities.probes = {
+            "shell": self.shell.health,
+            "file": self.file.health,
+            "code": self.code.health,
+            "browser": self.browser.health,
+            "desktop": self.desktop.health,
+            "vnc": self.desktop.vnc_health,
+            "cdp": self.entry.cdp_health,
+            "jupyter": self.entry.jupyter_health,
+            "code-server": self.entry.code_server_health,
+            "proxy": self.entry.health,
+            "mcp": self.mcp.health,
+            "skills": self.skills.health,
+            "util": self.util.health,
+            "auth": self.access.health,
+        }
 
     @cached_property
     def all(self) -> dict[str, Service]:
-        """By name, in the order in which capabilities are listed."""
+        """By name."""
         return {name: value for name, value in vars(self).items() if isinstance(value, Service)}
 
 

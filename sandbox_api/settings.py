@@ -43,7 +43,7 @@ def _first_program(*names: str) -> Path | None:
 
 
 def _words(value: Any) -> Any:
-    """The words of a list that is written with commas or on lines; other values as they are."""
+    """Split a list that is written with commas or line breaks; return other values unchanged."""
     if not isinstance(value, str):
         return value
     return [word.strip() for word in value.replace("\n", ",").split(",") if word.strip()]
@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     command_hard_timeout_s: float = Field(3600, gt=0, description="Hard timeout: ends everything the command started.")
     command_output_bytes: int = Field(16 * MIB, ge=65536, description="Output kept of one command and stream.")
     answer_output_chars: int = Field(
-        50_000, ge=1000, description="Characters of output in one answer; the middle is left out."
+        50_000, ge=1000, description="Characters of output in one answer; the middle is omitted."
     )
     max_commands: int = Field(64, ge=1, description="Commands that run at the same time.")
     max_sessions: int = Field(64, ge=1, description="Sessions of one kind that exist at the same time.")

@@ -46,7 +46,7 @@ class Trace:
         structlog.contextvars.bind_contextvars(trace_id=trace)
         start, status = time.perf_counter(), 0
 
-        async def tell(message: Message) -> None:
+        async def send_with_trace(message: Message) -> None:
             nonlocal status
             if message["type"] in ("http.response.start", "websocket.accept", "websocket.http.response.start"):
                 status = message.get("status", 101)
@@ -54,15 +54,15 @@ class Trace:
             await send(message)
 
         try:
-            await self.app(scope, receive, tell)
+            await self.app(scope, receive, send_with_trace)
         except Exception as crash:
             # The path only: queries carry tickets, bodies carry the user's data.
             logger.exception("crash", path=scope["path"])
             if scope["type"] == "http" and not status:
                 error = reached(crash) or SandboxError("internal_error", "the sandbox failed on this request")
-                await error_response(error, trace)(scope, receive, tell)
+                await error_response(error, trace)(scope, receive, send_with_trace)
             elif scope["type"] == "websocket":
-                await tell({"type": "websocket.close", "code": 1011})
+                await send_with_trace({"type": "websocket.close", "code": 1011})
             else:
                 raise
         finally:

@@ -1,4 +1,4 @@
-"""Text that is not valid Unicode: lone surrogates, which neither JSON nor UTF-8 can encode.
+"""Text of other programs: escape sequences, and lone surrogates, which neither JSON nor UTF-8 can encode.
 
 Python uses them for file names in another encoding, JavaScript for half of a pair that was cut. Output has U+FFFD
 instead.
@@ -13,6 +13,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticSerializationError, to_json
 
+ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
+"""Escape sequences of terminals: colours, titles."""
 ESCAPED_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 MOST_DEPTH = 100
 """Levels of nested JSON that are read. Pydantic writes some 250, and an answer has levels of its own."""

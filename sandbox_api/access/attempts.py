@@ -1,4 +1,4 @@
-"""Slows down who guesses keys."""
+"""Slows down callers who guess keys."""
 
 from __future__ import annotations
 

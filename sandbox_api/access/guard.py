@@ -39,7 +39,7 @@ PREFLIGHT_AGE_S = 600
 
 
 def page_prefixes(path: str) -> tuple[str, ...]:
-    """What a cookie for the page at `path` must cover, the page first; empty when it is no page."""
+    """What a cookie for the page at `path` must cover, the page first; empty when it is not a page."""
     if path == "/":
         return ("/",)
     for page, needs in PAGES.items():

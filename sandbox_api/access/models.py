@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pydantic import BaseModel, Field
 
-from sandbox_api.envelope import Envelope
-
 
 class TicketRequest(BaseModel):
     path: str = Field(
         "/",
         max_length=512,
         pattern=r"^/[A-Za-z0-9._~/%-]*$",
-        description="The ticket works at this path and under it, such as /vnc/; everywhere when it is left out.",
+        description="The ticket works at this path and under it, such as /vnc/; everywhere if omitted.",
     )
     view_only: bool = Field(
         False,
@@ -26,9 +24,3 @@ class Ticket(BaseModel):
     expires_in: float = Field(description="Seconds.")
     path: str
     url: str = Field(description="The path's address with the ticket, to open in a browser.")
-
-
-class TicketAnswer(Envelope[Ticket]):
-    # At the top too, where clients of the peer look for them.
-    ticket: str
-    expires_in: float

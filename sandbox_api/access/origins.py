@@ -77,7 +77,7 @@ class Origins:
         return normal_origin(origin) in self._normal_origins or origin.lower() in self._origins
 
     def check_form(self, connection: HTTPConnection) -> None:
-        """Refuse what has no `Host`, several, or one that is no host.
+        """Refuse requests without a valid `Host` header, or with several.
 
         Raises:
             SandboxError: `foreign_host`.

@@ -105,7 +105,7 @@ class Tokens:
 
     @property
     def methods(self) -> list[str]:
-        """What is accepted, in words."""
+        """What is accepted, for people."""
         return [
             name
             for name, accepted in (
@@ -178,7 +178,7 @@ def _load(text: str) -> Any:
         # Environment files often carry line ends as \n.
         key = load_pem_public_key(text.replace("\\n", "\n").encode())
     except ValueError as error:
-        raise ConfigurationError("SANDBOX_JWT_PUBLIC_KEY is no PEM public key") from error
+        raise ConfigurationError("SANDBOX_JWT_PUBLIC_KEY is not a PEM public key") from error
     if not isinstance(key, RSAPublicKey) or not _is_strong(key):
-        raise ConfigurationError(f"SANDBOX_JWT_PUBLIC_KEY is no RSA key of at least {SMALLEST_RSA_KEY} bits")
+        raise ConfigurationError(f"SANDBOX_JWT_PUBLIC_KEY is not an RSA key of at least {SMALLEST_RSA_KEY} bits")
     return key

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from sandbox_api.browser.models import Element, Found
 from sandbox_api.browser.scripts import ELEMENTS, FIND_TEXT, MAIN_CONTENT, MOST_ELEMENTS, MOST_FOUND, SELECTOR_OF
-from sandbox_api.browser.session import Acting
+from sandbox_api.browser.session import PageCall
 
 if TYPE_CHECKING:
     from playwright.async_api import Frame
@@ -21,31 +21,31 @@ OUTER = "document.documentElement.outerHTML"
 INNER = "document.documentElement.innerHTML"
 
 
-async def text(acting: Acting, most: int) -> str:
+async def text(call: PageCall, most: int) -> str:
     """What a person could read, `most` characters at most."""
-    return _bounded(acting, await acting.page.evaluate(f"({TEXT}).slice(0, {most + 1})"), most)
+    return _bounded(call, await call.page.evaluate(f"({TEXT}).slice(0, {most + 1})"), most)
 
 
-async def html(acting: Acting, outer: bool, most: int) -> str:
+async def html(call: PageCall, outer: bool, most: int) -> str:
     """The document as it is now; `outer` with the html element itself."""
-    return _bounded(acting, await acting.page.evaluate(f"({OUTER if outer else INNER}).slice(0, {most + 1})"), most)
+    return _bounded(call, await call.page.evaluate(f"({OUTER if outer else INNER}).slice(0, {most + 1})"), most)
 
 
-def _bounded(acting: Acting, found: str, most: int) -> str:
+def _bounded(call: PageCall, found: str, most: int) -> str:
     if len(found) > most:
-        acting.hints.append(f"only the first {most} characters are shown")
+        call.hints.append(f"only the first {most} characters are shown")
         return found[:most]
     return found
 
 
-async def markdown(acting: Acting) -> str:
+async def markdown(call: PageCall) -> str:
     """The main content. A page whose structure is too large or too deep is given as plain text."""
-    source = await acting.page.evaluate(MAIN_CONTENT, LARGEST_ARTICLE)
+    source = await call.page.evaluate(MAIN_CONTENT, LARGEST_ARTICLE)
     if source is not None:
         with contextlib.suppress(RecursionError):
             return await asyncio.to_thread(_convert, source)
-    acting.hints.append("the page is too large for Markdown; this is its text")
-    return await text(acting, LARGEST_ARTICLE)
+    call.hints.append("the page is too large for Markdown; this is its text")
+    return await text(call, LARGEST_ARTICLE)
 
 
 def _convert(source: str) -> str:
@@ -57,25 +57,25 @@ def _convert(source: str) -> str:
     return "\n".join(kept).strip() + "\n"
 
 
-async def elements(acting: Acting) -> list[Element]:
+async def elements(call: PageCall) -> list[Element]:
     """Interactive elements that are shown, those of frames included; clicks by index use this list."""
     found: list[dict[str, Any]] = []
-    for frame in acting.page.frames[:MOST_FRAMES]:
+    for frame in call.page.frames[:MOST_FRAMES]:
         left = MOST_ELEMENTS - len(found)
         if left <= 0:
             break
-        if frame is acting.page.main_frame:
-            found += await _of_frame(acting, frame, left)
+        if frame is call.page.main_frame:
+            found += await _of_frame(call, frame, left)
             continue
         with contextlib.suppress(Exception):  # a frame that hangs or went away; the others count
             async with asyncio.timeout(FRAME_S):
-                found += await _of_frame(acting, frame, left)
+                found += await _of_frame(call, frame, left)
     listed = [Element(index=index, **element) for index, element in enumerate(found)]
-    acting.tab.elements = [element.selector for element in listed]
+    call.tab.elements = [element.selector for element in listed]
     return listed
 
 
-async def _of_frame(acting: Acting, frame: Frame, left: int) -> list[dict[str, Any]]:
+async def _of_frame(call: PageCall, frame: Frame, left: int) -> list[dict[str, Any]]:
     prefix, x, y = "", 0.0, 0.0
     at = frame
     while at.parent_frame:
@@ -89,7 +89,7 @@ async def _of_frame(acting: Acting, frame: Frame, left: int) -> list[dict[str, A
         at = at.parent_frame
     answer = await frame.evaluate(ELEMENTS, left)
     if answer["left"]:
-        acting.hints.append(f"{answer['left']} more elements are not listed")
+        call.hints.append(f"{answer['left']} more elements are not listed")
     for element in answer["found"]:
         element["selector"] = prefix + element["selector"]
         element["bounding_box"]["x"] += x
@@ -98,9 +98,9 @@ async def _of_frame(acting: Acting, frame: Frame, left: int) -> list[dict[str, A
     return found
 
 
-async def find(acting: Acting, keyword: str) -> list[Found]:
+async def find(call: PageCall, keyword: str) -> list[Found]:
     """Occurrences of a text, whatever its case."""
-    found = await acting.page.evaluate(FIND_TEXT, {"keyword": keyword, "most": MOST_FOUND})
+    found = await call.page.evaluate(FIND_TEXT, {"keyword": keyword, "most": MOST_FOUND})
     if len(found) == MOST_FOUND:
-        acting.hints.append(f"only the first {MOST_FOUND} occurrences are listed")
+        call.hints.append(f"only the first {MOST_FOUND} occurrences are listed")
     return [Found(index=index, **one) for index, one in enumerate(found)]

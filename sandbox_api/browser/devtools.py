@@ -40,7 +40,7 @@ async def version(cdp_url: str) -> Version:
 
     Raises:
         OSError: nothing answers.
-        ValueError: something answers that is no browser.
+        ValueError: what answers is not a browser.
     """
     found = loads(await asyncio.to_thread(_get, f"{cdp_url.rstrip('/')}/json/version"))
     if not isinstance(found, dict) or "webSocketDebuggerUrl" not in found:
@@ -74,7 +74,7 @@ async def release(cdp_url: str, *, close: bool) -> list[str]:
         close: close such a tab instead; needed when its page blocks itself at once.
 
     Returns:
-        What was done, in words for the caller.
+        What was done, as sentences for the caller.
     """
     base = cdp_url.rstrip("/")
     targets = loads(await asyncio.to_thread(_get, f"{base}/json/list"))

@@ -32,7 +32,7 @@ class Downloads:
         self.folder = folder
         self._arriving = folder / ".arriving"
         self._known: OrderedDict[str, Download] = OrderedDict()
-        self._told: set[str] = set()
+        self._reported: set[str] = set()
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -62,14 +62,14 @@ class Downloads:
         async with self._changed:
             while True:
                 for download in self._known.values():
-                    if download.id not in self._told and download.state != "in_progress":
-                        self._told.add(download.id)
+                    if download.id not in self._reported and download.state != "in_progress":
+                        self._reported.add(download.id)
                         return download
                 await self._changed.wait()
 
     def _on_begin(self, event: dict[str, Any]) -> None:
         while len(self._known) >= KEPT:
-            self._told.discard(self._known.popitem(last=False)[0])
+            self._reported.discard(self._known.popitem(last=False)[0])
         self._known[event["guid"]] = Download(
             id=event["guid"],
             url=str(event.get("url", ""))[:2000],

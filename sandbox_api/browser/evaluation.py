@@ -7,7 +7,7 @@ from typing import Any
 
 from sandbox_api.browser.failures import LONGEST
 from sandbox_api.browser.scripts import VALUE
-from sandbox_api.browser.session import Acting
+from sandbox_api.browser.session import PageCall
 from sandbox_api.errors import SandboxError
 from sandbox_api.unicode import loads
 
@@ -15,7 +15,7 @@ from sandbox_api.unicode import loads
 SHARE = 0.8
 
 
-async def evaluate(acting: Acting, expression: str, most: int) -> Any:
+async def evaluate(call: PageCall, expression: str, most: int) -> Any:
     """The value of an expression, of the last statement, or of a function's call; promises are awaited.
 
     Args:
@@ -26,30 +26,30 @@ async def evaluate(acting: Acting, expression: str, most: int) -> Any:
     """
     finished = False
     try:
-        answer = await _run(acting, expression)
+        answer = await _run(call, expression)
         if "Illegal return statement" in _thrown(answer):
-            answer = await _run(acting, f"(async () => {{{expression}\n}})()")
-        value = await _value(acting, answer, most)
+            answer = await _run(call, f"(async () => {{{expression}\n}})()")
+        value = await _value(call, answer, most)
         finished = True
         return value
     finally:
         if not finished:
             # It may still run, and would block the page for everybody.
-            acting.tab.interrupt()
+            call.tab.interrupt()
 
 
-async def _run(acting: Acting, expression: str) -> dict[str, Any]:
-    return await acting.tab.send(
+async def _run(call: PageCall, expression: str) -> dict[str, Any]:
+    return await call.tab.send(
         "Runtime.evaluate",
         expression=expression,
         replMode=True,
         awaitPromise=True,
         userGesture=True,
-        timeout=acting.ms * SHARE,
+        timeout=call.ms * SHARE,
     )
 
 
-async def _value(acting: Acting, answer: dict[str, Any], most: int) -> Any:
+async def _value(call: PageCall, answer: dict[str, Any], most: int) -> Any:
     if words := _thrown(answer):
         raise _failure(words, f" (line {answer['exceptionDetails'].get('lineNumber', 0) + 1})")
     result = answer["result"]
@@ -61,7 +61,7 @@ async def _value(acting: Acting, answer: dict[str, Any], most: int) -> Any:
             raise _too_large(most)
         return value
     try:
-        answer = await acting.tab.send(
+        answer = await call.tab.send(
             "Runtime.callFunctionOn",
             objectId=result["objectId"],
             functionDeclaration=VALUE,
@@ -70,7 +70,7 @@ async def _value(acting: Acting, answer: dict[str, Any], most: int) -> Any:
             returnByValue=True,
         )
     finally:
-        acting.tab.forget(result["objectId"])
+        call.tab.forget(result["objectId"])
     if words := _thrown(answer):
         raise _failure(words)
     text = answer["result"].get("value")

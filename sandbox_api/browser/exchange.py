@@ -23,9 +23,9 @@ class Exchange:
     method: str
     url: str
     resource_type: str
-    headers: dict[str, str]
+    request_headers: dict[str, str]
     post_data: str | None
-    started: float
+    timestamp: float
     status: int | None = None
     status_text: str = ""
     response_headers: dict[str, str] = field(default_factory=dict)
@@ -44,9 +44,9 @@ class Exchange:
             method=request.method,
             url=request.url[:KEPT_URL],
             resource_type=request.resource_type,
-            headers=dict(request.headers),
+            request_headers=dict(request.headers),
             post_data=body[:KEPT_BODY] if body else None,
-            started=time.time(),
+            timestamp=time.time(),
         )
 
     def answered(self, response: Response) -> None:
@@ -55,7 +55,7 @@ class Exchange:
 
     def ended(self, request: Request, failure: str | None) -> None:
         self.failure = failure
-        self.duration_ms = round((time.time() - self.started) * 1000, 1)
+        self.duration_ms = round((time.time() - self.timestamp) * 1000, 1)
         self.timing = dict(request.timing)
 
     @property
@@ -64,22 +64,9 @@ class Exchange:
         return int(length) if length.isdigit() else -1
 
     def listed(self) -> dict[str, Any]:
-        return {
-            "id": self.id,
-            "method": self.method,
-            "url": self.url,
-            "resource_type": self.resource_type,
-            "status": self.status,
-            "status_text": self.status_text,
-            "mime_type": self.response_headers.get("content-type", ""),
-            "size": self.size,
-            "request_headers": self.headers,
-            "response_headers": self.response_headers,
-            "post_data": self.post_data,
-            "failure": self.failure,
-            "timestamp": self.started,
-            "duration_ms": self.duration_ms,
-        }
+        kind = self.response_headers.get("content-type", "")
+        facts = {name: value for name, value in vars(self).items() if name != "timing"}
+        return {**facts, "mime_type": kind, "size": self.size}
 
     def har(self) -> dict[str, Any]:
         """An entry of HAR 1.2; -1 stands for what is not known, as the format has it."""
@@ -103,15 +90,15 @@ class Exchange:
             "url": self.url,
             "httpVersion": "",
             "cookies": [],
-            "headers": _pairs(self.headers),
+            "headers": _pairs(self.request_headers),
             "queryString": [{"name": name, "value": value} for name, value in parse_qsl(urlsplit(self.url).query)],
             "headersSize": -1,
             "bodySize": len(self.post_data or ""),
         }
         if self.post_data:
-            request["postData"] = {"mimeType": self.headers.get("content-type", ""), "text": self.post_data}
+            request["postData"] = {"mimeType": self.request_headers.get("content-type", ""), "text": self.post_data}
         entry = {
-            "startedDateTime": datetime.fromtimestamp(self.started, UTC).isoformat(timespec="milliseconds"),
+            "startedDateTime": datetime.fromtimestamp(self.timestamp, UTC).isoformat(timespec="milliseconds"),
             "time": max(0, self.duration_ms or 0),
             "request": request,
             "response": {

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from sandbox_api.errors import SandboxError
+from sandbox_api.unicode import ANSI
 
 LONGEST = 400
-ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 PREFIX = re.compile(r"^(?:[A-Z]\w*\.\w+: |Error: |Protocol error \([\w.]+\): )+")
 NETWORK = re.compile(r"net::(ERR_\w+)")
 # Playwright's log of what it tried names the reason; the last one counts.
@@ -51,7 +51,7 @@ def clean(error: BaseException | str) -> str:
 
 
 def translate(error: Exception, what: str, *, connected: bool = True) -> SandboxError:
-    """The error that the caller is told of.
+    """The error that the caller sees.
 
     Args:
         what: what was being done, such as `click #go`.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import struct
 from pathlib import Path
 
 from sandbox_api.errors import SandboxError
@@ -60,19 +59,3 @@ def readable(paths: Confinement, wanted: str) -> Path:
             return path
     except OSError as error:
         raise from_os_error(error, wanted) from error
-
-
-def size_of(picture: bytes) -> tuple[int, int]:
-    """Width and height of a PNG or JPEG."""
-    if picture[:8] == b"\x89PNG\r\n\x1a\n":
-        width, height = struct.unpack(">II", picture[16:24])
-        return width, height
-    at = 2
-    while at + 9 < len(picture):
-        marker, length = picture[at + 1], int.from_bytes(picture[at + 2 : at + 4], "big")
-        # The frame header; C4, C8 and CC are other things.
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = struct.unpack(">HH", picture[at + 5 : at + 9])
-            return width, height
-        at += 2 + length
-    raise SandboxError("browser_failed", "the browser's picture is neither PNG nor JPEG")

@@ -20,7 +20,7 @@ Headers = Annotated[dict[str, str], Field(max_length=100)]
 
 @dataclass(frozen=True)
 class Outcome(Generic[T]):
-    """What a call gives. `hint` tells what happened beside it: tabs that opened, dialogs, downloads."""
+    """What a call returns. `hint` says what else happened: tabs that opened, dialogs, downloads."""
 
     data: T
     hint: str | None = None

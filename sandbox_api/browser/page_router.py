@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from sandbox_api.browser import models
-from sandbox_api.browser.models import Outcome, PageState, T
+from sandbox_api.browser.models import Outcome, PageState, T, Timed
 from sandbox_api.desktop import models as display
 from sandbox_api.desktop.models import RecordResult
 from sandbox_api.envelope import Envelope, ok
@@ -22,7 +22,7 @@ MOST_RECORDED_S = 600
 router = APIRouter(prefix="/v1/browser/page", tags=["browser page"])
 
 
-def told(outcome: Outcome[T], message: str = "Operation successful") -> Envelope[T]:
+def envelope(outcome: Outcome[T], message: str = "Operation successful") -> Envelope[T]:
     return ok(outcome.data, message, outcome.hint)
 
 
@@ -31,115 +31,61 @@ async def navigate(
     request: models.NavigateRequest, services: Injected, tab: TabQuery = None
 ) -> Envelope[models.Navigation]:
     """Open an address."""
-    return told(await services.browser.navigate(request.url, request.wait_until, request.timeout, tab))
+    return envelope(await services.browser.navigate(request.url, request.wait_until, request.timeout, tab))
 
 
 @router.post("/back")
 async def back(services: Injected, tab: TabQuery = None) -> Envelope[models.Navigation]:
     """One page back in the tab's history."""
-    return told(await services.browser.back(tab=tab))
+    return envelope(await services.browser.back(tab=tab))
 
 
 @router.post("/forward")
 async def forward(services: Injected, tab: TabQuery = None) -> Envelope[models.Navigation]:
     """One page forward in the tab's history."""
-    return told(await services.browser.forward(tab=tab))
+    return envelope(await services.browser.forward(tab=tab))
 
 
 @router.post("/reload")
 async def reload(services: Injected, tab: TabQuery = None) -> Envelope[models.Navigation]:
     """Load the page again."""
-    return told(await services.browser.reload(tab=tab))
+    return envelope(await services.browser.reload(tab=tab))
 
 
-@router.post("/click")
-async def click(request: models.ClickRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Click an element, named by selector or index, or a place. Waits until it can be clicked."""
-    return told(await services.browser.interact(request, tab))
+INTERACTIONS: tuple[tuple[str, type[Timed], str], ...] = (
+    (
+        "click",
+        models.ClickRequest,
+        "Click an element, named by selector or index, or a place. Waits until it can be clicked.",
+    ),
+    ("fill", models.FillRequest, "Set the value of a field; what it held is replaced."),
+    ("type", models.TypeTextRequest, "Type key by key, into an element or where the focus is."),
+    ("press_key", models.KeyRequest, "Press a key."),
+    ("hot_key", models.HotKeyRequest, "Press several keys together."),
+    ("hover", models.HoverRequest, "Move the mouse over an element or to a place."),
+    ("select_option", models.SelectOptionRequest, "Choose an option of a list, by value, label or index."),
+    ("check", models.CheckRequest, "Tick a checkbox or radio button."),
+    ("uncheck", models.UncheckRequest, "Untick a checkbox."),
+    ("upload_file", models.UploadFileRequest, "Choose files in a file field, or in the dialog that a button opens."),
+    ("fill_form", models.FormFillRequest, "Set several fields, checkboxes and lists."),
+    ("scroll", models.ScrollRequest, "Scroll by some pixels."),
+    ("scroll_to", models.ScrollToRequest, "Scroll to a place."),
+    ("scroll_to_element", models.ScrollToElementRequest, "Scroll until an element can be seen."),
+)
 
 
-@router.post("/fill")
-async def fill(request: models.FillRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Set the value of a field; what it held is replaced."""
-    return told(await services.browser.interact(request, tab))
+def _add_interaction(path: str, model: type[Timed], description: str) -> None:
+    async def interact(request: Timed, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
+        return envelope(await services.browser.interact(request, tab))
+
+    interact.__annotations__["request"] = model
+    # `type` would hide Python's own in clients that are generated.
+    name = "type_text" if path == "type" else path
+    router.add_api_route(f"/{path}", interact, methods=["POST"], name=name, description=description)
 
 
-@router.post("/type")
-async def type_text(request: models.TypeTextRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Type key by key, into an element or where the focus is."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/press_key")
-async def press_key(request: models.KeyRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Press a key."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/hot_key")
-async def hot_key(request: models.HotKeyRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Press several keys together."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/hover")
-async def hover(request: models.HoverRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Move the mouse over an element or to a place."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/select_option")
-async def select_option(
-    request: models.SelectOptionRequest, services: Injected, tab: TabQuery = None
-) -> Envelope[PageState]:
-    """Choose an option of a list, by value, label or index."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/check")
-async def check(request: models.CheckRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Tick a checkbox or radio button."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/uncheck")
-async def uncheck(request: models.UncheckRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Untick a checkbox."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/upload_file")
-async def upload_file(
-    request: models.UploadFileRequest, services: Injected, tab: TabQuery = None
-) -> Envelope[PageState]:
-    """Choose files in a file field, or in the dialog that a button opens."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/fill_form")
-async def fill_form(request: models.FormFillRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Set several fields, checkboxes and lists."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/scroll")
-async def scroll(request: models.ScrollRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Scroll by some pixels."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/scroll_to")
-async def scroll_to(request: models.ScrollToRequest, services: Injected, tab: TabQuery = None) -> Envelope[PageState]:
-    """Scroll to a place."""
-    return told(await services.browser.interact(request, tab))
-
-
-@router.post("/scroll_to_element")
-async def scroll_to_element(
-    request: models.ScrollToElementRequest, services: Injected, tab: TabQuery = None
-) -> Envelope[PageState]:
-    """Scroll until an element can be seen."""
-    return told(await services.browser.interact(request, tab))
+for _interaction in INTERACTIONS:
+    _add_interaction(*_interaction)
 
 
 @router.get(
@@ -184,25 +130,25 @@ async def record(request: models.RecordRequest, services: Injected) -> Envelope[
 @router.get("/html")
 async def html(services: Injected, outer: bool = False, tab: TabQuery = None) -> Envelope[str]:
     """The document as it is now."""
-    return told(await services.browser.html(outer, tab))
+    return envelope(await services.browser.html(outer, tab))
 
 
 @router.get("/text")
 async def text(services: Injected, tab: TabQuery = None) -> Envelope[str]:
     """What a person could read."""
-    return told(await services.browser.text(tab))
+    return envelope(await services.browser.text(tab))
 
 
 @router.get("/markdown")
 async def markdown(services: Injected, tab: TabQuery = None) -> Envelope[models.Markdown]:
     """The main content as Markdown."""
-    return told(await services.browser.markdown(tab))
+    return envelope(await services.browser.markdown(tab))
 
 
 @router.get("/elements")
 async def elements(services: Injected, tab: TabQuery = None) -> Envelope[list[models.Element]]:
     """What can be clicked or filled, with an index and a selector for the other routes."""
-    return told(await services.browser.elements(tab))
+    return envelope(await services.browser.elements(tab))
 
 
 @router.get("/console")
@@ -222,7 +168,7 @@ async def export_console(
 @router.post("/evaluate")
 async def evaluate(request: models.EvaluateRequest, services: Injected, tab: TabQuery = None) -> Envelope[Any]:
     """Run JavaScript in the page and return its value. What runs without end is ended by the timeout."""
-    return told(await services.browser.evaluate(request.expression, request.timeout, tab))
+    return envelope(await services.browser.evaluate(request.expression, request.timeout, tab))
 
 
 @router.post("/find_text")
@@ -230,10 +176,10 @@ async def find_text(
     request: models.FindTextRequest, services: Injected, tab: TabQuery = None
 ) -> Envelope[list[models.Found]]:
     """Where a text occurs, whatever its case."""
-    return told(await services.browser.find_text(request.keyword, tab, request.timeout))
+    return envelope(await services.browser.find_text(request.keyword, tab, request.timeout))
 
 
 @router.post("/wait")
 async def wait(request: models.WaitRequest, services: Injected, tab: TabQuery = None) -> Envelope[dict[str, Any]]:
     """Wait for something to happen. Other calls on the tab go on meanwhile."""
-    return told(await services.browser.wait(request, tab))
+    return envelope(await services.browser.wait(request, tab))

@@ -8,8 +8,8 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 
 from sandbox_api.addresses import public_base
-from sandbox_api.browser import absent, models, page_router
-from sandbox_api.browser.page_router import TabQuery, told
+from sandbox_api.browser import models, page_router
+from sandbox_api.browser.page_router import TabQuery, envelope
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
@@ -65,7 +65,7 @@ async def navigate(
     request: models.NavigateRequest, services: Injected, tab: TabQuery = None
 ) -> Envelope[models.Navigation]:
     """Open an address."""
-    return told(await services.browser.navigate(request.url, request.wait_until, request.timeout, tab))
+    return envelope(await services.browser.navigate(request.url, request.wait_until, request.timeout, tab))
 
 
 @browser.post("/screenshot")
@@ -73,7 +73,7 @@ async def screenshot(
     request: models.ScreenshotRequest, services: Injected, tab: TabQuery = None
 ) -> Envelope[models.Screenshot]:
     """The page as a picture, saved to a file or returned in base64."""
-    return told(await services.browser.screenshot(**request.model_dump(), tab=tab))
+    return envelope(await services.browser.screenshot(request, tab))
 
 
 @browser.get("/downloads")
@@ -92,7 +92,7 @@ async def list_tabs(services: Injected) -> Envelope[list[models.TabInfo]]:
 async def create_tab(services: Injected, request: models.CreatePageRequest | None = None) -> Envelope[models.TabInfo]:
     """Open a tab, in front of the others."""
     request = request or models.CreatePageRequest()
-    return told(await services.browser.open_tab(request.url, request.timeout))
+    return envelope(await services.browser.open_tab(request.url, request.timeout))
 
 
 @tabs.delete("/{tab}")
@@ -197,5 +197,5 @@ async def export_har(request: models.ExportRequest, services: Injected, tab: Tab
 
 
 router = APIRouter()
-for part in (browser, page_router.router, tabs, cookies, state, network, absent.router):
+for part in (browser, page_router.router, tabs, cookies, state, network):
     router.include_router(part)

@@ -2,170 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 MOST_ELEMENTS = 500
 MOST_FOUND = 200
 
-# A selector that leads to the element again: an id when it is unique, else a path. Shadow roots are entered by `>>`.
-_SELECTOR = """
-const within = (root, element) => {
-  const parts = [];
-  for (let at = element; at && at.nodeType === 1 && at !== root; at = at.parentElement) {
-    if (at.id && root.querySelectorAll('#' + CSS.escape(at.id)).length === 1) {
-      parts.unshift('#' + CSS.escape(at.id));
-      break;
-    }
-    const tag = CSS.escape(at.localName);
-    const alike = at.parentNode ? [...at.parentNode.children].filter(other => other.localName === at.localName) : [];
-    parts.unshift(alike.length > 1 ? tag + ':nth-of-type(' + (alike.indexOf(at) + 1) + ')' : tag);
-  }
-  return parts.join(' > ');
-};
-const selectorOf = element => {
-  const parts = [];
-  for (let at = element; at;) {
-    const root = at.getRootNode();
-    parts.unshift(within(root, at));
-    at = root instanceof ShadowRoot ? root.host : null;
-  }
-  return parts.join(' >> ');
-};
-const boxOf = element => {
-  const {x, y, width, height} = element.getBoundingClientRect();
-  return {x, y, width, height};
-};
-const shown = element => {
-  const box = element.getBoundingClientRect();
-  if (box.width < 1 || box.height < 1) return false;
-  return element.checkVisibility
-    ? element.checkVisibility({checkOpacity: false, checkVisibilityCSS: true})
-    : getComputedStyle(element).visibility !== 'hidden';
-};
-const squeeze = text => (text || '').replace(/\\s+/g, ' ').trim().slice(0, 200);
-"""
 
-SELECTOR_OF = "element => {" + _SELECTOR + "return selectorOf(element); }"
+def _source(name: str) -> str:
+    """An expression of JavaScript, without the comment on its first line."""
+    return Path(__file__).with_name(name).read_text().partition("\n")[2].rstrip()
 
-ELEMENTS = (
-    "most => {"
-    + _SELECTOR
-    + """
-const wanted = 'a[href],button,input:not([type=hidden]),select,textarea,summary,[contenteditable=""],' +
-  '[contenteditable=true],[onclick],[tabindex]:not([tabindex="-1"]),' +
-  ['button', 'link', 'checkbox', 'radio', 'switch', 'tab', 'menuitem', 'menuitemcheckbox', 'menuitemradio', 'option',
-   'combobox', 'textbox', 'searchbox', 'slider', 'spinbutton', 'treeitem'].map(role => `[role=${role}]`).join(',');
-const implied = element => ({a: 'link', button: 'button', select: 'combobox', textarea: 'textbox',
-  summary: 'button', input: {checkbox: 'checkbox', radio: 'radio', button: 'button', submit: 'button', reset: 'button',
-  image: 'button', range: 'slider', number: 'spinbutton', search: 'searchbox'}[element.type] || 'textbox'}
-  )[element.localName] || '';
-const nameOf = element => {
-  const by = (element.getAttribute('aria-labelledby') || '').split(/\\s+/).filter(Boolean)
-    .map(id => element.getRootNode().getElementById?.(id)?.textContent || '').join(' ');
-  const labels = element.labels ? [...element.labels].map(label => label.innerText).join(' ') : '';
-  return squeeze(element.getAttribute('aria-label') || by || labels || element.innerText || element.alt ||
-    element.title || element.placeholder || (element.type === 'submit' ? element.value || 'Submit' : ''));
-};
-const found = [];
-let left = 0;
-const walk = root => {
-  for (const element of root.querySelectorAll('*')) {
-    if (element.matches(wanted) && shown(element)) {
-      if (found.length >= most) { left++; continue; }
-      const box = boxOf(element);
-      const checkable = ['checkbox', 'radio'].includes(element.type);
-      found.push({
-        tag: element.localName,
-        text: squeeze(element.innerText || (['submit', 'button', 'reset'].includes(element.type) ? element.value : '')),
-        role: element.getAttribute('role') || implied(element),
-        name: nameOf(element),
-        type: element.localName === 'input' ? element.type : null,
-        value: element.type === 'password' ? null
-          : ['input', 'select', 'textarea'].includes(element.localName) ? String(element.value).slice(0, 200) : null,
-        placeholder: element.placeholder || null,
-        href: element.localName === 'a' ? String(element.href).slice(0, 2000) : null,
-        checked: checkable ? element.checked : null,
-        disabled: Boolean(element.disabled) || element.getAttribute('aria-disabled') === 'true',
-        in_viewport: box.x < innerWidth && box.y < innerHeight && box.x + box.width > 0 && box.y + box.height > 0,
-        bounding_box: box,
-        selector: selectorOf(element),
-      });
-    }
-    if (element.shadowRoot) walk(element.shadowRoot);
-  }
-};
-walk(document);
-return {found, left};
-}"""
-)
 
-FIND_TEXT = (
-    "({keyword, most}) => {"
-    + _SELECTOR
-    + """
-const wanted = keyword.toLowerCase();
-const found = [];
-const walker = document.createTreeWalker(document.body || document, NodeFilter.SHOW_TEXT);
-while (walker.nextNode() && found.length < most) {
-  const node = walker.currentNode, element = node.parentElement;
-  if (!element || ['SCRIPT', 'STYLE', 'NOSCRIPT', 'TEMPLATE'].includes(element.tagName)) continue;
-  const text = node.data, lower = text.toLowerCase();
-  for (let at = lower.indexOf(wanted); at >= 0 && found.length < most; at = lower.indexOf(wanted, at + wanted.length)) {
-    const range = document.createRange();
-    range.setStart(node, at);
-    range.setEnd(node, Math.min(at + wanted.length, text.length));
-    const {x, y, width, height} = range.getBoundingClientRect();
-    found.push({
-      text: squeeze(text.slice(Math.max(0, at - 60), at + wanted.length + 60)),
-      tag: element.localName,
-      selector: selectorOf(element),
-      visible: shown(element),
-      bounding_box: {x, y, width, height},
-    });
-  }
-}
-return found;
-}"""
-)
-
-# A copy of the main part, without what is hidden or is no content; links and pictures get whole addresses.
-MAIN_CONTENT = """most => {
-const whole = document.body;
-if (!whole) return '';
-const candidates = [...document.querySelectorAll('main, [role=main], article')]
-  .filter(element => element.innerText && element.innerText.trim().length > 200)
-  .sort((one, other) => other.innerText.length - one.innerText.length);
-const main = candidates[0] || whole;
-const copy = main.cloneNode(true);
-const originals = main.querySelectorAll('*'), copies = copy.querySelectorAll('*');
-const unwanted = 'script,style,noscript,template,svg,canvas,iframe,nav,aside,dialog:not([open]),' +
-  '[aria-hidden=true],input,select,textarea,button' + (main === whole ? ',body > header,body > footer' : '');
-const gone = [];
-originals.forEach((original, index) => {
-  const twin = copies[index];
-  if (!twin) return;
-  if (original.localName === 'a' && original.hasAttribute('href')) twin.setAttribute('href', original.href);
-  if (original.localName === 'img') {
-    twin.setAttribute('src', original.currentSrc || original.src);
-    if (twin.getAttribute('src').startsWith('data:')) gone.push(twin);
-  }
-  if (original.matches(unwanted) || (original.checkVisibility && !original.checkVisibility())) gone.push(twin);
-});
-gone.forEach(element => element.remove());
-const html = copy.outerHTML;
-return html.length > most ? null : html;
-}"""
-
-# Called on what an evaluated expression gave: functions are called, promises awaited, the value comes as JSON.
-VALUE = """async function (most) {
-let value = typeof this === 'function' ? this() : this;
-value = await value;
-const kind = typeof value;
-if (value instanceof Node) throw new TypeError('the value is a DOM node; return its text or attributes instead');
-if (value === globalThis) throw new TypeError('the value is the window; return one of its properties instead');
-if (kind === 'function' || kind === 'symbol') throw new TypeError('the value is a ' + kind + '; it cannot be returned');
-if (kind === 'bigint' || (kind === 'number' && !Number.isFinite(value))) return JSON.stringify(String(value));
-const text = JSON.stringify(value, (key, part) => part instanceof Map ? Object.fromEntries(part)
-  : part instanceof Set ? [...part] : typeof part === 'bigint' ? String(part)
-  : part instanceof Error ? String(part) : part);
-if (text !== undefined && text.length > most) return null;
-return text === undefined ? 'null' : text;
-}"""
+_PAGE = _source("page.js")
+SELECTOR_OF = f"element => {_PAGE}.selectorOf(element)"
+ELEMENTS = f"most => {_PAGE}.elements(most)"
+FIND_TEXT = f"wanted => {_PAGE}.findText(wanted)"
+MAIN_CONTENT = f"most => {_PAGE}.mainContent(most)"
+VALUE = _source("value.js")
+"""A function that is called on the result of an evaluated expression."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import io
 import json
 import time
 from collections.abc import Sequence
@@ -16,10 +17,8 @@ from sandbox_api.browser import content, devtools, files, interaction, storage, 
 from sandbox_api.browser.addresses import address
 from sandbox_api.browser.evaluation import evaluate
 from sandbox_api.browser.models import (
-    ClickRequest,
     Download,
     Element,
-    FillRequest,
     Found,
     Markdown,
     Navigation,
@@ -30,6 +29,7 @@ from sandbox_api.browser.models import (
     Restarted,
     Saved,
     Screenshot,
+    ScreenshotRequest,
     StateSaved,
     TabInfo,
     Timed,
@@ -37,9 +37,10 @@ from sandbox_api.browser.models import (
     Viewport,
     WaitRequest,
 )
-from sandbox_api.browser.session import Acting, BrowserSession, Choice
+from sandbox_api.browser.session import BrowserSession, Choice, PageCall
 from sandbox_api.desktop.service import DesktopService
 from sandbox_api.errors import SandboxError
+from sandbox_api.file.pictures import dimensions
 from sandbox_api.health import Health
 from sandbox_api.paths import Confinement
 from sandbox_api.settings import Settings
@@ -98,8 +99,8 @@ class BrowserService:
             width, height = await self._desktop.size()
         page = None
         with contextlib.suppress(SandboxError):
-            async with self._session.acting("viewport", None, 2, exclusive=False) as acting:
-                inner = await acting.page.evaluate("[innerWidth, innerHeight]")
+            async with self._session.page_call("viewport", None, 2, exclusive=False) as call:
+                inner = await call.page.evaluate("[innerWidth, innerHeight]")
                 page = Viewport(width=inner[0], height=inner[1])
         return Viewport(width=width, height=height), page
 
@@ -144,18 +145,18 @@ class BrowserService:
             SandboxError: `navigation_failed` when nothing answers there.
         """
         where = await asyncio.to_thread(address, self._paths, url)
-        async with self._session.acting(
+        async with self._session.page_call(
             f"navigate to {url[:200]}", tab, timeout, interactive=True, revive=True
-        ) as acting:
-            status = await self._open(acting, where, wait_until)
-        return acting.outcome(Navigation(status=status, **acting.state.model_dump()))
+        ) as call:
+            status = await self._open(call, where, wait_until)
+        return call.outcome(Navigation(status=status, **call.state.model_dump()))
 
-    async def _open(self, acting: Acting, url: str, wait_until: Until) -> int | None:
+    async def _open(self, call: PageCall, url: str, wait_until: Until) -> int | None:
         from playwright.async_api import Error
 
         arrived = self._session.downloads.count
         try:
-            response = await acting.page.goto(url, wait_until=wait_until, timeout=acting.ms)
+            response = await call.page.goto(url, wait_until=wait_until, timeout=call.ms)
         except Error as error:
             begun = "Download is starting" in str(error) or self._session.downloads.count > arrived
             if not begun:
@@ -173,18 +174,18 @@ class BrowserService:
         return await self._move("reload", tab, timeout)
 
     async def _move(self, what: str, tab: Choice, timeout: float) -> Outcome[Navigation]:
-        async with self._session.acting(what, tab, timeout, interactive=True) as acting:
-            page = acting.page
-            history = await acting.tab.send("Page.getNavigationHistory")
+        async with self._session.page_call(what, tab, timeout, interactive=True) as call:
+            page = call.page
+            history = await call.tab.send("Page.getNavigationHistory")
             at, last = history["currentIndex"], len(history["entries"]) - 1
             status = None
             if (what == "go back" and at == 0) or (what == "go forward" and at == last):
-                acting.hints.append("the tab's history ends here; nothing has changed")
+                call.hints.append("the tab's history ends here; nothing has changed")
             else:
                 move = {"go back": page.go_back, "go forward": page.go_forward, "reload": page.reload}[what]
-                response = await move(timeout=acting.ms)
+                response = await move(timeout=call.ms)
                 status = response.status if response else None
-        return acting.outcome(Navigation(status=status, **acting.state.model_dump()))
+        return call.outcome(Navigation(status=status, **call.state.model_dump()))
 
     async def interact(self, request: Timed, tab: Choice = None) -> Outcome[PageState]:
         """Do one of the actions of `interaction.ACTIONS`.
@@ -192,25 +193,9 @@ class BrowserService:
         Raises:
             SandboxError: `element_not_found`; `browser_timeout` says why an element that is there cannot be used.
         """
-        async with self._session.acting(_words(request), tab, request.timeout, interactive=True) as acting:
-            await interaction.perform(acting, request, self._paths)
-        return acting.outcome(acting.state)
-
-    async def click(
-        self,
-        selector: str | None = None,
-        index: int | None = None,
-        x: float | None = None,
-        y: float | None = None,
-        timeout: float = 10,
-        tab: Choice = None,
-    ) -> Outcome[PageState]:
-        return await self.interact(ClickRequest(selector=selector, index=index, x=x, y=y, timeout=timeout), tab)
-
-    async def fill(
-        self, text: str, selector: str | None = None, index: int | None = None, timeout: float = 10, tab: Choice = None
-    ) -> Outcome[PageState]:
-        return await self.interact(FillRequest(text=text, selector=selector, index=index, timeout=timeout), tab)
+        async with self._session.page_call(_words(request), tab, request.timeout, interactive=True) as call:
+            await interaction.perform(call, request, self._paths)
+        return call.outcome(call.state)
 
     async def evaluate(self, expression: str, timeout: float = 30, tab: Choice = None) -> Outcome[Any]:
         """The value of JavaScript, as JSON has it.
@@ -218,17 +203,17 @@ class BrowserService:
         Raises:
             SandboxError: `browser_failed` when it throws or the value cannot be returned; `too_large`.
         """
-        async with self._session.acting("evaluate", tab, timeout, interactive=True) as acting:
-            value = await evaluate(acting, expression, self._settings.read_bytes)
-        return acting.outcome(value)
+        async with self._session.page_call("evaluate", tab, timeout, interactive=True) as call:
+            value = await evaluate(call, expression, self._settings.read_bytes)
+        return call.outcome(value)
 
     async def wait(self, request: WaitRequest, tab: Choice = None) -> Outcome[dict[str, Any]]:
         if request.type == "timeout":
             await asyncio.sleep(request.timeout)
             return Outcome({"waited": request.timeout})
-        async with self._session.acting(f"wait for {request.type}", tab, request.timeout, exclusive=False) as acting:
-            found = await waiting.wait(acting, request, self._session.downloads, self._paths)
-        return acting.outcome(found)
+        async with self._session.page_call(f"wait for {request.type}", tab, request.timeout, exclusive=False) as call:
+            found = await waiting.wait(call, request, self._session.downloads, self._paths)
+        return call.outcome(found)
 
     # What a page shows
 
@@ -246,16 +231,16 @@ class BrowserService:
         Raises:
             SandboxError: `too_large`, `element_not_found`.
         """
-        async with self._session.acting("screenshot", tab, timeout) as acting:
-            options: dict[str, Any] = {"type": kind, "timeout": acting.ms}
+        async with self._session.page_call("screenshot", tab, timeout) as call:
+            options: dict[str, Any] = {"type": kind, "timeout": call.ms}
             if kind == "jpeg":
                 options["quality"] = 80 if quality is None else quality
             if selector is not None:
-                picture = await acting.page.locator(selector).first.screenshot(**options)
+                picture = await call.page.locator(selector).first.screenshot(**options)
             else:
                 if full_page:
-                    await self._check_size(acting)
-                picture = await acting.page.screenshot(full_page=full_page, **options)
+                    await self._check_size(call)
+                picture = await call.page.screenshot(full_page=full_page, **options)
         limit = self._settings.screenshot_bytes
         if len(picture) > limit:
             raise SandboxError(
@@ -263,10 +248,10 @@ class BrowserService:
                 f"the screenshot has {len(picture)} bytes; SANDBOX_SCREENSHOT_BYTES allows {limit}",
                 hint="Ask for format=jpeg with a lower quality, or without full_page.",
             )
-        return acting.outcome(picture)
+        return call.outcome(picture)
 
-    async def _check_size(self, acting: Acting) -> None:
-        size = (await acting.tab.send("Page.getLayoutMetrics"))["cssContentSize"]
+    async def _check_size(self, call: PageCall) -> None:
+        size = (await call.tab.send("Page.getLayoutMetrics"))["cssContentSize"]
         if max(size["width"], size["height"]) > LARGEST_SIDE:
             raise SandboxError(
                 "too_large",
@@ -274,63 +259,57 @@ class BrowserService:
                 hint="Scroll, and take several pictures without full_page.",
             )
 
-    async def screenshot(
-        self,
-        path: str | None = None,
-        full_page: bool = False,
-        format: Literal["png", "jpeg", "jpg"] | None = None,
-        quality: int | None = None,
-        selector: str | None = None,
-        timeout: float = 30,
-        tab: Choice = None,
-    ) -> Outcome[Screenshot]:
-        """A picture of the page, saved to `path`, or returned in base64.
+    async def screenshot(self, request: ScreenshotRequest, tab: Choice = None) -> Outcome[Screenshot]:
+        """A picture of the page, saved to the request's path, or returned in base64.
 
         Raises:
             SandboxError: `too_large`, `element_not_found`, and as of writing a file.
         """
+        path = request.path
         if path is not None:
             await asyncio.to_thread(self._paths.resolve, path)
-        ending = Path(path or "").suffix.lower()
-        kind: Literal["png", "jpeg"] = (
-            "jpeg" if format in ("jpeg", "jpg") or (format is None and ending in (".jpg", ".jpeg")) else "png"
-        )
-        taken = await self.screenshot_bytes(kind, full_page, quality, selector, timeout, tab)
+        ending = request.format or Path(path or "").suffix.lower().removeprefix(".")
+        kind: Literal["png", "jpeg"] = "jpeg" if ending in ("jpeg", "jpg") else "png"
+        options = request.model_dump(exclude={"path", "format"})
+        taken = await self.screenshot_bytes(kind, **options, tab=tab)
         picture = taken.data
-        width, height = files.size_of(picture)
-        saved = str(await asyncio.to_thread(files.save, self._paths, path, picture)) if path is not None else None
-        text = base64.b64encode(picture).decode() if path is None else None
-        return Outcome(
-            Screenshot(path=saved, format=kind, size=len(picture), width=width, height=height, base64=text), taken.hint
-        )
+        size = dimensions(io.BytesIO(picture))
+        if size is None:
+            raise SandboxError("browser_failed", "the browser's picture is neither PNG nor JPEG")
+        shot = Screenshot(path=None, format=kind, size=len(picture), width=size[0], height=size[1])
+        if path is None:
+            shot.base64 = base64.b64encode(picture).decode()
+        else:
+            shot.path = str(await asyncio.to_thread(files.save, self._paths, path, picture))
+        return Outcome(shot, taken.hint)
 
     async def text(self, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[str]:
         """What a person could read on the page."""
-        async with self._session.acting("text", tab, timeout) as acting:
-            found = await content.text(acting, LONGEST_TEXT)
-        return acting.outcome(found)
+        async with self._session.page_call("text", tab, timeout) as call:
+            found = await content.text(call, LONGEST_TEXT)
+        return call.outcome(found)
 
     async def html(self, outer: bool = False, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[str]:
-        async with self._session.acting("html", tab, timeout) as acting:
-            found = await content.html(acting, outer, self._settings.read_bytes)
-        return acting.outcome(found)
+        async with self._session.page_call("html", tab, timeout) as call:
+            found = await content.html(call, outer, self._settings.read_bytes)
+        return call.outcome(found)
 
     async def markdown(self, tab: Choice = None, timeout: float = 30) -> Outcome[Markdown]:
         """The page's main content."""
-        async with self._session.acting("markdown", tab, timeout) as acting:
-            found = await content.markdown(acting)
-        return acting.outcome(Markdown(markdown=found, **acting.state.model_dump()))
+        async with self._session.page_call("markdown", tab, timeout) as call:
+            found = await content.markdown(call)
+        return call.outcome(Markdown(markdown=found, **call.state.model_dump()))
 
     async def elements(self, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[list[Element]]:
         """What can be clicked or filled; its selectors and indexes are for `click` and `fill`."""
-        async with self._session.acting("elements", tab, timeout) as acting:
-            found = await content.elements(acting)
-        return acting.outcome(found)
+        async with self._session.page_call("elements", tab, timeout) as call:
+            found = await content.elements(call)
+        return call.outcome(found)
 
     async def find_text(self, keyword: str, tab: Choice = None, timeout: float = SHORT_S) -> Outcome[list[Found]]:
-        async with self._session.acting("find text", tab, timeout) as acting:
-            found = await content.find(acting, keyword)
-        return acting.outcome(found)
+        async with self._session.page_call("find text", tab, timeout) as call:
+            found = await content.find(call, keyword)
+        return call.outcome(found)
 
     async def console(self, clear: bool = False, tab: Choice = None) -> list[dict[str, Any]]:
         """The last messages of the page's console, and its uncaught errors; oldest first."""
@@ -367,14 +346,14 @@ class BrowserService:
         return Saved(path=str(saved), size=size, count=count)
 
     async def _tab(self, tab: Choice) -> Any:
-        async with self._session.browsing("choose the tab", SHORT_S) as connection:
+        async with self._session.browser_call("choose the tab", SHORT_S) as connection:
             return await connection.choose(tab)
 
     # Tabs
 
     async def tabs(self) -> list[TabInfo]:
         """All of them, those that people opened included. No page is asked for more than a glance."""
-        async with self._session.browsing("list tabs", SHORT_S) as connection:
+        async with self._session.browser_call("list tabs", SHORT_S) as connection:
             known = await connection.targets()
             front = await connection.foreground() if connection.tabs else None
             return [
@@ -390,9 +369,9 @@ class BrowserService:
             ]
 
     async def open_tab(self, url: str | None = None, timeout: float = 30) -> Outcome[TabInfo]:
-        """A new tab in front. An address that fails is told, and the tab stays."""
+        """A new tab in front. If the address fails, the error is raised and the tab stays."""
         where = await asyncio.to_thread(address, self._paths, url) if url else None
-        async with self._session.browsing("open a tab", timeout) as connection:
+        async with self._session.browser_call("open a tab", timeout) as connection:
             tab = await connection.tab_of(await connection.context.new_page())
         if where:
             moved = await self.navigate(where, "load", timeout, tab.id)
@@ -401,7 +380,7 @@ class BrowserService:
 
     async def close_tab(self, tab: Choice) -> None:
         """The last one is replaced by an empty one: without a tab the browser would end."""
-        async with self._session.browsing("close the tab", SHORT_S) as connection:
+        async with self._session.browser_call("close the tab", SHORT_S) as connection:
             chosen = await connection.choose(tab)
             if len(connection.tabs) == 1:
                 await connection.context.new_page()
@@ -412,7 +391,7 @@ class BrowserService:
 
     async def activate_tab(self, tab: Choice) -> TabInfo:
         """Bring it to the front."""
-        async with self._session.browsing("activate the tab", SHORT_S) as connection:
+        async with self._session.browser_call("activate the tab", SHORT_S) as connection:
             chosen = await connection.choose(tab)
             await connection.session.send("Target.activateTarget", {"targetId": chosen.id})
             async with asyncio.timeout(SHORT_S):
@@ -430,11 +409,11 @@ class BrowserService:
     # Cookies and state
 
     async def cookies(self, urls: Sequence[str] = ()) -> list[dict[str, Any]]:
-        async with self._session.browsing("cookies", SHORT_S) as connection:
+        async with self._session.browser_call("cookies", SHORT_S) as connection:
             return [dict(one) for one in await connection.context.cookies(list(urls) or None)]
 
     async def set_cookies(self, cookies: list[dict[str, Any]]) -> int:
-        async with self._session.browsing("set cookies", SHORT_S) as connection:
+        async with self._session.browser_call("set cookies", SHORT_S) as connection:
             here = (await connection.foreground()).page.url
             taken: Any = [storage.cookie(one, here) for one in cookies]
             await connection.context.add_cookies(taken)
@@ -443,13 +422,13 @@ class BrowserService:
     async def clear_cookies(self, name: str | None = None, domain: str | None = None, path: str | None = None) -> None:
         """All, or those that match what is given."""
         filters = {key: value for key, value in (("name", name), ("domain", domain), ("path", path)) if value}
-        async with self._session.browsing("clear cookies", SHORT_S) as connection:
+        async with self._session.browser_call("clear cookies", SHORT_S) as connection:
             await connection.context.clear_cookies(**filters)
 
     async def save_state(self, path: str) -> StateSaved:
         """Cookies and local storage, as a file that `load_state` and Playwright read."""
         await asyncio.to_thread(self._paths.resolve, path)
-        async with self._session.browsing("save the state", 30) as connection:
+        async with self._session.browser_call("save the state", 30) as connection:
             state: Any = await connection.context.storage_state()
         saved = await self._export(path, state, 0)
         return StateSaved(
@@ -459,7 +438,7 @@ class BrowserService:
     async def load_state(self, path: str) -> StateSaved:
         """Replace the present state by a saved one."""
         read = await asyncio.to_thread(files.load, self._paths, path, STATE_BYTES)
-        async with self._session.browsing("load the state", 30) as connection:
+        async with self._session.browser_call("load the state", 30) as connection:
             cookies, origins = await storage.restore(connection.context, read)
         return StateSaved(path=path, size=len(read), cookies=cookies, origins=origins)
 
@@ -467,20 +446,20 @@ class BrowserService:
 
     async def set_headers(self, headers: dict[str, str]) -> None:
         """Of every request of all tabs; none removes them."""
-        async with self._session.browsing("set headers", SHORT_S) as connection:
+        async with self._session.browser_call("set headers", SHORT_S) as connection:
             await self._session.rules.set_headers(connection.context, headers)
 
     async def set_scoped_headers(self, origin: str, headers: dict[str, str]) -> None:
-        async with self._session.browsing("set headers", SHORT_S) as connection:
+        async with self._session.browser_call("set headers", SHORT_S) as connection:
             await self._session.rules.set_scoped(connection.context, origin, headers)
 
     async def add_route(self, rule: NetworkRouteRequest) -> None:
         """Answer or refuse requests of all tabs that match."""
-        async with self._session.browsing("add the route", SHORT_S) as connection:
+        async with self._session.browser_call("add the route", SHORT_S) as connection:
             await self._session.rules.add(connection.context, rule)
 
     async def remove_route(self, pattern: str) -> None:
-        async with self._session.browsing("remove the route", SHORT_S) as connection:
+        async with self._session.browser_call("remove the route", SHORT_S) as connection:
             await self._session.rules.remove(connection.context, pattern)
 
     def routes(self) -> list[NetworkRouteRequest]:

@@ -30,8 +30,8 @@ SETTLE_MS = 3000
 MARGIN_MS = 150
 
 
-class Acting:
-    """A call that has its turn. `hints` are told with the answer."""
+class PageCall:
+    """A call that has its turn on the tab. `hints` go out with the answer."""
 
     def __init__(self, connection: Connection, tab: Tab, what: str, clock: asyncio.Timeout) -> None:
         self.connection = connection
@@ -116,7 +116,7 @@ class BrowserSession:
             await connection.close()
 
     @contextmanager
-    def told(self, what: str, connection: Connection) -> Iterator[None]:
+    def translate_errors(self, what: str, connection: Connection) -> Iterator[None]:
         """Whatever the browser refuses inside is raised as a `SandboxError`."""
         from playwright.async_api import Error
 
@@ -128,15 +128,15 @@ class BrowserSession:
             raise translate(error, what, connected=connection.alive) from error
 
     @asynccontextmanager
-    async def browsing(self, what: str, timeout: float) -> AsyncIterator[Connection]:
+    async def browser_call(self, what: str, timeout: float) -> AsyncIterator[Connection]:
         """A call on the browser as a whole."""
         connection = await self.connected()
-        with self.told(what, connection):
+        with self.translate_errors(what, connection):
             async with asyncio.timeout(timeout):
                 yield connection
 
     @asynccontextmanager
-    async def acting(
+    async def page_call(
         self,
         what: str,
         choice: Choice,
@@ -145,12 +145,12 @@ class BrowserSession:
         interactive: bool = False,
         exclusive: bool = True,
         revive: bool = False,
-    ) -> AsyncIterator[Acting]:
+    ) -> AsyncIterator[PageCall]:
         """A call on a tab.
 
         Args:
             what: words for error messages.
-            interactive: it uses the page as a person would; tabs that it opens are told as hints.
+            interactive: it uses the page as a person would; tabs that it opens become hints.
             exclusive: it takes its turn; waits do not.
             revive: a crashed page is replaced by a new tab.
 
@@ -161,21 +161,21 @@ class BrowserSession:
         notes, connection.notes = connection.notes, []
         tab: Tab | None = None
         try:
-            with self.told(what, connection):
+            with self.translate_errors(what, connection):
                 async with asyncio.timeout(timeout) as clock:
                     tab = await connection.choose(choice)
                     if tab.crashed:
                         tab = await self._revived(connection, tab, revive)
                     before, arrived = set(await connection.targets()), self.downloads.count
                     async with tab.turn(exclusive, interactive):
-                        acting = Acting(connection, tab, what, clock)
-                        acting.hints += notes
-                        yield acting
+                        call = PageCall(connection, tab, what, clock)
+                        call.hints += notes
+                        yield call
                         if interactive:
-                            await _settle(acting)
-                    await self._observe(acting, before, arrived)
+                            await _settle(call)
+                    await self._observe(call, before, arrived)
         except SandboxError as error:
-            # What happened beside it often explains the failure.
+            # What else happened often explains the failure.
             error.hint = "; ".join([*notes, *(tab.take_notices() if tab else []), error.hint])
             raise
 
@@ -189,23 +189,23 @@ class BrowserSession:
         new.notices.append("the page had crashed; a new tab replaces it")
         return new
 
-    async def _observe(self, acting: Acting, before: set[str], arrived: int) -> None:
+    async def _observe(self, call: PageCall, before: set[str], arrived: int) -> None:
         """The page's address and title, and what the call brought about elsewhere."""
-        connection, tab = acting.connection, acting.tab
+        connection, tab = call.connection, call.tab
         for other in await connection.opened(before):
             url = other.page.url
-            acting.hints.append(f"a new tab opened: index {connection.index(other)}, id {other.id}, {url[:200]}")
+            call.hints.append(f"a new tab opened: index {connection.index(other)}, id {other.id}, {url[:200]}")
         if tab.page.is_closed():
-            acting.hints.append("the tab has closed itself")
+            call.hints.append("the tab has closed itself")
         for download in self.downloads.listed()[arrived:]:
-            acting.hints.append(f"a download started: {download.name}; GET /v1/browser/downloads lists it")
-        acting.hints += tab.take_notices()
+            call.hints.append(f"a download started: {download.name}; GET /v1/browser/downloads lists it")
+        call.hints += tab.take_notices()
         if here := (await connection.targets()).get(tab.id):
-            acting.state = PageState(tab=tab.id, url=here["url"], title=here["title"])
+            call.state = PageState(tab=tab.id, url=here["url"], title=here["title"])
 
 
-async def _settle(acting: Acting) -> None:
+async def _settle(call: PageCall) -> None:
     """A page that the call led to shall have begun to show, unless that takes long."""
-    if not acting.page.is_closed() and not acting.tab.crashed:
+    if not call.page.is_closed() and not call.tab.crashed:
         with contextlib.suppress(Exception):
-            await acting.page.wait_for_load_state("domcontentloaded", timeout=min(acting.ms, SETTLE_MS))
+            await call.page.wait_for_load_state("domcontentloaded", timeout=min(call.ms, SETTLE_MS))

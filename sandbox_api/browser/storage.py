@@ -45,7 +45,7 @@ async def restore(context: BrowserContext, content: bytes) -> tuple[int, int]:
     """Put back a state that was saved; what is there now is replaced. Returns the numbers of cookies and origins.
 
     Raises:
-        SandboxError: `invalid_request` when it is no such state.
+        SandboxError: `invalid_request` when it is not a saved state.
     """
     try:
         state = loads(content)

@@ -22,7 +22,7 @@ SIGHT = "document.visibilityState !== 'visible' ? 0 : document.hasFocus() ? 2 : 
 
 
 class Tab:
-    """`notices` are what the next answer tells as its hint: dialogs, crashes."""
+    """`notices` become the hint of the next answer: dialogs, crashes."""
 
     def __init__(self, page: Page, order: int) -> None:
         self.page = page
@@ -134,7 +134,7 @@ class Tab:
             return
         # Leaving a page is what was asked for; other questions are answered with no.
         leaving = dialog.type == "beforeunload"
-        with contextlib.suppress(Exception):  # a person was faster
+        with contextlib.suppress(Exception):  # a person has answered it already
             async with asyncio.timeout(GLANCE_S * 4):
                 await (dialog.accept() if leaving else dialog.dismiss())
             done = "accepted" if leaving else "dismissed"

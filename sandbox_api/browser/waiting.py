@@ -8,19 +8,19 @@ from typing import Any
 
 from sandbox_api.browser.downloads import Downloads
 from sandbox_api.browser.models import Download, WaitRequest
-from sandbox_api.browser.session import Acting
+from sandbox_api.browser.session import PageCall
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import from_os_error
 from sandbox_api.paths import Confinement
 
 
-async def wait(acting: Acting, request: WaitRequest, downloads: Downloads, paths: Confinement) -> dict[str, Any]:
+async def wait(call: PageCall, request: WaitRequest, downloads: Downloads, paths: Confinement) -> dict[str, Any]:
     """Until it has happened. Returns what is known of it.
 
     Raises:
         SandboxError: `browser_timeout`, `invalid_request`, `browser_failed`.
     """
-    page, ms = acting.page, acting.ms
+    page, ms = call.page, call.ms
     pattern = request.url_pattern or request.url or ""
     match request.type:
         case "selector":
@@ -39,7 +39,7 @@ async def wait(acting: Acting, request: WaitRequest, downloads: Downloads, paths
             assert request.expression
             polling: Any = request.polling or "raf"
             # A tab in the background draws no frames.
-            if polling == "raf" and await acting.tab.sight() == 0:
+            if polling == "raf" and await call.tab.sight() == 0:
                 polling = 100
             found = await page.wait_for_function(request.expression, polling=polling, timeout=ms)
             await found.dispose()

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from sandbox_api.code.models import Output
 from sandbox_api.settings import Settings
-from sandbox_api.unicode import MOST_DEPTH, dumps, is_deeper
+from sandbox_api.unicode import ANSI, MOST_DEPTH, dumps, is_deeper
 
-ANSI = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)|[@-Z\\-_])")
 MOST_OUTPUTS = 500
 MOST_LINES = 200
 TEXT = "text/plain"

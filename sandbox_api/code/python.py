@@ -12,12 +12,13 @@ from typing import Any
 from sandbox_api import privileges
 from sandbox_api.code.kernel import Kernel, KernelDied, Run
 from sandbox_api.code.models import Execution
-from sandbox_api.code.output import ANSI, TEXT, Collector, as_mapping, as_text, clipped
+from sandbox_api.code.output import TEXT, Collector, as_mapping, as_text, clipped
 from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
 from sandbox_api.log import logger
 from sandbox_api.settings import Settings
+from sandbox_api.unicode import ANSI
 
 GRACE_S = 3.0
 """Time to obey an interrupt."""

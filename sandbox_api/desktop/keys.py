@@ -1,4 +1,4 @@
-"""Names of keys as people, browsers and automation libraries write them."""
+"""Names of keys for X, and keys for characters that the keyboard does not have."""
 
 from __future__ import annotations
 
@@ -6,66 +6,19 @@ import re
 from typing import NamedTuple
 
 from sandbox_api.errors import SandboxError
+from sandbox_api.keys import canonical
 
 NAMES = {
-    "enter": "Return",
-    "return": "Return",
-    "esc": "Escape",
-    "tab": "Tab",
-    "space": "space",
-    "backspace": "BackSpace",
-    "del": "Delete",
-    "insert": "Insert",
-    "home": "Home",
-    "end": "End",
-    "pageup": "Prior",
-    "pgup": "Prior",
-    "pagedown": "Next",
-    "pgdn": "Next",
-    "up": "Up",
-    "down": "Down",
-    "left": "Left",
-    "right": "Right",
-    "arrowup": "Up",
-    "arrowdown": "Down",
-    "arrowleft": "Left",
-    "arrowright": "Right",
-    "ctrl": "Control_L",
-    "control": "Control_L",
-    "ctrlleft": "Control_L",
-    "ctrlright": "Control_R",
-    "shift": "Shift_L",
-    "shiftleft": "Shift_L",
-    "shiftright": "Shift_R",
-    "alt": "Alt_L",
-    "altleft": "Alt_L",
-    "altright": "Alt_R",
-    "option": "Alt_L",
-    "win": "Super_L",
-    "winleft": "Super_L",
-    "winright": "Super_R",
-    "super": "Super_L",
-    "meta": "Super_L",
-    "cmd": "Super_L",
-    "command": "Super_L",
-    "menu": "Menu",
-    "contextmenu": "Menu",
-    "capslock": "Caps_Lock",
-    "numlock": "Num_Lock",
-    "scrolllock": "Scroll_Lock",
-    "printscreen": "Print",
-    "prtsc": "Print",
-    "pause": "Pause",
-    "escape": "Escape",
-    "delete": "Delete",
-    "multiply": "KP_Multiply",
-    "add": "KP_Add",
-    "subtract": "KP_Subtract",
-    "decimal": "KP_Decimal",
-    "divide": "KP_Divide",
+    "enter": "Return", "escape": "Escape", "tab": "Tab", "space": "space", "backspace": "BackSpace",
+    "delete": "Delete", "insert": "Insert", "home": "Home", "end": "End", "pageup": "Prior", "pagedown": "Next",
+    "up": "Up", "down": "Down", "left": "Left", "right": "Right", "control": "Control_L", "controlright": "Control_R",
+    "shift": "Shift_L", "shiftright": "Shift_R", "alt": "Alt_L", "altright": "Alt_R", "meta": "Super_L",
+    "metaright": "Super_R", "menu": "Menu", "capslock": "Caps_Lock", "numlock": "Num_Lock",
+    "scrolllock": "Scroll_Lock", "printscreen": "Print", "pause": "Pause", "multiply": "KP_Multiply", "add": "KP_Add",
+    "subtract": "KP_Subtract", "decimal": "KP_Decimal", "divide": "KP_Divide",
     **{f"f{number}": f"F{number}" for number in range(1, 25)},
     **{f"num{digit}": f"KP_{digit}" for digit in range(10)},
-}
+}  # fmt: skip
 SYMBOL = re.compile(r"[A-Za-z0-9_]{2,40}")
 
 
@@ -77,8 +30,7 @@ def keysym(key: str) -> str:
     """
     if len(key) == 1 and key.isprintable():
         return key if key.isascii() and key.isalnum() else f"U{ord(key):04X}"
-    folded = key.strip().lower().replace(" ", "").replace("-", "")
-    if known := NAMES.get(folded) or NAMES.get(folded.replace("_", "")):
+    if known := NAMES.get(canonical(key)):
         return known
     if SYMBOL.fullmatch(key):
         return key
@@ -89,7 +41,7 @@ def keysym(key: str) -> str:
     )
 
 
-class Loan(NamedTuple):
+class KeyLoan(NamedTuple):
     text: str
     """What can be typed now."""
     orders: str
@@ -110,7 +62,7 @@ class SpareKeys:
         self._codes = dict[str, int]()
         """The character whose turn was the longest ago comes first."""
 
-    def lend(self, text: str) -> Loan:
+    def lend(self, text: str) -> KeyLoan:
         """As much from the start of `text` as there are keys for."""
         needed, end = dict[str, None](), len(text)
         for at, character in enumerate(text):
@@ -129,4 +81,4 @@ class SpareKeys:
                 self._codes[character] = self._codes.pop(next(iter(self._codes)))
                 taken = True
         orders = "".join(f"keycode {self._codes[character]} = U{ord(character):04X}\n" for character in needed)
-        return Loan(text[:end], orders, taken)
+        return KeyLoan(text[:end], orders, taken)

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field
 
-from sandbox_api.envelope import Envelope
-
 LONGEST_TEXT = 100_000
 """Characters in one TYPING action, and in the clipboard."""
 
@@ -135,18 +133,6 @@ Action = Annotated[
     | Wait,
     Field(discriminator="action_type"),
 ]
-
-
-class ActionData(BaseModel):
-    status: Literal["success"] = "success"
-    action_performed: str
-
-
-class ActionAnswer(Envelope[ActionData]):
-    """Carries the two fields of `data` beside it as well, for clients of that older form."""
-
-    status: Literal["success"] = "success"
-    action_performed: str = ""
 
 
 class RecordRequest(BaseModel):

@@ -43,7 +43,7 @@ class Recording:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except FileExistsError as error:
-            raise SandboxError("not_a_directory", f"{path.parent} is no folder") from error
+            raise SandboxError("not_a_directory", f"{path.parent} is not a folder") from error
         except OSError as error:
             raise SandboxError("permission_denied", f"cannot create {path.parent}: {error.strerror}") from error
         self._paths.reserve.check(path.parent)

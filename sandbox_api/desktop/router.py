@@ -7,9 +7,6 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 
 from sandbox_api.desktop.models import (
-    Action,
-    ActionAnswer,
-    ActionData,
     Clipboard,
     DesktopInfo,
     RecordRequest,
@@ -42,13 +39,6 @@ async def take_screenshot(
         f"x-{what}-{side}": str(n) for what in ("screen", "image") for side, n in (("width", width), ("height", height))
     }
     return Response(data, media_type=f"image/{kind}", headers={**sizes, "cache-control": "no-store"})
-
-
-@router.post("/v1/browser/actions", tags=["browser"])
-async def act(action: Action, services: Injected) -> ActionAnswer:
-    """Use mouse or keyboard of the desktop, as a person would. Places are pixels of the screenshot."""
-    done = await services.desktop.act(action)
-    return ActionAnswer(data=ActionData(action_performed=done), action_performed=done)
 
 
 @router.post("/v1/display/record", tags=["display"])

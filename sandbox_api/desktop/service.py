@@ -359,7 +359,7 @@ class DesktopService:
         try:
             content = await self._run("xclip", "-o", "-selection", "clipboard", "-target", "UTF8_STRING")
         except SandboxError as error:
-            if "not available" in error.message:  # nobody owns it, or it is no text
+            if "not available" in error.message:  # nobody owns it, or it is not text
                 return ""
             raise
         text = content.decode(errors="replace")

@@ -53,7 +53,7 @@ class Forwarded:
             deliver = forward.http if scope["type"] == "http" else forward.websocket
             await deliver(scope, receive, send, target, path)
         except SandboxError as raised:
-            error = quotas.told(raised)
+            error = quotas.translate(raised)
             answer: Response
             if pages.wants_page(connection):
                 answer = pages.problem(connection, error, starting=_comes_by_itself(connection, error))
@@ -100,7 +100,7 @@ async def _absolute_port(entry: EntryService, connection: HTTPConnection, path: 
 def _number(connection: HTTPConnection) -> int:
     given = connection.path_params["port"]
     if not (given.isascii() and given.isdigit() and len(given) <= 5):
-        raise SandboxError("port_forbidden", f"{given[:20]!r} is no port")
+        raise SandboxError("port_forbidden", f"{given[:20]!r} is not a port")
     return int(given)
 
 

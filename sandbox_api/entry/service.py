@@ -181,7 +181,7 @@ class EntryService:
         try:
             version: dict[str, Any] = loads(body)
         except ValueError as error:
-            raise SandboxError("browser_unavailable", "the browser's DevTools give no sense") from error
+            raise SandboxError("browser_unavailable", "the browser's DevTools returned an unparsable answer") from error
         return version
 
     async def browser_ws(self) -> str:

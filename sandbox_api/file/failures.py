@@ -27,16 +27,6 @@ CODES = {
     errno.EINVAL: ("invalid_request", "the operating system takes the path or operation for invalid"),
 }
 
-# The peer's published client reads `data` of a failure as the operation's result. So that it can, the fields which
-# it needs there are present, empty.
-EMPTY_RESULTS: dict[str, dict[str, Any]] = {
-    "read": {"content": ""},
-    "glob": {"pattern": ""},
-    "grep": {"pattern": ""},
-    "upload": {"file_size": 0, "success": False},
-    "str_replace_editor": {"output": "", "prev_exist": False},
-}
-
 
 def from_os_error(error: OSError, path: str) -> SandboxError:
     if refusal := quotas.reached(error):
@@ -48,22 +38,13 @@ def from_os_error(error: OSError, path: str) -> SandboxError:
 
 def _details(operation: str, path: str, error: SandboxError, cause: BaseException | None) -> dict[str, Any]:
     number = cause.errno if isinstance(cause, OSError) else None
-    empty = EMPTY_RESULTS.get(operation, {})
-    own = error.data if isinstance(error.data, dict) else {}
     return {
-        **empty,
-        "path": path,
-        "file": path,
-        "file_path": path,
         "operation": operation,
-        "message": error.message,
-        "error": error.message,
-        "error_type": error.code,
-        "retryable": error.entry.retryable,
+        "path": path,
         "errno": number,
         "errno_name": errno.errorcode.get(number) if number else None,
         "exception_type": type(cause).__name__ if cause else None,
-        **own,
+        **(error.data if isinstance(error.data, dict) else {}),
     }
 
 

@@ -16,7 +16,6 @@ from sandbox_api.file import models
 from sandbox_api.file.conditions import Precondition, names, seconds
 from sandbox_api.file.failures import told
 from sandbox_api.services import Injected
-from sandbox_api.trace import error_response, trace_id
 
 router = APIRouter(prefix="/v1/file", tags=["file"])
 watching = APIRouter(prefix="/watch", tags=["file-watch"])
@@ -204,14 +203,7 @@ async def download_file(
     ] = False,
 ) -> Response:
     """Download a file, or the part that Range names."""
-    try:
-        return await services.file.download(path, request.headers, change_policy, inline=inline)
-    except SandboxError as error:
-        # With its real status for every client: an error must not be taken for the file.
-        response = error_response(error, trace_id(request.scope))
-        if error.code == "range_not_satisfiable":
-            response.headers["content-range"] = f"bytes */{error.data['size']}"
-        return response
+    return await services.file.download(path, request.headers, change_policy, inline=inline)
 
 
 @router.post("/stat")
@@ -284,14 +276,11 @@ async def watch_events(
     request: Request,
     services: Injected,
     cursor: Annotated[int, Query(ge=0, description="Begin after this event.")] = 0,
-) -> Envelope[models.PollResult] | StreamingResponse:
+) -> StreamingResponse:
     """Events as they happen, as server-sent events; Last-Event-ID resumes after a break."""
     watcher = services.file.watchers.get(watcher_id)
     last = request.headers.get("last-event-id", "")
     cursor = int(last) if last.isascii() and last.isdigit() and len(last) < 20 else cursor
-    if "x-fern-language" in request.headers and "text/event-stream" not in request.headers.get("accept", ""):
-        # The peer's client reads this answer to its end before it looks at it.
-        return ok(watcher.after(cursor, 1000))
     stream: AsyncIterator[str] = services.file.watchers.stream(watcher, cursor)
     return StreamingResponse(stream, media_type="text/event-stream", headers={"cache-control": "no-store"})
 

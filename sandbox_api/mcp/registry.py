@@ -138,12 +138,12 @@ class Tool:
             )
             return failure("invalid_request", problems, f"See the input schema of {self.name}.")
         except SandboxError as error:
-            return _told(quotas.told(error))
+            return _refused(quotas.translate(error))
         except UnicodeEncodeError as error:
             return failure("invalid_request", f"an argument is not valid Unicode: {error.reason}", "Send valid text.")
         except Exception as crash:
             if refusal := quotas.reached(crash):
-                return _told(refusal)
+                return _refused(refusal)
             logger.exception("tool", name=self.name)
             return failure("internal_error", "the sandbox failed on this call", "The server's log has the details.")
         content: list[dict[str, Any]] = [{"type": "text", "text": replace_surrogates(result.words())}]
@@ -154,7 +154,7 @@ class Tool:
         return Outcome(content, replace_surrogates_deep(result.model_dump(mode="json")))
 
 
-def _told(error: SandboxError) -> Outcome:
+def _refused(error: SandboxError) -> Outcome:
     return failure(error.code, error.message, error.hint, retryable=error.entry.retryable)
 
 

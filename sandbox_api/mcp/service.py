@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
+from sandbox_api.browser.service import BrowserService
+from sandbox_api.code.service import CodeService
+from sandbox_api.desktop.service import DesktopService
 from sandbox_api.errors import SandboxError
-from sandbox_api.health import Health
+from sandbox_api.file.service import FileService
+from sandbox_api.health import Capabilities, Health
 from sandbox_api.mcp.registry import Registry
-from sandbox_api.mcp.tools import registry
 from sandbox_api.mcp.transport import Transport
-
-if TYPE_CHECKING:
-    from sandbox_api.services import Services
+from sandbox_api.settings import Settings
+from sandbox_api.shell.service import ShellService
 
 SERVER = "sandbox"
 INSTRUCTIONS = """A sandbox with a shell, files, Python, JavaScript and a real browser on a desktop that people can \
@@ -21,18 +22,30 @@ the network of the sandbox: a server that listens on a port here is reached by t
 
 
 class McpService:
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(
+        self,
+        settings: Settings,
+        shell: ShellService,
+        file: FileService,
+        code: CodeService,
+        browser: BrowserService,
+        desktop: DesktopService,
+        capabilities: Capabilities,
+    ) -> None:
+        self._settings = settings
+        self._used = (shell, file, code, browser, desktop, capabilities)
 
     @cached_property
     def registry(self) -> Registry:
-        return registry(self._services)
+        # Making the schemas takes a moment, which the server's start need not wait for.
+        from sandbox_api.mcp.catalogue import registry
+
+        return registry(self._settings, *self._used)
 
     @cached_property
     def transport(self) -> Transport:
-        settings = self._services.settings
-        instructions = INSTRUCTIONS.format(workspace=settings.workspace_path)
-        return Transport(self.registry, instructions, settings.body_bytes)
+        instructions = INSTRUCTIONS.format(workspace=self._settings.workspace_path)
+        return Transport(self.registry, instructions, self._settings.body_bytes)
 
     async def start(self) -> None:
         """Nothing to start: tools and transport are made when they are first needed."""

@@ -98,7 +98,7 @@ class Transport:
 
 
 def check(scope: Scope) -> None:
-    """Say in words what the library would refuse with few, and let through what it need not refuse.
+    """Refuse with a clear message what the library refuses with a terse one; accept what it need not refuse.
 
     Raises:
         SandboxError: `method_not_allowed`, `not_acceptable`, `unsupported_media_type`.

@@ -1,5 +1,1 @@
 """Commands, their sessions, and terminals."""
-
-from sandbox_api.shell.router import router
-
-__all__ = ["router"]

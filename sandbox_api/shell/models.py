@@ -1,4 +1,4 @@
-"""Requests and answers of /v1/bash and /v1/shell."""
+"""Requests and answers of /v1/bash."""
 
 from __future__ import annotations
 
@@ -11,17 +11,15 @@ from sandbox_api.shell.command import Status
 
 LONGEST_COMMAND = 2**20
 
-ShellStatus = Literal["running", "completed", "no_change_timeout", "hard_timeout", "terminated"]
 SESSION_NAME = re.compile(r"[A-Za-z0-9_.:@-]{1,128}")
 SessionId = Annotated[str, Field(max_length=128, pattern=r"^[A-Za-z0-9_.:@-]*$")]
 Text = Annotated[str, Field(max_length=LONGEST_COMMAND)]
 Seconds = Annotated[float, Field(ge=0, le=7 * 86400)]
 HardSeconds = Annotated[float, Field(gt=0, le=30 * 86400)]
 Environment = Annotated[dict[str, str], Field(max_length=1000)]
-OnDisconnect = Literal["kill", "detach"]
 
 
-class _Start(BaseModel):
+class Start(BaseModel):
     """What every way of running a command takes."""
 
     command: Text = Field(description="What the shell runs.")
@@ -37,7 +35,7 @@ class _Start(BaseModel):
     preserve_symlinks: bool | None = Field(False, description="Keep symbolic links in `pwd`.")
 
 
-class BashExecRequest(_Start):
+class BashExecRequest(Start):
     session_id: SessionId | None = Field(None, description="Session to run in; made when it does not exist.")
     async_mode: bool = Field(False, description="Answer at once; read on with /v1/bash/output.")
     timeout: Seconds | None = Field(
@@ -145,129 +143,3 @@ class BashSessionInfo(BaseModel):
     current_command: str | None = None
     command_count: int = 0
     commands: list[BashCommandInfo] = Field(default_factory=list, description="The latest ones.")
-
-
-class ShellExecRequest(_Start):
-    id: SessionId | None = Field(None, description="Session to run in; made when it does not exist.")
-    async_mode: bool = Field(False, description="Answer at once.")
-    timeout: Seconds | None = Field(
-        None, description="Seconds until an answer comes in any case; the command goes on [SANDBOX_COMMAND_TIMEOUT_S]."
-    )
-    strict: bool | None = Field(None, description="False: run in the session's folder when exec_dir is not there.")
-    no_change_timeout: Seconds | None = Field(None, description="Answer when nothing was written for so many seconds.")
-    truncate: bool = Field(True, description="Leave out the middle of much output.")
-
-
-class ConsoleRecord(BaseModel):
-    ps1: str = Field(description="What a prompt would show.")
-    command: str
-    output: str = ""
-
-
-class ShellCommandResult(BaseModel):
-    session_id: str
-    command_id: str
-    command: str
-    status: ShellStatus
-    output: str | None = Field(None, description="stdout and stderr in the order in which they came.")
-    stdout: str = ""
-    stderr: str = ""
-    exit_code: int | None = None
-    console: list[ConsoleRecord] | None = None
-    offset: int = 0
-    stderr_offset: int = 0
-    stdout_omitted: Omission | None = None
-    stderr_omitted: Omission | None = None
-    dropped: int = 0
-    seconds: float = 0
-    pid: int | None = None
-
-
-class ShellViewRequest(BaseModel):
-    id: SessionId
-
-
-class ShellViewResult(BaseModel):
-    output: str
-    session_id: str
-    console: list[ConsoleRecord] | None = None
-    status: ShellStatus
-    command: str | None = None
-    exit_code: int | None = None
-
-
-class ShellWaitRequest(BaseModel):
-    id: SessionId
-    seconds: Seconds | None = Field(None, description="How long to wait [30].")
-    max_wait_seconds: Seconds | None = Field(None, description="The same.")
-
-
-class ShellWaitResult(BaseModel):
-    status: ShellStatus
-    exit_code: int | None = None
-
-
-class ShellWriteToProcessRequest(BaseModel):
-    id: SessionId
-    input: Text
-    press_enter: bool = Field(description="Add a line end.")
-
-
-class ShellWriteResult(BaseModel):
-    status: ShellStatus
-
-
-class ShellKillProcessRequest(BaseModel):
-    id: SessionId
-
-
-class ShellKillResult(BaseModel):
-    status: ShellStatus
-    exit_code: int | None = None
-    returncode: int | None = Field(None, description="The same as exit_code.")
-
-
-class ShellCreateSessionRequest(BaseModel):
-    id: SessionId | None = None
-    exec_dir: str | None = None
-    no_change_timeout: Seconds | None = None
-    preserve_symlinks: bool | None = False
-
-
-class ShellCreateSessionResponse(BaseModel):
-    session_id: str
-    working_dir: str
-
-
-class ShellUpdateSessionRequest(BaseModel):
-    id: SessionId
-    no_change_timeout: Seconds | None = None
-
-
-class ShellSessionInfo(BaseModel):
-    working_dir: str
-    created_at: str
-    last_used_at: str
-    age_seconds: int
-    status: str
-    current_command: str | None = None
-
-
-class ActiveShellSessionsResult(BaseModel):
-    sessions: dict[str, ShellSessionInfo]
-
-
-class ShellSessionStats(BaseModel):
-    total_sessions: int
-    active_sessions: int = Field(description="Used in the last five minutes.")
-    idle_sessions: int
-    max_sessions: int
-    session_timeout: int
-    usage_ratio: float
-    running_commands: int = 0
-    terminals: int = 0
-
-
-class StreamRequest(_Start):
-    session_id: SessionId | None = None
-    on_disconnect: OnDisconnect = Field("kill", description="What becomes of the command when the reader goes away.")

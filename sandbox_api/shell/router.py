@@ -5,9 +5,8 @@ from __future__ import annotations
 from fastapi import APIRouter
 
 from sandbox_api.shell.bash_routes import router as bash
-from sandbox_api.shell.shell_routes import router as shell
 from sandbox_api.shell.terminal_routes import router as terminal
 
 router = APIRouter()
-for part in (bash, shell, terminal):
+for part in (bash, terminal):
     router.include_router(part)

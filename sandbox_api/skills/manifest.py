@@ -3,63 +3,73 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
-FENCE = "---"
-FIELD = re.compile(r"([A-Za-z_][\w.-]*)\s*:\s*(.*)")
-SCALARS: dict[str, Any] = {"true": True, "false": False, "null": None, "~": None, "": None}
+from sandbox_api.unicode import MOST_DEPTH
+
+FRONT_MATTER = re.compile(r"\ufeff?---[ \t]*\r?\n(.*?)^---[ \t]*(?:\r?\n|\Z)", re.DOTALL | re.MULTILINE)
+LONGEST = 2**16
+WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
 
 
-def parse(text: str) -> tuple[dict[str, Any], str]:
-    """Front matter and the rest.
+def parse(text: str, *, strict: bool = False) -> tuple[dict[str, Any], str]:
+    """Front matter and the rest. Numbers and dates stay the text that they are written as.
 
-    The front matter is the part of YAML that skills use: `key: value`, lists by dashes or brackets, indented text
-    after `|` or `>`, and one level of keys below a key. Anything else in it is skipped.
+    Raises:
+        ValueError: the front matter is not YAML, and `strict`; the message says where.
     """
-    lines = text.removeprefix("\ufeff").splitlines()
-    if not lines or lines[0].rstrip() != FENCE:
+    found = FRONT_MATTER.match(text)
+    if not found:
         return {}, text
-    end = next((number for number, line in enumerate(lines[1:], 1) if line.rstrip() == FENCE), None)
-    if end is None:
-        return {}, text
-    return _fields(lines[1:end]), "\n".join(lines[end + 1 :]).lstrip("\n")
+    rest = "\n".join(text[found.end() :].splitlines()).lstrip("\n")
+    try:
+        return _fields(found[1]), rest
+    except ValueError:
+        if strict:
+            raise
+        return {}, rest
 
 
-def _fields(lines: list[str]) -> dict[str, Any]:
-    fields: dict[str, Any] = {}
-    position = 0
-    while position < len(lines):
-        found = FIELD.fullmatch(lines[position].rstrip())
-        position += 1
-        if not found:
-            continue
-        block = []
-        while position < len(lines) and (not lines[position].strip() or lines[position][0] in " \t-"):
-            block.append(lines[position])
-            position += 1
-        name, value = found.groups()
-        fields[name] = _block(value, block) if block else _scalar(value)
-    return fields
+def _fields(front_matter: str) -> dict[str, Any]:
+    import yaml
+
+    if len(front_matter) > LONGEST:
+        raise ValueError(f"more than {LONGEST} characters")
+    try:
+        fields = yaml.load(front_matter, _loader())  # noqa: S506 - a loader of texts, lists and mappings
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from error
+    if not isinstance(fields, dict | None):
+        raise ValueError("not a mapping of names to values")
+    return fields or {}
 
 
-def _block(value: str, lines: list[str]) -> Any:
-    texts = [line.strip() for line in lines]
-    if value[:1] in ("|", ">"):
-        return ("\n" if value[0] == "|" else " ").join(texts).strip()
-    if value:
-        return _scalar(" ".join([value, *texts]).strip())
-    items = [text for text in texts if text and not text.startswith("#")]
-    if items and all(item.startswith("-") for item in items):
-        return [_scalar(item[1:]) for item in items]
-    pairs = [found.groups() for item in items if (found := FIELD.fullmatch(item))]
-    return {name: _scalar(text) for name, text in pairs} if pairs else " ".join(items) or None
+@cache
+def _loader() -> Any:
+    import yaml
 
+    class Loader(yaml.BaseLoader):
+        """Knows truth values and null besides, and no aliases: a few lines of them can stand for gigabytes."""
 
-def _scalar(text: str) -> Any:
-    text = text.strip()
-    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
-        return text[1:-1]
-    text = text.split(" #")[0].rstrip()
-    if text.startswith("[") and text.endswith("]"):
-        return [_scalar(part) for part in text[1:-1].split(",") if part.strip()]
-    return SCALARS.get(text.lower(), text)
+        depth = 0
+
+        def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not supported")
+            if self.depth > MOST_DEPTH:
+                raise yaml.YAMLError("nested too deep")
+            self.depth += 1
+            node = super().compose_node(parent, index)
+            self.depth -= 1
+            return node
+
+        def construct_scalar(self, node: yaml.ScalarNode) -> Any:
+            text = super().construct_scalar(node)
+            return text if node.style else WORDS.get(text.lower(), text)
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            pairs = ((self.construct_object(key, deep=True), value) for key, value in node.value)
+            return {str(key): self.construct_object(value, deep=True) for key, value in pairs}
+
+    return Loader

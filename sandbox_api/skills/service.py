@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
@@ -59,7 +59,7 @@ class SkillsService:
             SandboxError: `invalid_request`, `too_large`, `unsupported_media_type`, `limit_reached`, and those of paths.
         """
         if upload is None and path is None:
-            raise SandboxError("invalid_request", "neither `file` nor `path` is given")
+            raise SandboxError("invalid_request", "give `file` or `path`")
         async with self._lock:
             return await asyncio.to_thread(self._register, upload, path, name)
 
@@ -76,7 +76,7 @@ class SkillsService:
             # A SKILL.md below another one belongs to that skill.
             tops = [folder for folder in folders if not any(other in folder.parents for other in folders)]
             if not tops:
-                raise SandboxError("invalid_request", f"there is no {MANIFEST} in it")
+                raise SandboxError("invalid_request", f"the upload contains no {MANIFEST}")
             if name and len(tops) > 1:
                 raise SandboxError("invalid_request", f"`name` is given, but there are {len(tops)} skills")
             named = {self._name(folder, name, staging, path): folder for folder in tops}
@@ -99,14 +99,14 @@ class SkillsService:
         return Registration(count=len(registered), registered=registered)
 
     def _name(self, folder: Path, given: str | None, staging: Path, path: str | None) -> str:
-        stated = self._read(folder)[0].get("name")
+        stated = self._stated(self._text(folder)).get("name")
         of_folder = Path(path).name if path else folder.name
         name = given or (str(stated) if stated else of_folder if path or folder != staging else "")
         if not NAME.fullmatch(name):
             raise SandboxError(
                 "invalid_request",
-                f"{name!r} is no name for a skill",
-                hint="Name it in its front matter: letters, digits, dot, dash, underscore; at most 64.",
+                f"{name!r} is not a valid name for a skill",
+                hint="Name it in its front matter: letters, digits, dot, dash, underscore; at most 64 characters.",
             )
         return name
 
@@ -139,12 +139,24 @@ class SkillsService:
         return SandboxError("too_large", f"more than SANDBOX_SKILL_BYTES ({self._settings.skill_bytes} bytes)")
 
     @staticmethod
-    def _single(content: bytes, target: Path) -> None:
+    def _stated(text: str) -> dict[str, Any]:
+        """The front matter of a skill that is to be registered."""
+        try:
+            return manifest.parse(text, strict=True)[0]
+        except ValueError as error:
+            raise SandboxError(
+                "invalid_request",
+                f"the front matter of {MANIFEST} is not valid YAML: {error}",
+                hint="Correct it; put a value that contains a colon or begins with a special character in quotes.",
+            ) from error
+
+    @classmethod
+    def _single(cls, content: bytes, target: Path) -> None:
         try:
             text = content.decode()
         except UnicodeDecodeError as error:
             raise SandboxError("unsupported_media_type", f"neither a zip file nor a {MANIFEST}") from error
-        if len(content) > MANIFEST_BYTES or not manifest.parse(text)[0].get("name"):
+        if len(content) > MANIFEST_BYTES or not cls._stated(text).get("name"):
             raise SandboxError("unsupported_media_type", f"neither a zip file nor a {MANIFEST} with a name")
         (target / MANIFEST).write_text(text, encoding="utf-8")
 
@@ -152,10 +164,10 @@ class SkillsService:
         """Write one entry; returns how many bytes may follow. Sizes are counted, not believed."""
         name = PurePosixPath(entry.filename.replace("\\", "/"))
         if name.is_absolute() or ".." in name.parts or ":" in entry.filename or "\0" in entry.filename:
-            raise SandboxError("invalid_request", f"the archive leads outside itself: {entry.filename!r}")
+            raise SandboxError("invalid_request", f"the archive has a path outside itself: {entry.filename!r}")
         # Others unpack a small piece into any amount of memory at once.
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise SandboxError("unsupported_media_type", "the archive is packed by another method than deflate")
+            raise SandboxError("unsupported_media_type", "the archive uses a compression method other than deflate")
         kind = stat.S_IFMT(entry.external_attr >> 16)
         if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise SandboxError("invalid_request", f"neither file nor folder in the archive: {entry.filename!r}")
@@ -212,12 +224,12 @@ class SkillsService:
         )
 
     @staticmethod
-    def _read(folder: Path) -> tuple[dict[str, object], str]:
+    def _text(folder: Path) -> str:
         with (folder / MANIFEST).open("rb") as file:
-            return manifest.parse(file.read(MANIFEST_BYTES).decode(errors="replace"))
+            return file.read(MANIFEST_BYTES).decode(errors="replace")
 
     def _skill(self, folder: Path) -> Skill:
-        return Skill(name=folder.name, path=str(folder), metadata=self._read(folder)[0])
+        return Skill(name=folder.name, path=str(folder), metadata=manifest.parse(self._text(folder))[0])
 
     def _find(self, name: str) -> Path:
         folder = next((folder for folder in self._folders() if folder.name == name), None)
@@ -239,7 +251,7 @@ class SkillsService:
 
     def _content(self, name: str) -> SkillContent:
         folder = self._find(name)
-        return SkillContent(name=name, path=str(folder), content=self._read(folder)[1])
+        return SkillContent(name=name, path=str(folder), content=manifest.parse(self._text(folder))[1])
 
     async def delete(self, name: str) -> Skill:
         """Raises: SandboxError: `skill_not_found`."""

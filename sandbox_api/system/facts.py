@@ -52,8 +52,8 @@ def _ask(settings: Settings, *command: str) -> str:
 def user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    except (KeyError, OSError):  # a user without a name
+        return str(os.getuid())
 
 
 def home(settings: Settings) -> str:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from itertools import groupby
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from sandbox_api.shell.service import ShellService
 
 from sandbox_api.errors import SandboxError
 from sandbox_api.log import logger
+from sandbox_api.shell.service import ShellService
 from sandbox_api.system.models import Hook, RegisterHook
 
 MOST = 32

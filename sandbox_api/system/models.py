@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from sandbox_api.envelope import Envelope
 from sandbox_api.health import Health
 
 Mode = Literal["off", "guardrail", "capture"]
@@ -59,13 +58,6 @@ class Overview(BaseModel):
     limits: dict[str, int | float] = Field(description="Bytes, seconds and counts; the settings of the same names.")
     settings: dict[str, Any] = Field(description="Settings in force, without secrets.")
     workspace: str
-
-
-class SandboxAnswer(Envelope[Overview]):
-    home_dir: str
-    workspace: str | None = None
-    version: str
-    detail: SandboxDetail
 
 
 class Readiness(BaseModel):

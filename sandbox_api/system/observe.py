@@ -12,6 +12,7 @@ import time
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from sandbox_api.errors import SandboxError
 from sandbox_api.log import logger
@@ -49,13 +50,22 @@ class Session:
         self.id = secrets.token_hex(6)
         self.request = request
         self.mode: Mode = request.mode
-        self.key = request.idempotency_key
         self.interval = request.interval_seconds or INTERVAL_S[request.mode]
         self.started = datetime.now(UTC)
         self.ends = self.started + timedelta(seconds=request.duration_seconds or DURATION_S)
         self.folder = folder / self.id
         self.last_sample: datetime | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "session_id": self.id,
+            "mode": self.mode,
+            "started_at": self.started,
+            "ends_at": self.ends,
+            "interval_seconds": self.interval,
+            "runtime_dir": str(self.folder),
+        }
 
     @property
     def running(self) -> bool:
@@ -123,17 +133,8 @@ class Observer:
         session = self._session
         if session is None:
             return ObservationStatus(mode="off", running=False, report_count=reports)
-        return ObservationStatus(
-            mode=self.mode,
-            running=session.running,
-            session_id=session.id,
-            started_at=session.started,
-            ends_at=session.ends,
-            interval_seconds=session.interval,
-            last_sample_at=session.last_sample,
-            runtime_dir=str(session.folder),
-            report_count=reports,
-        )
+        facts = {**session.described(), "mode": self.mode, "last_sample_at": session.last_sample}
+        return ObservationStatus(running=session.running, report_count=reports, **facts)
 
     async def start(self, request: ObserveStart) -> ObservationStartResult:
         """Begin to sample; the same idempotency key again gives the same session.
@@ -142,7 +143,8 @@ class Observer:
             SandboxError: `conflict`, another session runs.
         """
         session = self._session
-        repeated = session is not None and session.key is not None and session.key == request.idempotency_key
+        key = request.idempotency_key
+        repeated = session is not None and key is not None and key == session.request.idempotency_key
         if session is None or not repeated:
             if session and session.running:
                 raise SandboxError("conflict", f"session {session.id} runs", hint="Stop it first.")
@@ -156,14 +158,7 @@ class Observer:
             while len(self._sessions) > MOST_SESSIONS:
                 oldest = self._sessions.pop(next(iter(self._sessions)))
                 await asyncio.to_thread(shutil.rmtree, oldest.folder, ignore_errors=True)
-        return ObservationStartResult(
-            session_id=session.id,
-            mode=session.mode,
-            started_at=session.started,
-            ends_at=session.ends,
-            interval_seconds=session.interval,
-            runtime_dir=str(session.folder),
-        )
+        return ObservationStartResult(**session.described())
 
     async def _sample(self, session: Session) -> None:
         """Write a line a sample until the session's time or room is over."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi import APIRouter, Query
+from fastapi.responses import FileResponse
 
-from sandbox_api import __version__
-from sandbox_api.addresses import public_base
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
@@ -25,37 +23,9 @@ from sandbox_api.system.models import (
     Package,
     Readiness,
     RegisterHook,
-    SandboxAnswer,
 )
-from sandbox_api.system.text import describe
 
 router = APIRouter(tags=["sandbox"])
-TEXT: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/plain": {"schema": {"type": "string"}}}, "description": "The sandbox"}
-}
-
-
-def _wants_text(request: Request) -> bool:
-    return request.headers.get("accept", "").split(",")[0].split(";")[0].strip() == "text/plain"
-
-
-@router.get("/v1/sandbox", summary="What the sandbox is, and what works now", responses=TEXT)
-async def context(
-    request: Request,
-    services: Injected,
-    format: Annotated[str | None, Query(pattern="^(json|text)$", description="`text` reads well for a model.")] = None,
-) -> SandboxAnswer:
-    base = public_base(request, services.settings)
-    overview, detail = await services.system.overview(base)
-    if format == "text" or (format is None and _wants_text(request)):
-        return PlainTextResponse(describe(overview, detail, base))  # type: ignore[return-value]
-    return SandboxAnswer(
-        data=overview,
-        home_dir=detail.system.home_dir,
-        workspace=overview.workspace,
-        version=__version__,
-        detail=detail,
-    )
 
 
 @router.get("/health", summary="Whether the server lives")

@@ -1,25 +1,21 @@
-"""Gathers how every part is, and what the sandbox is."""
+"""Gathers what the sandbox is, and how its parts are."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar
-
-if TYPE_CHECKING:
-    from sandbox_api.services import Services
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from sandbox_api import __version__
-from sandbox_api.health import Health
-from sandbox_api.log import logger
+from sandbox_api.health import HEALTH_S, Capabilities, Health
+from sandbox_api.settings import Settings
+from sandbox_api.shell.service import ShellService
 from sandbox_api.system import facts
 from sandbox_api.system.hooks import Hooks
 from sandbox_api.system.models import Overview, Package, RuntimeEnv, SandboxDetail, ToolCategory
 from sandbox_api.system.observe import Observer
 
 T = TypeVar("T")
-HEALTH_S = 0.8
-"""A part that has not said by then how it is, has failed."""
 PORTS_FRESH_S = 5.0
 PACKAGES_FRESH_S = 30.0
 NEEDED = ("shell", "file", "code")
@@ -34,8 +30,8 @@ OWN_PAGES = {
 }
 
 
-class Kept:
-    """The result of a slow question, asked again when it is old; callers at the same time share one asking."""
+class TTLCache:
+    """The result of a slow question, asked again when it is old. Concurrent callers share one question."""
 
     def __init__(self, fresh_s: float = float("inf")) -> None:
         self._fresh_s = fresh_s
@@ -53,14 +49,14 @@ class Kept:
 
 
 class SystemService:
-    def __init__(self, services: Services) -> None:
-        self._services = services
-        self._settings = services.settings
-        self.observer = Observer(self._settings)
-        self.hooks = Hooks(services.shell)
-        self._runtime, self._tools = Kept(), Kept()
-        self._ports, self._python, self._node = Kept(PORTS_FRESH_S), Kept(PACKAGES_FRESH_S), Kept(PACKAGES_FRESH_S)
-        self._system = facts.system(self._settings)
+    def __init__(self, settings: Settings, shell: ShellService, capabilities: Capabilities) -> None:
+        self._settings = settings
+        self._capabilities = capabilities
+        self.observer = Observer(settings)
+        self.hooks = Hooks(shell)
+        self._runtime, self._tools, self._ports = TTLCache(), TTLCache(), TTLCache(PORTS_FRESH_S)
+        self._python, self._node = TTLCache(PACKAGES_FRESH_S), TTLCache(PACKAGES_FRESH_S)
+        self._system = facts.system(settings)
 
     async def start(self) -> None: ...
 
@@ -71,45 +67,9 @@ class SystemService:
     async def health(self) -> Health:
         return Health(status="ready", version=__version__, address="/v1/sandbox")
 
-    def _questions(self) -> dict[str, Callable[[], Awaitable[Health]]]:
-        services = self._services
-        return {
-            "shell": services.shell.health,
-            "file": services.file.health,
-            "code": services.code.health,
-            "browser": services.browser.health,
-            "desktop": services.desktop.health,
-            "vnc": services.desktop.vnc_health,
-            "cdp": services.entry.cdp_health,
-            "jupyter": services.entry.jupyter_health,
-            "code-server": services.entry.code_server_health,
-            "proxy": services.entry.health,
-            "mcp": services.mcp.health,
-            "skills": services.skills.health,
-            "util": services.util.health,
-            "auth": services.access.health,
-        }
-
-    async def capabilities(self) -> dict[str, Health]:
-        """How every part is, asked at the same time. One that hangs or raises counts as failed."""
-        tasks = {name: asyncio.ensure_future(ask()) for name, ask in self._questions().items()}
-        await asyncio.wait(tasks.values(), timeout=HEALTH_S)
-        return {name: self._outcome(name, task) for name, task in tasks.items()}
-
-    @staticmethod
-    def _outcome(name: str, task: asyncio.Future[Health]) -> Health:
-        if not task.done():
-            # Not awaited: what does not answer may not let itself be cancelled either.
-            task.cancel()
-            return Health(status="failed", detail=f"no answer within {HEALTH_S} s")
-        if error := task.exception():
-            logger.warning("health", part=name, problem=repr(error))
-            return Health(status="failed", detail=f"{type(error).__name__}: {error}")
-        return task.result()
-
     async def missing(self, wanted: tuple[str, ...]) -> dict[str, Health]:
         """Those of the wanted parts that are not ready; an unknown name is unavailable."""
-        found = await self.capabilities()
+        found = await self._capabilities.health()
         unknown = Health(status="unavailable", detail="there is no such part")
         asked = {name: found.get(name, unknown) for name in dict.fromkeys((*NEEDED, *wanted))}
         return {name: health for name, health in asked.items() if health.status != "ready"}
@@ -125,7 +85,7 @@ class SystemService:
         """State, versions, addresses under `base`, limits, settings; and the machine."""
         settings = self._settings
         capabilities, runtime, tools, ports = await asyncio.gather(
-            self.capabilities(),
+            self._capabilities.health(),
             self._soon(self._runtime.get(lambda: facts.runtime(settings)), RuntimeEnv(python=[], nodejs=[])),
             self._soon(self._tools.get(lambda: facts.tools(settings)), list[ToolCategory]()),
             self._soon(self._ports.get(facts.listening_ports), list[str]()),

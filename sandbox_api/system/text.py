@@ -64,7 +64,7 @@ def describe(overview: Overview, detail: SandboxDetail, base: str) -> str:
     lines += [
         "",
         "Answers have the form {success, message, data, hint, error}; an error has code, message, hint, retryable and",
-        "trace_id. A command's exit code other than 0 is no error of the sandbox: success is true, look at exit_code.",
+        "trace_id. A command that exits with another code than 0 is not an error: success is true; check exit_code.",
         f"All routes: {base}/v1/openapi.json, for people {base}/v1/docs",
     ]
     return "\n".join(lines) + "\n"

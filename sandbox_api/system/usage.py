@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from pathlib import Path
 
@@ -104,12 +103,11 @@ class Meter:
             free_bytes=usage.free,
             usage_pct=round(100 * usage.used / max(usage.total, 1), 1),
         )
-        if sys.platform != "win32":
-            inodes = os.statvfs(path)
-            if inodes.f_files:
-                used = inodes.f_files - inodes.f_ffree
-                disk.inode_used, disk.inode_total = used, inodes.f_files
-                disk.inode_usage_pct = round(100 * used / inodes.f_files, 1)
+        inodes = os.statvfs(path)
+        if inodes.f_files:
+            used = inodes.f_files - inodes.f_ffree
+            disk.inode_used, disk.inode_total = used, inodes.f_files
+            disk.inode_usage_pct = round(100 * used / inodes.f_files, 1)
         return disk
 
     def processes(self, most: int) -> list[ProcessSnapshot]:
@@ -139,7 +137,7 @@ class Meter:
             )
             try:
                 shot.cpu_pct = process.cpu_percent()
-                shot.fds = process.num_fds() if hasattr(process, "num_fds") else None
+                shot.fds = process.num_fds()
             except psutil.Error:
                 pass
             found.append(shot)

@@ -11,9 +11,10 @@ Exit status: 0 Markdown on standard output; else a line of the reason on standar
 from __future__ import annotations
 
 import io
+import resource
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 from urllib.parse import urlsplit
 
 TOO_LARGE, NOT_FETCHED, UNKNOWN_KIND, NOT_CONVERTED = 3, 4, 5, 6
@@ -21,7 +22,7 @@ MEMORY_BYTES = 4 * 2**30
 CHUNK = 2**16
 
 
-def _fail(status: int, reason: object) -> None:
+def _fail(status: int, reason: object) -> NoReturn:
     print(" ".join(str(reason).split())[:500], file=sys.stderr)
     sys.exit(status)
 
@@ -50,16 +51,12 @@ def _fetch(address: str, most: int) -> tuple[bytes, dict[str, str | None]]:
             return bytes(data), {"mimetype": kind.strip() or None, "charset": charset, "extension": suffix}
     except requests.RequestException as error:
         _fail(NOT_FETCHED, error)
-        raise
 
 
 def main() -> None:
     source, most = sys.argv[1], int(sys.argv[2])
-    if sys.platform != "win32":
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     hints: dict[str, str | None] = {}
     if source.startswith(("http://", "https://")):
         data, hints = _fetch(source, most)

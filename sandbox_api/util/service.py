@@ -69,7 +69,7 @@ class UtilService:
             self._turns.release()
 
     def _source(self, uri: str) -> tuple[str, bytes | None]:
-        """What the program is told, and what it reads from its standard input."""
+        """The program's argument, and what it reads from its standard input."""
         scheme = uri.partition(":")[0].lower()
         if scheme in ("http", "https"):
             try:
@@ -77,7 +77,7 @@ class UtilService:
             except ValueError:
                 host = None
             if not host or len(uri) > 8192 or not uri.isprintable() or " " in uri:
-                raise SandboxError("invalid_request", "uri: this is no address")
+                raise SandboxError("invalid_request", "uri: not a valid address")
             return f"{scheme}:{uri.partition(':')[2]}", None
         if scheme == "data":
             return self._inline(uri)
@@ -111,7 +111,7 @@ class UtilService:
             raw = unquote_to_bytes(body)
             data = base64.b64decode(raw, validate=True) if "base64" in words[1:] else raw
         except (binascii.Error, ValueError) as error:
-            raise SandboxError("invalid_request", f"uri: the content is no base64: {error}") from error
+            raise SandboxError("invalid_request", f"uri: the content is not valid base64: {error}") from error
         if len(data) > self._settings.convert_bytes:
             raise self._too_large()
         return "-" + (mimetypes.guess_extension(words[0] or "text/plain") or ""), data

@@ -11,7 +11,7 @@ import pytest
 from aisandbox.builder.machine import Machine
 from aisandbox.guide.corpus import Entry, load_corpus
 from aisandbox.manifest import REPOSITORY
-from sandbox_api.chat.router import document
+from sandbox_api.compat.open_webui.router import document
 from tests.support import examination
 from tests.support.machines import url
 

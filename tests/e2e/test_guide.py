@@ -13,7 +13,7 @@ from openai.types.chat import ChatCompletionMessageParam
 
 from aisandbox.builder.machine import Machine
 from aisandbox.guide.corpus import Entry
-from sandbox_api.chat.panel import SYSTEM_PROMPT
+from sandbox_api.compat.open_webui.panel import SYSTEM_PROMPT
 from tests.support import examination, teaching
 from tests.support.examination import Asked, Said
 from tests.support.machines import MANIFEST, url

@@ -19,7 +19,7 @@ from starlette.requests import HTTPConnection
 from sandbox_api.access.tickets import Cookies, Tickets
 from sandbox_api.access.tokens import InvalidTokenError, Tokens
 from sandbox_api.addresses import caller_address, public_base
-from sandbox_api.chat import panel
+from sandbox_api.compat.open_webui import panel
 from sandbox_api.errors import SandboxError
 from sandbox_api.file import conditions, download, pictures
 from sandbox_api.settings import Settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 import threading
 import time
@@ -15,9 +16,15 @@ import httpx
 import pytest
 from agent_sandbox.core.api_error import ApiError
 
-from sandbox_api.browser.files import size_of
+from sandbox_api.file.pictures import dimensions
 from tests.support.sandbox import Sandbox
 from tests.support.site import Site, serving
+
+
+def size_of(picture: bytes) -> tuple[int, int]:
+    found = dimensions(io.BytesIO(picture))
+    assert found
+    return found
 
 
 class Browser:

@@ -159,14 +159,36 @@ def test_a_bomb_and_skills_that_outlive_the_server(tmp_path_factory: pytest.Temp
 def test_front_matter() -> None:
     text = (
         "---\nname: \"a: b\"\ntags: [x, 'y']\nlist:\n  - one\n  - two\nlong: >\n  some\n  words\n"
-        "nested:\n  key: value\non: true\nempty:\n# comment\n!bad\n---\nbody\n"
+        "nested:\n  key: value\non: true\nempty:\n# comment\n---\nbody\n"
     )
     fields, body = manifest.parse(text)
     assert fields == {
-        "name": "a: b", "tags": ["x", "y"], "list": ["one", "two"], "long": "some words",
+        "name": "a: b", "tags": ["x", "y"], "list": ["one", "two"], "long": "some words\n",
         "nested": {"key": "value"}, "on": True, "empty": None,
     }  # fmt: skip
     assert body == "body"
     assert manifest.parse("no fence") == ({}, "no fence")
     assert manifest.parse("---\nname: x\nnever closed") == ({}, "---\nname: x\nnever closed")
     assert manifest.parse("") == ({}, "")
+    numbers, _ = manifest.parse("---\nversion: 1.10\ndate: 2024-01-99\n1: {a: [yes, ~]}\n---\n")
+    assert numbers == {"version": "1.10", "date": "2024-01-99", "1": {"a": ["yes", None]}}
+
+
+BOMB = "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]"
+DEEP = "a: " + "[" * 150 + "]" * 150
+LONG = "a: b\n" * 20_000
+
+
+@pytest.mark.parametrize("lines", ["!bad", "a: b: c", "- a list", "a: " + "[" * 5000, DEEP, LONG, BOMB])
+def test_front_matter_that_is_not_valid(lines: str) -> None:
+    text = f"---\nname: x\n{lines}\n---\nbody"
+    assert manifest.parse(text) == ({}, "body")
+    with pytest.raises(ValueError, match="."):
+        manifest.parse(text, strict=True)
+
+
+def test_a_skill_with_broken_front_matter_is_refused(sandbox: Sandbox) -> None:
+    for content in (b"---\nname: x: y\n---\n", archive({"a/SKILL.md": "---\nname: x: y\n---\n"})):
+        answer = register(sandbox, content)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (422, "invalid_request")
+        assert "line 1" in answer.json()["message"] and "quotes" in answer.json()["hint"]

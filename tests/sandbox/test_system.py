@@ -15,10 +15,9 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from sandbox_api.addresses import public_base, websocket_base
-from sandbox_api.health import Health
+from sandbox_api.health import HEALTH_S, Health
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
-from sandbox_api.system import service as system
 from tests.support.sandbox import Sandbox, running
 
 PARTS = {
@@ -189,10 +188,10 @@ class Broken(Stuck):
 
 async def test_a_part_that_hangs_or_breaks_has_failed(tmp_path: Path) -> None:
     services = Services(Settings(root=tmp_path))
-    services.skills, services.util = Stuck(), Broken()  # type: ignore[assignment]
+    services.capabilities.probes |= {"skills": Stuck().health, "util": Broken().health}
     start = time.monotonic()
-    found = await services.system.capabilities()
-    assert time.monotonic() - start < system.HEALTH_S + 0.4
+    found = await services.capabilities.health()
+    assert time.monotonic() - start < HEALTH_S + 0.4
     assert found["skills"] == Health(status="failed", detail="no answer within 0.8 s")
     assert found["util"] == Health(status="failed", detail="OSError: no such socket")
     assert all("no answer" not in health.detail for name, health in found.items() if name != "skills")
@@ -296,7 +295,10 @@ def test_capture_and_report(sandbox: Sandbox) -> None:
     session = observe(sandbox, "start", **wanted)["data"]
     assert observe(sandbox, "start", **wanted)["data"]["session_id"] == session["session_id"]
     assert observe(sandbox, "start")["error"]["code"] == "conflict"
-    time.sleep(0.7)
+    samples = Path(session["runtime_dir"]) / "samples.jsonl"
+    deadline = time.monotonic() + 20
+    while (not samples.exists() or samples.read_bytes().count(b"\n") < 2) and time.monotonic() < deadline:
+        time.sleep(0.05)
     status = sandbox.client.get("/v1/sandbox/observe/status").json()["data"]
     assert status["running"] and status["mode"] == "capture" and status["last_sample_at"]
     assert observe(sandbox, "stop", session_id="absent")["error"]["code"] == "session_not_found"
@@ -312,8 +314,8 @@ def test_capture_and_report(sandbox: Sandbox) -> None:
         assert set(archive.getnames()) == {"report.json", "now.json", "samples.jsonl"}
         file = archive.extractfile("samples.jsonl")
         assert file
-        samples = [json.loads(line) for line in file]
-    assert len(samples) >= 2 and samples[0]["top_processes"]
+        lines = [json.loads(line) for line in file]
+    assert len(lines) >= 2 and lines[0]["top_processes"]
     listed = sandbox.client.get("/v1/sandbox/observe/reports").json()["data"]
     assert [item["report_id"] for item in listed] == [report["report_id"]]
     assert sandbox.client.delete(route).json()["success"]

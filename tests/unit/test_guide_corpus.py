@@ -16,7 +16,7 @@ from aisandbox.guide.corpus import CORPUS, PRODUCT, CorpusError, Entry, load_cor
 from aisandbox.guide.files import CHAT_TEMPLATE
 from aisandbox.guide.lessons import prompts
 from aisandbox.instance import cli
-from sandbox_api.chat.router import document
+from sandbox_api.compat.open_webui.router import document
 from tests.support import examination
 
 MANIFEST = {

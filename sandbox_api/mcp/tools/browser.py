@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr
 
-from sandbox_api.browser.models import KeyRequest, TypeTextRequest
+from sandbox_api.browser.models import ClickRequest, FillRequest, KeyRequest, Timed, TypeTextRequest
+from sandbox_api.browser.service import BrowserService
 from sandbox_api.errors import SandboxError
 from sandbox_api.mcp.registry import Picture, Result
-
-if TYPE_CHECKING:
-    from sandbox_api.services import Services
 
 JPEG_QUALITY = 80
 MOST_ELEMENTS = 300
@@ -26,7 +24,7 @@ class Page(Result):
     title: str
     tab: str
     status: int | None = Field(None, description="HTTP status.")
-    hint: str | None = Field(None, description="What happened beside it, such as a tab that opened.")
+    hint: str | None = Field(None, description="What else happened, such as a tab that opened.")
 
     def words(self) -> str:
         status = f" (HTTP {self.status})" if self.status else ""
@@ -105,16 +103,20 @@ class Tabs(Result):
 
 
 class BrowserTools:
-    def __init__(self, services: Services) -> None:
-        self._browser = services.browser
-        self._most = services.settings.answer_output_chars
+    def __init__(self, browser: BrowserService, most: int) -> None:
+        self._browser = browser
+        self._most = most
+
+    async def _interact(self, request: Timed, tab: Tab) -> Page:
+        done = await self._browser.interact(request, tab)
+        return Page(**done.data.model_dump(), hint=done.hint)
 
     async def browser_navigate(
         self,
         url: Annotated[str, Field(min_length=1, max_length=65536, description="http, https, file or about:blank.")],
         tab: Tab = None,
     ) -> Page:
-        """Open an address in the browser and wait until it has loaded. browser_read then tells what is there."""
+        """Open an address in the browser and wait until it has loaded. browser_read then returns its content."""
         done = await self._browser.navigate(url, tab=tab)
         return Page(**done.data.model_dump(), hint=done.hint)
 
@@ -151,8 +153,7 @@ class BrowserTools:
         """Click an element of the page, by index (from browser_elements) or selector, or a place by x and y."""
         if index is None and selector is None and (x is None or y is None):
             raise SandboxError("invalid_request", "there is nothing to click", hint="Give index, selector, or x and y.")
-        done = await self._browser.click(selector=selector, index=index, x=x, y=y, tab=tab)
-        return Page(**done.data.model_dump(), hint=done.hint)
+        return await self._interact(ClickRequest(selector=selector, index=index, x=x, y=y), tab)
 
     async def browser_type(
         self,
@@ -164,12 +165,12 @@ class BrowserTools:
     ) -> Page:
         """Put text into a field of the page, replacing what it holds; without a field, type where the focus is."""
         if index is None and selector is None:
-            done = await self._browser.interact(TypeTextRequest(text=text), tab)
+            page = await self._interact(TypeTextRequest(text=text), tab)
         else:
-            done = await self._browser.fill(text, selector=selector, index=index, tab=tab)
+            page = await self._interact(FillRequest(text=text, selector=selector, index=index), tab)
         if press_enter:
-            done = await self._browser.interact(KeyRequest(key="Enter", selector=selector, index=index), tab)
-        return Page(**done.data.model_dump(), hint=done.hint)
+            page = await self._interact(KeyRequest(key="Enter", selector=selector, index=index), tab)
+        return page
 
     async def browser_screenshot(
         self,

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr
 
+from sandbox_api.code.service import CodeService
 from sandbox_api.errors import SandboxError
 from sandbox_api.mcp.registry import Picture, Result
 from sandbox_api.shell.command import Command
-
-if TYPE_CHECKING:
-    from sandbox_api.services import Services
+from sandbox_api.shell.service import ShellService
 
 PATIENCE_S = 50
 """Clients commonly give a call up after 60 s."""
@@ -73,11 +72,13 @@ class CodeResult(Result):
 
 
 class CommandTools:
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, shell: ShellService, code: CodeService, most: int) -> None:
+        self._shell = shell
+        self._code = code
+        self._most = most
 
     def _find(self, command_id: str) -> Command:
-        for session in self._services.shell.sessions.values():
+        for session in self._shell.sessions.values():
             for command in session.commands:
                 if command.id == command_id:
                     return command
@@ -85,8 +86,7 @@ class CommandTools:
 
     def _result(self, command: Command) -> CommandResult:
         final = not command.running
-        limit = self._services.settings.answer_output_chars
-        out, err = (spool.excerpt(limit, final) for spool in command.spools)
+        out, err = (spool.excerpt(self._most, final) for spool in command.spools)
         return CommandResult(
             status=command.status, exit_code=command.exit_code, stdout=out.text, stderr=err.text,
             command_id=command.id, stdout_offset=out.end, stderr_offset=err.end,
@@ -110,7 +110,7 @@ class CommandTools:
         A command that has not ended after `wait` seconds goes on; its status is then `running`, and command_output
         reads further. Each call starts in the workspace with a fresh environment unless `session` is given.
         """
-        started = await self._services.shell.execute(command, session_id=session, directory=cwd, stdin=stdin)
+        started = await self._shell.execute(command, session_id=session, directory=cwd, stdin=stdin)
         await started.wait(wait)
         return self._result(started)
 
@@ -125,7 +125,7 @@ class CommandTools:
         command = self._find(command_id)
         if stdout_offset >= command.stdout.size and stderr_offset >= command.stderr.size and wait:
             await command.news(wait)
-        final, limit = not command.running, self._services.settings.answer_output_chars
+        final, limit = not command.running, self._most
         stdout, stdout_end = command.stdout.text(stdout_offset, limit, final)
         stderr, stderr_end = command.stderr.text(stderr_offset, limit, final)
         return CommandResult(
@@ -141,7 +141,7 @@ class CommandTools:
         """End a command and everything that it started."""
         command = self._find(command_id)
         if command.running:
-            await self._services.shell.kill(command, "SIGKILL" if force else "SIGTERM")
+            await self._shell.kill(command, "SIGKILL" if force else "SIGTERM")
         return self._result(command)
 
     async def run_code(
@@ -158,7 +158,7 @@ class CommandTools:
 
         Without `session` every call starts anew.
         """
-        done = await self._services.code.execute(language, code, session_id=session, cwd=cwd, timeout=timeout)
+        done = await self._code.execute(language, code, session_id=session, cwd=cwd, timeout=timeout)
         result = CodeResult(
             status=done.status, stdout=done.stdout, stderr=done.stderr, result=done.result,
             error="\n".join(done.traceback) if done.traceback else None, session=done.session_id, note=done.note,

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import base64
 import mimetypes
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from pydantic import BaseModel, Field, PrivateAttr
 
 from sandbox_api.errors import SandboxError
-from sandbox_api.file.service import EXCERPT_LINES
+from sandbox_api.file.service import EXCERPT_LINES, FileService
 from sandbox_api.mcp.registry import Picture, Result
-
-if TYPE_CHECKING:
-    from sandbox_api.services import Services
 
 PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp")
 LARGEST_PICTURE = 5 * 2**20
@@ -106,9 +103,9 @@ class Found(Result):
 
 
 class FileTools:
-    def __init__(self, services: Services) -> None:
-        self._file = services.file
-        self._workspace = str(services.settings.workspace_path)
+    def __init__(self, file: FileService, workspace: str) -> None:
+        self._file = file
+        self._workspace = workspace
 
     async def read_file(
         self,

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from pydantic import BaseModel
 
+from sandbox_api.desktop.service import DesktopService
+from sandbox_api.health import Capabilities
 from sandbox_api.mcp.registry import Picture, Result
 from sandbox_api.mcp.tools.browser import JPEG_QUALITY, Shot
-
-if TYPE_CHECKING:
-    from sandbox_api.services import Services
 
 
 class Part(BaseModel):
@@ -32,21 +29,23 @@ class Info(Result):
 
 
 class WholeTools:
-    def __init__(self, services: Services) -> None:
-        self._services = services
+    def __init__(self, desktop: DesktopService, capabilities: Capabilities, workspace: str) -> None:
+        self._desktop = desktop
+        self._capabilities = capabilities
+        self._workspace = workspace
 
     async def desktop_screenshot(self) -> Shot:
         """Look at the whole desktop: the browser's window with its tabs and dialogs, and other windows."""
-        taken = await self._services.desktop.screenshot("jpeg", JPEG_QUALITY)
+        taken = await self._desktop.screenshot("jpeg", JPEG_QUALITY)
         shot = Shot(width=taken.width, height=taken.height)
         shot._picture = Picture(taken.data, "image/jpeg")
         return shot
 
     async def sandbox_info(self) -> Info:
         """Tell where the workspace is, and which parts of the sandbox work now, in which version."""
-        capabilities = await self._services.system.capabilities()
+        capabilities = await self._capabilities.health()
         parts = {
             name: Part(status=health.status, detail=health.detail, version=health.version)
             for name, health in capabilities.items()
         }
-        return Info(workspace=str(self._services.settings.workspace_path), capabilities=parts)
+        return Info(workspace=self._workspace, capabilities=parts)

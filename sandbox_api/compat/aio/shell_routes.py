@@ -13,12 +13,7 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from sandbox_api.addresses import public_base
-from sandbox_api.envelope import Envelope, ok
-from sandbox_api.errors import SandboxError
-from sandbox_api.services import Injected
-from sandbox_api.shell.bash_routes import answer, info, moment, omission
-from sandbox_api.shell.command import Command, Status
-from sandbox_api.shell.models import (
+from sandbox_api.compat.aio.shell_models import (
     ActiveShellSessionsResult,
     ConsoleRecord,
     OnDisconnect,
@@ -40,6 +35,12 @@ from sandbox_api.shell.models import (
     ShellWriteToProcessRequest,
     StreamRequest,
 )
+from sandbox_api.envelope import Envelope, ok
+from sandbox_api.errors import SandboxError
+from sandbox_api.services import Injected
+from sandbox_api.shell.bash_routes import answer, info, moment
+from sandbox_api.shell.bash_routes import result as bash_result
+from sandbox_api.shell.command import Command, Status
 from sandbox_api.shell.session import Session
 from sandbox_api.shell.terminal import Terminal
 from sandbox_api.unicode import dumps
@@ -78,27 +79,10 @@ def _record(command: Command, output: str) -> ConsoleRecord:
 
 
 def result(command: Command, limit: int, status: ShellStatus | None = None) -> ShellCommandResult:
-    final = not command.running
-    out, err = (spool.excerpt(limit, final) for spool in command.spools)
-    output = _merged(command, limit, out.text)
-    return ShellCommandResult(
-        session_id=command.session_id,
-        command_id=command.id,
-        command=command.text,
-        status=status or STATUSES[command.status],
-        output=output,
-        stdout=out.text,
-        stderr=err.text,
-        exit_code=command.exit_code,
-        console=[_record(command, output)],
-        offset=out.end,
-        stderr_offset=err.end,
-        stdout_omitted=omission(out),
-        stderr_omitted=omission(err),
-        dropped=command.stdout.dropped + command.stderr.dropped,
-        seconds=command.seconds,
-        pid=command.pid,
-    )
+    found = dict(bash_result(command, limit))
+    output = _merged(command, limit, found["stdout"])
+    found |= {"status": status or STATUSES[command.status], "output": output, "console": [_record(command, output)]}
+    return ShellCommandResult(**found)
 
 
 def _streams(accept: str | None) -> bool:
@@ -107,7 +91,7 @@ def _streams(accept: str | None) -> bool:
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One answer; or events, for who accepts text/event-stream",
+        "description": "One answer; or events, for clients that accept text/event-stream",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
@@ -118,7 +102,7 @@ async def execute(request: ShellExecRequest, services: Injected, accept: str | N
     """Run a command and wait for its end, for `timeout` seconds at most; it goes on after that.
 
     `{"command": "echo test"}` is enough. A session, named by `id`, keeps folder and variables. An exit code other than
-    0 is no error of the request. With `Accept: text/event-stream` the answer is that of /v1/shell/stream.
+    0 is not an error of the request. With `Accept: text/event-stream` the answer is that of /v1/shell/stream.
     """
     shell = services.shell
     interactive = request.async_mode if request.interactive is None else request.interactive

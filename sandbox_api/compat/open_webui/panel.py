@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from starlette.responses import Response
 from starlette.websockets import WebSocketDisconnect
 
-from sandbox_api.chat.conversation import InConversation
+from sandbox_api.compat.open_webui.conversation import InConversation
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
 from sandbox_api.shell.terminal import Attachment, Terminal
@@ -185,10 +185,10 @@ async def connect(websocket: WebSocket, terminal_id: str, services: Injected) ->
 
 def _token(message: str) -> str:
     try:
-        told = loads(message)
+        parsed = loads(message)
     except ValueError:
         return ""
-    token = told.get("token") if isinstance(told, dict) else None
+    token = parsed.get("token") if isinstance(parsed, dict) else None
     return token if isinstance(token, str) else ""
 
 

@@ -39,7 +39,7 @@ class Conversation:
             SandboxError: `file_not_found`, `not_a_directory`, `path_outside`, `limit_reached`.
         """
         if (await self.services.file.stat(directory)).type != "directory":
-            raise SandboxError("not_a_directory", f"{directory} is no folder")
+            raise SandboxError("not_a_directory", f"{directory} is not a folder")
         if self.session_id:
             await self.services.shell.run(f"cd -- {_quoted(directory)}", session_id=self.session_id)
 

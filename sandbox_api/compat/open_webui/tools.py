@@ -7,7 +7,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
-from sandbox_api.chat.conversation import InConversation
+from sandbox_api.browser.models import ScreenshotRequest
+from sandbox_api.compat.open_webui.conversation import InConversation
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.service import EXCERPT_LINES
 from sandbox_api.shell.command import Command
@@ -50,7 +51,7 @@ class PageRequest(BaseModel):
     url: str = Field(max_length=8192, description="Such as https://example.com.")
 
 
-def _told(command: Command) -> dict[str, Any]:
+def _summary(command: Command) -> dict[str, Any]:
     final = not command.running
     stdout, stderr = (spool.excerpt(ANSWER_CHARS, final).text for spool in (command.stdout, command.stderr))
     answer = {"status": command.status, "exit_code": command.exit_code, "stdout": stdout, "stderr": stderr}
@@ -62,7 +63,7 @@ async def run_command(body: CommandRequest, chat: InConversation) -> dict[str, A
     """Folder and variables are kept from one command to the next. A command that takes longer than `timeout` goes on
     and has an `id` in the answer."""
     command = await chat.services.shell.run(body.command, session_id=chat.session_id, timeout=body.timeout)
-    return _told(command)
+    return _summary(command)
 
 
 @router.get("/execute/{id}", operation_id="command_output", summary="Output and state of a command that goes on")
@@ -71,14 +72,14 @@ async def command_output(
 ) -> dict[str, Any]:
     command = chat.services.shell.find(chat.session_id or "", id)
     await command.wait(wait)
-    return _told(command)
+    return _summary(command)
 
 
 @router.delete("/execute/{id}", operation_id="stop_command", summary="Stop a command that goes on")
 async def stop_command(id: str, chat: InConversation) -> dict[str, Any]:
     command = chat.services.shell.find(chat.session_id or "", id)
     await chat.services.shell.kill(command, "SIGTERM")
-    return _told(command)
+    return _summary(command)
 
 
 @router.post("/code", operation_id="run_code", summary="Run Python or JavaScript in the sandbox")
@@ -201,5 +202,5 @@ async def open_page(body: PageRequest, chat: InConversation) -> dict[str, Any]:
 async def screenshot_page(chat: InConversation) -> dict[str, Any]:
     """Returns the picture's path: display_file shows it to the user."""
     path = str(chat.services.paths.workspace / "screenshots" / "page.png")
-    saved = (await chat.services.browser.screenshot(path=path)).data
+    saved = (await chat.services.browser.screenshot(ScreenshotRequest(path=path))).data
     return {"path": saved.path, "width": saved.width, "height": saved.height}

@@ -1,4 +1,4 @@
-"""Routes of the peer that this sandbox does not offer; they say so."""
+"""Routes that this sandbox does not offer; their answers say so."""
 
 from __future__ import annotations
 

@@ -4,7 +4,3 @@ Open WebUI asks for tools (an OpenAPI document), and offers people a file browse
 answers, so these routes answer without the envelope when they succeed; errors have the one form.
 Source of the protocol: the requests of Open WebUI 0.12 (`routers/terminals.py`, its pages), open-terminal 0.14's API.
 """
-
-from sandbox_api.chat.router import router
-
-__all__ = ["router"]

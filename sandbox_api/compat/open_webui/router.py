@@ -9,7 +9,7 @@ from fastapi import APIRouter
 from fastapi.openapi.utils import get_openapi
 
 from sandbox_api import __version__
-from sandbox_api.chat import panel, tools
+from sandbox_api.compat.open_webui import panel, tools
 
 router = APIRouter(prefix="/terminal-server", include_in_schema=False)
 router.include_router(tools.router)
@@ -28,6 +28,6 @@ def document() -> dict[str, Any]:
     for operations in described["paths"].values():
         for operation in operations.values():
             # Open WebUI shows the model the description alone, where there is one.
-            told = [operation["summary"], operation.get("description")]
-            operation["description"] = ". ".join(text for text in told if text)
+            parts = [operation["summary"], operation.get("description")]
+            operation["description"] = ". ".join(text for text in parts if text)
     return described

@@ -1,0 +1,1 @@
+"""Other products' wire formats over the native services, and nothing else."""
