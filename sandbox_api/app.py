@@ -31,12 +31,15 @@ from sandbox_api import (
     util,
 )
 from sandbox_api.body_limit import BodyLimit
+from sandbox_api.code.router import direct as code_routes
+from sandbox_api.direct import DirectRoutes
 from sandbox_api.errors import SandboxError
 from sandbox_api.head import Head
 from sandbox_api.log import logger
 from sandbox_api.missing_body import MissingBody
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
+from sandbox_api.shell.router import direct as shell_routes
 from sandbox_api.trace import Trace, error_response, trace_id
 from sandbox_api.unicode import dumps
 
@@ -86,6 +89,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # holds the routes that forward whatever lies under a prefix.
     for package in packages:
         app.include_router(package.router)
+    app.router.routes.insert(0, DirectRoutes(shell_routes | code_routes, services, app.router))
     app.add_middleware(Head)
     app.add_middleware(MissingBody)
     app.add_middleware(BodyLimit, most=settings.body_bytes)

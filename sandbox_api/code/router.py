@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
+from starlette.responses import Response
 
 from sandbox_api.code import models as m
 from sandbox_api.code.node import NodeSession
 from sandbox_api.code.service import CodeService
 from sandbox_api.code.sessions import Session
+from sandbox_api.direct import Direct, answer
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
-from sandbox_api.services import Injected
+from sandbox_api.services import Injected, Services
 
 router = APIRouter(prefix="/v1")
 KERNEL = "python3"
@@ -233,3 +237,17 @@ async def end_node(
 async def interrupt_node(session_id: SessionPath, services: Injected) -> Envelope[m.Interrupted]:
     done = services.code.node.sessions.interrupt(session_id)
     return ok(m.Interrupted(session_id=session_id, interrupted=done), "Interrupted" if done else "Nothing ran")
+
+
+def _direct(model: type[BaseModel], execute: Callable[[Any, Services], Awaitable[Envelope[Any]]]) -> Direct:
+    async def respond(request: BaseModel, services: Services, _: Headers) -> Response:
+        return answer(await execute(request, services))
+
+    return Direct(model, respond)
+
+
+direct = {
+    "/v1/code/execute": _direct(m.CodeExecuteRequest, execute_code),
+    "/v1/jupyter/execute": _direct(m.JupyterExecuteRequest, execute_python),
+    "/v1/nodejs/execute": _direct(m.NodeExecuteRequest, execute_node),
+}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from fastapi import APIRouter
 
-from sandbox_api.shell.bash_routes import router as bash
-from sandbox_api.shell.shell_routes import router as shell
-from sandbox_api.shell.terminal_routes import router as terminal
+from sandbox_api.shell import bash_routes, shell_routes, terminal_routes
 
 router = APIRouter()
-for part in (bash, shell, terminal):
-    router.include_router(part)
+for part in (bash_routes, shell_routes, terminal_routes):
+    router.include_router(part.router)
+
+direct = bash_routes.direct | shell_routes.direct

@@ -13,10 +13,11 @@ from fastapi import APIRouter, Header, Query, Request
 from starlette.responses import Response, StreamingResponse
 
 from sandbox_api.addresses import public_base
+from sandbox_api.direct import Direct, answer
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
 from sandbox_api.services import Injected
-from sandbox_api.shell.bash_routes import answer, info, moment, omission
+from sandbox_api.shell.bash_routes import info, moment, omission
 from sandbox_api.shell.command import Command, Status
 from sandbox_api.shell.models import (
     ActiveShellSessionsResult,
@@ -143,7 +144,7 @@ async def execute(request: ShellExecRequest, services: Injected, accept: str | N
         timeout = shell.settings.command_timeout_s if request.timeout is None else request.timeout
         if await command.wait(timeout, quiet):
             status = "no_change_timeout"
-    return answer(result(command, shell.settings.answer_output_chars if request.truncate else 0, status))
+    return answer(ok(result(command, shell.settings.answer_output_chars if request.truncate else 0, status)))
 
 
 @router.post("/stream", response_class=StreamingResponse, responses=STREAMED)
@@ -225,16 +226,15 @@ async def view(request: ShellViewRequest, services: Injected, accept: str | None
     if latest and _streams(accept):
         return _event_stream(latest, "detach")
     shown = session.commands[-SHOWN_COMMANDS:]
-    return answer(
-        ShellViewResult(
-            output=_merged(latest, services.shell.settings.answer_output_chars) if latest else "",
-            session_id=session.id,
-            console=[_record(command, middle(command.merged(), SHOWN_CHARACTERS)) for command in shown],
-            status=STATUSES[latest.status] if latest else "completed",
-            command=latest.text if latest else None,
-            exit_code=latest.exit_code if latest else None,
-        )
+    data = ShellViewResult(
+        output=_merged(latest, services.shell.settings.answer_output_chars) if latest else "",
+        session_id=session.id,
+        console=[_record(command, middle(command.merged(), SHOWN_CHARACTERS)) for command in shown],
+        status=STATUSES[latest.status] if latest else "completed",
+        command=latest.text if latest else None,
+        exit_code=latest.exit_code if latest else None,
     )
+    return answer(ok(data))
 
 
 @router.post("/wait")
@@ -358,3 +358,10 @@ async def delete_session(session_id: str, services: Injected) -> Envelope[None]:
     """End a session and what runs in it."""
     services.shell.close(session_id)
     return ok(None)
+
+
+direct = {
+    "/v1/shell/exec": Direct(
+        ShellExecRequest, lambda request, services, headers: execute(request, services, headers.get("accept"))
+    )
+}
