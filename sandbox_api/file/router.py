@@ -15,6 +15,7 @@ from sandbox_api.errors import SandboxError
 from sandbox_api.file import models
 from sandbox_api.file.conditions import Precondition, names, seconds
 from sandbox_api.file.failures import told
+from sandbox_api.protocol import PROTOCOL
 from sandbox_api.services import Injected
 from sandbox_api.trace import error_response, trace_id
 
@@ -183,7 +184,9 @@ async def put_content(
 ) -> Envelope[models.UploadResult]:
     """Upload a file as the plain body: the fastest way."""
     condition = conditions.with_body(models.Guarded())
-    return ok(await services.file.upload(path, request.stream(), size=_length(request), condition=condition))
+    protocol = request.scope.get(PROTOCOL)
+    size = _length(request)
+    return ok(await services.file.upload(path, request.stream(), size=size, condition=condition, protocol=protocol))
 
 
 def _length(request: Request) -> int | None:

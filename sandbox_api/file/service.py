@@ -26,6 +26,7 @@ from sandbox_api.file.upload import Uploads
 from sandbox_api.file.watch import Watchers
 from sandbox_api.health import Health
 from sandbox_api.paths import Confinement
+from sandbox_api.protocol import Protocol
 from sandbox_api.settings import Settings
 
 SEARCHES_AT_ONCE = 4
@@ -210,10 +211,20 @@ class FileService:
         return await self._run("str_replace_editor", path, lambda: self._editor.run(request))
 
     async def upload(
-        self, path: str, chunks: AsyncIterator[bytes], *, size: int | None = None, condition: Precondition = NONE
+        self,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size: int | None = None,
+        condition: Precondition = NONE,
+        protocol: Protocol | None = None,
     ) -> models.UploadResult:
-        """Args: size: bytes that will come, if known."""
-        return await self.uploads.content(path, chunks, size, condition)
+        """
+        Args:
+            size: bytes that will come, if known.
+            protocol: as for `Uploads.content`.
+        """
+        return await self.uploads.content(path, chunks, size, condition, protocol)
 
     async def download(
         self, path: str, headers: Headers, policy: Literal["ignore", "abort"] = "ignore", *, inline: bool = False
