@@ -8,7 +8,6 @@ import contextlib
 import json
 import os
 import re
-import secrets
 import shutil
 import socket
 import tempfile
@@ -122,42 +121,20 @@ class NodeSession:
         variables = {"SANDBOX_TEXT_LIMIT": str(self._settings.answer_output_chars)}
         if parser := _parser(self._settings):
             variables["SANDBOX_PARSER"] = parser
-        options: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "variables": variables}
-        if processes.WINDOWS:  # descriptors are not handed on there
-            await self._spawn_with_port(cwd, variables, options)
-        else:
-            ours, theirs = socket.socketpair()
-            try:
-                variables["SANDBOX_CHANNEL_FD"] = str(theirs.fileno())
-                await self._process.spawn(self._settings, [str(DRIVER)], cwd, pass_fds=(theirs.fileno(),), **options)
-                self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=LONGEST_ANSWER)
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                theirs.close()
-        self.alive = True
-
-    async def _spawn_with_port(self, cwd: Path, variables: dict[str, str], options: dict[str, Any]) -> None:
-        token = secrets.token_hex(32)
-        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-        connected = asyncio.get_running_loop().create_future()
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            line = await reader.readline()
-            if secrets.compare_digest(line.strip(), token.encode()) and not connected.done():
-                connected.set_result((reader, writer))
-            else:
-                writer.close()
-
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=LONGEST_ANSWER)
+        ours, theirs = socket.socketpair()
         try:
-            variables["SANDBOX_CHANNEL_PORT"] = str(server.sockets[0].getsockname()[1])
-            variables["SANDBOX_CHANNEL_TOKEN"] = token
-            await self._process.spawn(self._settings, [str(DRIVER)], cwd, **options)
-            self._reader, self._writer = await asyncio.wait_for(connected, START_S)
+            variables["SANDBOX_CHANNEL_FD"] = str(theirs.fileno())
+            await self._process.spawn(
+                self._settings, [str(DRIVER)], cwd,
+                stdin=asyncio.subprocess.DEVNULL, variables=variables, pass_fds=(theirs.fileno(),),
+            )  # fmt: skip
+            self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=LONGEST_ANSWER)
+        except BaseException:
+            ours.close()
+            raise
         finally:
-            server.close()
+            theirs.close()
+        self.alive = True
 
     async def send(self, request: dict[str, Any]) -> dict[str, Any]:
         """Have the driver do something, and wait for its answer.

@@ -401,7 +401,7 @@ class _Polled:
 
     def _look(self) -> os.stat_result | None:
         found = _look(self._real)
-        if found and hasattr(os, "O_PATH") and (self._held < 0 or os.fstat(self._held).st_ino != found.st_ino):
+        if found and (self._held < 0 or os.fstat(self._held).st_ino != found.st_ino):
             self._let_go()
             with suppress(OSError):
                 self._held = os.open(self._real, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)

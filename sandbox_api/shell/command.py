@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from sandbox_api import family
-from sandbox_api.shell import process
+from sandbox_api.shell.process import STDERR, Process, Spawned
 from sandbox_api.shell.spares import Spares
 from sandbox_api.shell.spool import Spool
 
@@ -66,8 +66,8 @@ class Command:
         self._told = ended
         self._loop = asyncio.get_running_loop()
         spare = spares.run(os.fsencode(text), self._output, self._ended) if spares else None
-        self._process = spare or process.start(
-            program, arguments, directory, variables, interactive=interactive, output=self._output, ended=self._ended
+        self._process = spare or Process(
+            Spawned(program, arguments, directory, variables, interactive=interactive), self._output, self._ended
         )
         self._limit = self._loop.call_later(hard_timeout, self._time_is_up)
         self._kill_timer: asyncio.TimerHandle | None = None
@@ -107,7 +107,7 @@ class Command:
 
     def note(self, text: str) -> None:
         """Say something to its reader, on stderr."""
-        self._output(process.STDERR, text.encode(errors="surrogateescape"))
+        self._output(STDERR, text.encode(errors="surrogateescape"))
 
     def _ended(self, code: int) -> None:
         self.finished = time.time()
