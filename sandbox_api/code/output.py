@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox_api.code.models import Output
+from sandbox_api.code.models import Execution, Output
 from sandbox_api.settings import Settings
 from sandbox_api.unicode import MOST_DEPTH, dumps, is_deeper
 
@@ -173,6 +174,15 @@ class Collector:
         )
         self._plain = plain_lines(lines)
         self._append(self.error)
+
+    def completed(self, answer: Execution, start: float) -> Execution:
+        """The answer with the outputs so far.
+
+        Args:
+            start: of the run, by the monotonic clock.
+        """
+        seconds = round(time.monotonic() - start, 4)
+        return answer.model_copy(update={**self.fields(), "seconds": seconds})
 
     def fields(self) -> dict[str, Any]:
         """The fields of `Execution` that come from outputs."""

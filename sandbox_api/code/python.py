@@ -267,19 +267,17 @@ class PythonRuntime:
         except KernelDied as error:
             if answer.status == "ok":
                 answer.status, answer.restarted, answer.exit_code = "error", True, 1
-                data = _filled(answer, collector, start)
+                data = collector.completed(answer, start)
                 raise SandboxError("kernel_failed", str(error), data=data.model_dump(mode="json")) from error
             answer.restarted = True
         except asyncio.CancelledError:
             await kernel.end()
             raise
         if answer.status == "timeout":
-            answer.exit_code = 124
-            how = "the process was ended, its state is lost" if answer.restarted else "it was interrupted"
-            answer.note = f"The time of {seconds:g} s was over; {how}."
+            answer.time_out(seconds)
         if run is not None:
             await self._read_reply(kernel, run, collector, answer)
-        return _filled(answer, collector, start)
+        return collector.completed(answer, start)
 
     @staticmethod
     async def _read_reply(kernel: Kernel, run: Run, collector: Collector, answer: Execution) -> None:
@@ -301,11 +299,6 @@ class PythonRuntime:
             elif payload.get("source") == "ask_exit":
                 answer.restarted = True
                 await kernel.end()
-
-
-def _filled(answer: Execution, collector: Collector, start: float) -> Execution:
-    answer.seconds = round(time.monotonic() - start, 4)
-    return answer.model_copy(update=collector.fields())
 
 
 def _context() -> Any:

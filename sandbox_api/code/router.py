@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.responses import Response
 
 from sandbox_api.code import models as m
-from sandbox_api.code.node import NodeSession
+from sandbox_api.code.node_process import NodeSession
 from sandbox_api.code.service import CodeService
 from sandbox_api.code.sessions import Session
 from sandbox_api.direct import Direct, answer
