@@ -294,7 +294,9 @@ class NodeRuntime:
         major = (self.version or "").split(".")[0]
         if wanted.lower().removeprefix("node").removeprefix("v").split(".")[0] != major:
             raise SandboxError(
-                "code_unavailable", f"Node.js {wanted[:20]} is not installed", hint=f"Leave it out, or use node{major}."
+                "code_unavailable",
+                f"Node.js {wanted[:20]} is not installed",
+                hint=f"Omit the version, or use node{major}.",
             )
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from sandbox_api import privileges
 from sandbox_api.code.kernel import Kernel, KernelDied, Run
 from sandbox_api.code.models import Execution
-from sandbox_api.code.output import ANSI, TEXT, Collector, as_mapping, as_text, clipped
+from sandbox_api.code.output import ANSI, TEXT, Collector, as_mapping, as_text
 from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.errors import SandboxError
+from sandbox_api.head_tail import clipped
 from sandbox_api.health import Health
 from sandbox_api.log import logger
 from sandbox_api.settings import Settings
@@ -74,7 +75,7 @@ class PythonRuntime:
     def _warm_up(self) -> None:
         if not self._stopping and self._warm is None:
             self._warm = asyncio.create_task(self._new())
-            # A failure is told by health and by the call that gets this task.
+            # Health reports a failure, and so does the call that gets this task.
             self._warm.add_done_callback(lambda task: None if task.cancelled() else task.exception())
 
     async def _open(self) -> None:

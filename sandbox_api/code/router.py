@@ -41,7 +41,7 @@ def _check_kernel(service: CodeService, name: str | None) -> None:
 @router.post("/code/exec", tags=["code"], include_in_schema=False)
 @router.post("/code/execute", tags=["code"], summary="Run code in Python or JavaScript")
 async def execute_code(request: m.CodeExecuteRequest, services: Injected) -> Envelope[m.CodeExecution]:
-    """An error of the code is no error of the request: see `data.status`."""
+    """An error of the code is not an error of the request: see `data.status`."""
     data = await services.code.execute(
         request.language,
         request.code,
@@ -62,8 +62,8 @@ def _message(done: m.Execution) -> str:
     if done.status == "ok":
         return "Code executed"
     error = next((output for output in done.outputs if output.output_type == "error"), None)
-    told = f"{error.ename}: {error.evalue}" if error else f"The code ended with status {done.status}"
-    return done.note or told
+    cause = f"{error.ename}: {error.evalue}" if error else f"The code ended with status {done.status}"
+    return done.note or cause
 
 
 # jupyter

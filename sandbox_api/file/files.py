@@ -356,7 +356,7 @@ def _encoded(request: models.WriteRequest) -> bytes:
         try:
             return base64.b64decode("".join(request.content.split()), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise SandboxError("invalid_request", f"the content is no base64: {error}") from error
+            raise SandboxError("invalid_request", f"not valid base64: {error}") from error
     content = request.content
     if request.encoding == "utf-8":
         content = "\n" * request.leading_newline + content + "\n" * request.trailing_newline

@@ -115,8 +115,8 @@ def require_file(found: os.stat_result, path: Path) -> None:
     """Raises `not_a_file` for folders, pipes, devices and sockets."""
     if stat.S_ISREG(found.st_mode):
         return
-    kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
-    raise SandboxError("not_a_file", f"it is {kind}: {shown(path)}")
+    kind = "a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+    raise SandboxError("not_a_file", f"{kind}: {shown(path)}")
 
 
 @contextmanager

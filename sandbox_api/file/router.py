@@ -14,7 +14,7 @@ from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
 from sandbox_api.file import models
 from sandbox_api.file.conditions import Precondition, names, seconds
-from sandbox_api.file.failures import told
+from sandbox_api.file.failures import translate_os_errors
 from sandbox_api.protocol import PROTOCOL
 from sandbox_api.services import Injected
 from sandbox_api.trace import error_response, trace_id
@@ -66,7 +66,7 @@ class Conditions:
     def __init__(
         self,
         if_match: Annotated[str | None, Header(description="Only if the file has one of these etags.")] = None,
-        if_unmodified_since: Annotated[str | None, Header(description="Only if the file is no younger.")] = None,
+        if_unmodified_since: Annotated[str | None, Header(description="Fail if modified after this time.")] = None,
         if_none_match: Annotated[str | None, Header(description="* refuses a file that exists.")] = None,
     ) -> None:
         self.etags = names(if_match)
@@ -91,7 +91,7 @@ def _options(body: BaseModel, *left_out: str) -> dict[str, Any]:
 
 def _refuse_sudo(operation: str, body: models.SudoRequest, path: str) -> None:
     if body.sudo:
-        with told(operation, path):
+        with translate_os_errors(operation, path):
             raise SandboxError(
                 "not_implemented",
                 "sudo is not offered: the sandbox's user has no further rights",

@@ -98,8 +98,8 @@ async def execute(request: BashExecRequest, services: Injected) -> Response:
     """Run a command.
 
     Waits for its end, for `timeout` seconds at most; then the status is `running`, the output so far is there, and the
-    command goes on. A session keeps folder and variables from one command to the next. An exit code other than 0 is no
-    error of the request.
+    command goes on. A session keeps folder and variables from one command to the next. An exit code other than 0 is not
+    an error of the request.
     """
     shell = services.shell
     command = await shell.execute(

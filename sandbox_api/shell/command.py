@@ -27,7 +27,7 @@ MERGED_BYTES = 2**20
 
 class Command:
     """Starts at once. Every attribute may be read at any time; `exit_code` is None until the end, and 128 + N when
-    signal N ended it, as shells say it."""
+    signal N ended it (shell convention)."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Command:
         hard_timeout: float,
         capacity: int,
         folder: Path,
-        ended: Callable[[Command], None],
+        on_end: Callable[[Command], None],
         spares: Spares | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
@@ -63,7 +63,7 @@ class Command:
         self._timed_out = False
         self._killed: float | None = None
         self._changes: set[asyncio.Future[None]] = set()
-        self._told = ended
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         spare = spares.run(os.fsencode(text), self._output, self._ended) if spares else None
         self._process = spare or Process(
@@ -123,7 +123,7 @@ class Command:
             self.status = "timed_out"
         else:
             self.status = "killed" if self._killed is not None and (code < 0 or recently) else "completed"
-        self._told(self)
+        self._on_end(self)
         self._changed()
 
     def _changed(self) -> None:

@@ -208,7 +208,7 @@ class Launcher:
             command = Command(
                 text, session.id, self._shell, [self._shell.name, "-c", argument], place, variables,
                 interactive=options.interactive, hard_timeout=options.hard_timeout, capacity=self._capacity,
-                folder=self._folder, ended=ended, spares=self._spares if plain else None,
+                folder=self._folder, on_end=ended, spares=self._spares if plain else None,
             )  # fmt: skip
         except OSError:
             for file in files:

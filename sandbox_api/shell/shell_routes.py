@@ -16,6 +16,7 @@ from sandbox_api.addresses import public_base
 from sandbox_api.direct import Direct, answer
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
+from sandbox_api.head_tail import clipped
 from sandbox_api.services import Injected
 from sandbox_api.shell.bash_routes import info, moment, omission
 from sandbox_api.shell.command import Command, Status
@@ -62,16 +63,8 @@ SHOWN_COMMANDS = 20
 SHOWN_CHARACTERS = 4000
 
 
-def middle(text: str, limit: int) -> str:
-    """The text without its middle when it has more than `limit` characters."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
-
-
 def _merged(command: Command, limit: int, stdout: str = "") -> str:
-    return middle(command.merged(), limit) if command.stderr.size or not stdout else stdout
+    return clipped(command.merged(), limit) if command.stderr.size or not stdout else stdout
 
 
 def _record(command: Command, output: str) -> ConsoleRecord:
@@ -108,7 +101,7 @@ def _streams(accept: str | None) -> bool:
 
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "One answer; or events, for who accepts text/event-stream",
+        "description": "One answer; or events, for clients that accept text/event-stream",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
 }
@@ -119,7 +112,7 @@ async def execute(request: ShellExecRequest, services: Injected, accept: str | N
     """Run a command and wait for its end, for `timeout` seconds at most; it goes on after that.
 
     `{"command": "echo test"}` is enough. A session, named by `id`, keeps folder and variables. An exit code other than
-    0 is no error of the request. With `Accept: text/event-stream` the answer is that of /v1/shell/stream.
+    0 is not an error of the request. With `Accept: text/event-stream` the answer is that of /v1/shell/stream.
     """
     shell = services.shell
     interactive = request.async_mode if request.interactive is None else request.interactive
@@ -229,7 +222,7 @@ async def view(request: ShellViewRequest, services: Injected, accept: str | None
     data = ShellViewResult(
         output=_merged(latest, services.shell.settings.answer_output_chars) if latest else "",
         session_id=session.id,
-        console=[_record(command, middle(command.merged(), SHOWN_CHARACTERS)) for command in shown],
+        console=[_record(command, clipped(command.merged(), SHOWN_CHARACTERS)) for command in shown],
         status=STATUSES[latest.status] if latest else "completed",
         command=latest.text if latest else None,
         exit_code=latest.exit_code if latest else None,

@@ -21,7 +21,7 @@ from sandbox_api.settings import Settings
 from sandbox_api.shell.process import CHUNK
 
 SCROLLBACK = 512 * 1024
-"""Bytes that are replayed to who connects again."""
+"""Scrollback replayed on reconnect, in bytes."""
 AHEAD = 256 * 1024
 """Bytes that a program may be ahead of the reader before it has to wait, as on any terminal."""
 MOST_COLUMNS = 1000
