@@ -19,7 +19,7 @@ LONGEST_LINE = 4000
 LONGEST_READ = 2**20
 
 
-def _cut(line: str) -> str:
+def cut(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
 
 
@@ -38,12 +38,12 @@ def _by_lines(stream: IO[bytes], path: str, pattern: re.Pattern[str], job: Job) 
     for raw in iter(lambda: stream.readline(LONGEST_READ), b""):
         line = _line(raw)
         for match in waiting:
-            match[5].append(_cut(line))
+            match[5].append(cut(line))
         if pattern.search(line):
-            waiting.append(["match", path, number, _cut(line), list(before), []])
+            waiting.append(["match", path, number, cut(line), list(before), []])
         while waiting and len(waiting[0][5]) >= job["after"]:
             _send(*waiting.pop(0))
-        before.append(_cut(line))
+        before.append(cut(line))
         number += raw.endswith(b"\n")
     for match in waiting:
         _send(*match)
@@ -57,9 +57,9 @@ def _at_once(stream: IO[bytes], path: str, pattern: re.Pattern[str], job: Job) -
         number += text.count("\n", place, match.start())
         place = match.start()
         last = number + text.count("\n", place, max(place, match.end() - 1))
-        before = [_cut(line) for line in lines[max(0, number - job["before"]) : number]]
-        after = [_cut(line) for line in lines[last + 1 : last + 1 + job["after"]]]
-        _send("match", path, number + 1, _cut("\n".join(lines[number : last + 1])), before, after)
+        before = [cut(line) for line in lines[max(0, number - job["before"]) : number]]
+        after = [cut(line) for line in lines[last + 1 : last + 1 + job["after"]]]
+        _send("match", path, number + 1, cut("\n".join(lines[number : last + 1])), before, after)
 
 
 def _search(path: str, pattern: re.Pattern[str], job: Job) -> None:

@@ -24,7 +24,7 @@ from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
 from sandbox_api.file.models import GrepMatch, GrepRequest, GrepResult, SearchRequest, SearchResult
 from sandbox_api.file.patterns import Names
-from sandbox_api.file.scan import LONGEST_LINE
+from sandbox_api.file.scan import cut
 from sandbox_api.file.tree import Budget, walk
 
 SCAN = Path(__file__).with_name("scan.py")
@@ -253,10 +253,6 @@ def _text(value: dict[str, str]) -> str:
     return value["text"] if "text" in value else base64.b64decode(value["bytes"]).decode("utf-8", "replace")
 
 
-def _cut(line: str) -> str:
-    return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
-
-
 class _RipgrepReader:
     """Puts ripgrep's JSON lines together to matches with their context."""
 
@@ -275,9 +271,9 @@ class _RipgrepReader:
         if kind in ("match", "context"):
             number, text = data["line_number"], _text(data["lines"]).removesuffix("\n").removesuffix("\r")
             lines = text.split("\n")
-            self._lines.update((number + place, _cut(line)) for place, line in enumerate(lines))
+            self._lines.update((number + place, cut(line)) for place, line in enumerate(lines))
             if kind == "match":
-                match = GrepMatch(file=_text(data["path"]), line_number=number, line_content=_cut(text))
+                match = GrepMatch(file=_text(data["path"]), line_number=number, line_content=cut(text))
                 self.matches.append(match)
             if len(self.matches) > self._wanted:
                 last = self.matches[self._wanted - 1]
