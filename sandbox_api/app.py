@@ -17,11 +17,14 @@ from sandbox_api.access.guard import Guard
 from sandbox_api.access.router import router as access
 from sandbox_api.body_limit import BodyLimit
 from sandbox_api.browser.router import router as browser
+from sandbox_api.code.router import direct as code_direct
 from sandbox_api.code.router import router as code
 from sandbox_api.compat.aio import errors as aio
 from sandbox_api.compat.aio.router import router as agent_sandbox
+from sandbox_api.compat.aio.shell_routes import direct as agent_sandbox_direct
 from sandbox_api.compat.open_webui.router import router as open_webui
 from sandbox_api.desktop.router import router as desktop
+from sandbox_api.direct import DirectRoutes
 from sandbox_api.entry.router import router as entry
 from sandbox_api.errors import SandboxError
 from sandbox_api.file.router import router as file
@@ -32,6 +35,7 @@ from sandbox_api.missing_body import MissingBody
 from sandbox_api.pages.router import router as pages
 from sandbox_api.services import Services
 from sandbox_api.settings import Settings
+from sandbox_api.shell.router import direct as shell_direct
 from sandbox_api.shell.router import router as shell
 from sandbox_api.skills.router import router as skills
 from sandbox_api.system.router import router as system
@@ -88,6 +92,8 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         app.add_exception_handler(kind, _on_exhausted)
     for router in ROUTERS:
         app.include_router(router)
+    direct = shell_direct | agent_sandbox_direct | code_direct
+    app.router.routes.insert(0, DirectRoutes(direct, services, app.router))
     app.add_middleware(Head)
     app.add_middleware(MissingBody)
     app.add_middleware(BodyLimit, most=settings.body_bytes)

@@ -129,3 +129,12 @@ def send(number: int, chosen: Callable[[str], bool], leaders: Collection[int] = 
             return
         _send_to(new, number)
         members |= new
+
+
+def send_to_one(number: int, mark: str, leader: int | None) -> None:
+    """Signal everything that was started with a mark, as `send`.
+
+    Args:
+        leader: of its session; None once that is reaped.
+    """
+    send(number, mark.__eq__, () if leader is None else (leader,))

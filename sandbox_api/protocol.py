@@ -1,4 +1,7 @@
-"""HTTP as uvicorn speaks it, except that a client's wish for another protocol is ignored."""
+"""HTTP as uvicorn speaks it, except for two things.
+
+A client's wish for another protocol is ignored, and a route may receive the body of a PUT request by itself.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 WISH = {b"upgrade", b"http2-settings"}
+PROTOCOL = "sandbox.protocol"
+"""Key in the scope of a PUT request: its `Protocol`."""
 
 
 class Protocol(HttpToolsProtocol):
@@ -15,8 +20,15 @@ class Protocol(HttpToolsProtocol):
     again, without the wish.
     """
 
+    _skipped = 0
+    """Bytes to come that nobody wants."""
+
     def data_received(self, data: bytes) -> None:
         self._unset_keepalive_if_required()
+        if self._skipped:
+            data, self._skipped = data[self._skipped :], max(0, self._skipped - len(data))
+            if not data:
+                return
         while True:
             try:
                 self.parser.feed_data(data)
@@ -31,9 +43,45 @@ class Protocol(HttpToolsProtocol):
                 self.send_400_response("Invalid HTTP request received.")
             return
 
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._body_received = 0
+
     def on_headers_complete(self) -> None:
-        if not self._is_wish():
-            super().on_headers_complete()
+        if self._is_wish():
+            return
+        super().on_headers_complete()
+        if self.scope["method"] == "PUT":
+            self.scope[PROTOCOL] = self  # type: ignore[literal-required]
+
+    def on_body(self, body: bytes) -> None:
+        self._body_received += len(body)
+        super().on_body(body)
+
+    def take_body(self, length: int) -> tuple[bytes, int]:
+        """Stop reading in the middle of a body. Whoever calls this reads the rest from `fileno`, then calls
+        `return_body`.
+
+        Args:
+            length: of the whole body.
+
+        Returns:
+            What `receive` has not handed out yet, and the number of bytes that have not been read.
+        """
+        self.flow.pause_reading()
+        received, self.cycle.body = bytes(self.cycle.body), bytearray()
+        return received, length - self._body_received
+
+    def return_body(self, left: int) -> None:
+        """Go on with the next request, after what is left of the body."""
+        if self.cycle.more_body:
+            self.parser = self._new_parser()  # the one before waits for the body
+            self._skipped = left
+            self.cycle.more_body = False
+
+    def fileno(self) -> int:
+        number: int = self.transport.get_extra_info("socket").fileno()
+        return number
 
     def on_message_complete(self) -> None:
         if not self._is_wish():

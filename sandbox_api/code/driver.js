@@ -9,13 +9,11 @@ const util = require('util');
 const vm = require('vm');
 const { createRequire } = require('module');
 
-const { SANDBOX_CHANNEL_FD, SANDBOX_CHANNEL_PORT, SANDBOX_CHANNEL_TOKEN, SANDBOX_TEXT_LIMIT, SANDBOX_PARSER } = process.env;
+const { SANDBOX_CHANNEL_FD, SANDBOX_TEXT_LIMIT, SANDBOX_PARSER } = process.env;
 for (const name of Object.keys(process.env)) if (/^SANDBOX_(CHANNEL_|TEXT_LIMIT|PARSER)/.test(name)) delete process.env[name];
 const { IMPORT, asScript } = require('./syntax.js')(SANDBOX_PARSER);
 const { clip, shown } = require('./values.js')(Number(SANDBOX_TEXT_LIMIT));
-const channel = SANDBOX_CHANNEL_FD
-  ? new net.Socket({ fd: Number(SANDBOX_CHANNEL_FD), readable: true, writable: true })
-  : net.connect(Number(SANDBOX_CHANNEL_PORT), '127.0.0.1', () => channel.write(SANDBOX_CHANNEL_TOKEN + '\n'));
+const channel = new net.Socket({ fd: Number(SANDBOX_CHANNEL_FD), readable: true, writable: true });
 const { stringify, parse } = JSON; // the code may change the global ones
 const exit = process.exit.bind(process);
 const { stdout, stderr } = process;

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import secrets
-import socket
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -119,7 +117,6 @@ class Kernel:
         self._process: asyncio.subprocess.Process | None = None
         self._watch: asyncio.Task[None] | None = None
         self._channels: list[Channel] = []
-        self._event: Any = None
         self.alive = False
         self.version = ""
         self._mark = family.new_mark()
@@ -127,16 +124,9 @@ class Kernel:
     # Start and end
 
     def _connection(self) -> dict[str, Any]:
-        if processes.WINDOWS:
-            with contextlib.ExitStack() as stack:
-                free = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in PORTS]
-                ports = [listener.getsockname()[1] for listener in free]
-            place = {"transport": "tcp", "ip": "127.0.0.1", "key": secrets.token_hex(32)}
-        else:
-            # The folder is ours alone, so that messages need no signature.
-            place = {"transport": "ipc", "ip": str(self._folder / self._name), "key": ""}
-            ports = list(range(1, len(PORTS) + 1))
-        return {**place, "signature_scheme": "hmac-sha256", **dict(zip(PORTS, ports, strict=True))}
+        # The folder is ours alone, so that messages need no signature.
+        place = {"transport": "ipc", "ip": str(self._folder / self._name), "key": ""}
+        return {**place, "signature_scheme": "hmac-sha256", **{name: n for n, name in enumerate(PORTS, 1)}}
 
     async def start(self, cwd: Path) -> None:
         """Start the process, and return when it has executed its first code.
@@ -153,12 +143,6 @@ class Kernel:
             "JPY_PARENT_PID": str(os.getpid()),  # the kernel ends itself when we are gone
             family.VARIABLE: self._mark,
         }
-        if processes.WINDOWS:
-            from jupyter_client.win_interrupt import create_interrupt_event
-
-            self._event = create_interrupt_event()
-            extra["JPY_INTERRUPT_EVENT"] = extra["IPY_INTERRUPT_EVENT"] = str(self._event)
-            del extra["JPY_PARENT_PID"]
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w") as output:
             json.dump(connection, output)
@@ -166,21 +150,20 @@ class Kernel:
             self._process = await asyncio.create_subprocess_exec(
                 *privileges.dropped([str(self._settings.python), *ARGUMENTS, "-f", str(file)]),
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL,
-                cwd=cwd, env=child_environment(self._settings, extra), close_fds=self._event is None,
-                **processes.OWN_GROUP,
+                cwd=cwd, env=child_environment(self._settings, extra), **processes.OWN_GROUP,
             )  # fmt: skip
         except OSError as error:
             raise KernelDied(f"{self._settings.python} cannot be started: {error}") from error
         self.alive = True
         self._watch = asyncio.create_task(self._wait_for_end(self._process))
-        self._codec = Codec(connection["key"].encode())
+        self._codec = Codec()
         self._connection_info = connection
         try:
             async with asyncio.timeout(START_S):
                 self._shell = self._open("shell")
                 self._iopub = self._open("iopub")
                 await self._hear()
-                await self.execute(WARM_UP + PACK + ("" if processes.WINDOWS else SETTLE), None).done
+                await self.execute(WARM_UP + PACK + SETTLE, None).done
         except TimeoutError as error:
             await self.end()
             raise KernelDied(f"the kernel did not answer within {START_S:.0f} s") from error
@@ -199,7 +182,7 @@ class Kernel:
         if kind == zmq.SUB:
             made.setsockopt(zmq.SUBSCRIBE, b"")
         port = info[f"{name}_port"]
-        made.connect(f"ipc://{info['ip']}-{port}" if info["transport"] == "ipc" else f"tcp://{info['ip']}:{port}")
+        made.connect(f"ipc://{info['ip']}-{port}")
         channel = Channel(made, self._on_iopub if kind == zmq.SUB else self._on_shell)
         self._channels.append(channel)
         return channel
@@ -283,11 +266,7 @@ class Kernel:
         return run
 
     def interrupt(self) -> None:
-        if self._event is not None:
-            from jupyter_client.win_interrupt import send_interrupt
-
-            send_interrupt(self._event)
-        elif self._process and self.alive:
+        if self._process and self.alive:
             processes.interrupt(self._process.pid)
 
     async def reconnect(self) -> None:

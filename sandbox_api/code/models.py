@@ -78,6 +78,12 @@ class Execution(BaseModel):
     note: str | None = Field(None, description="What the caller should know about this run.")
     seconds: float = Field(0.0, description="Time that the code ran.")
 
+    def time_out(self, seconds: float, how: str | None = None) -> None:
+        """Say that the time was over, and how the code was ended."""
+        ended = "the process was ended, its state is lost" if self.restarted else "it was interrupted"
+        self.status, self.exit_code = "timeout", 124
+        self.note = f"The time of {seconds:g} s was over; {how or ended}."
+
 
 class CodeExecuteRequest(BaseModel):
     language: AnyLanguage = Field(description="python or javascript; py, python3, js, node and nodejs mean the same.")

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import contextlib
-import json
-import os
 import re
-import secrets
 import shutil
-import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
 
-from sandbox_api import family, privileges
+from sandbox_api import privileges
 from sandbox_api.code import process as processes
 from sandbox_api.code.models import Execution, NodeInfo, NodePackage
+from sandbox_api.code.node_process import GRACE_S, PIPES_S, NodeDied, NodeSession, Process, parser_of
 from sandbox_api.code.output import Collector, as_count, as_mapping, as_text
 from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.environment import child_environment
@@ -28,178 +24,10 @@ from sandbox_api.health import Health
 from sandbox_api.settings import Settings
 from sandbox_api.unicode import dumps, loads
 
-DRIVER = Path(__file__).with_name("driver.js")
 ONCE = Path(__file__).with_name("once.js")
-GRACE_S = 2.0
-"""Time to obey an interrupt."""
 START_S = 20.0
-PIPES_S = 0.2
-"""How long output may come after the process has ended: its children can hold the pipes open for ever."""
-SETTLE_S = 0.001
-LONGEST_ANSWER = 64 * 2**20
 NO_PARSER = "In sessions, imports need the library acorn: set SANDBOX_WEB_ASSETS, or use require()."
 ERROR = re.compile(r"^(?:Uncaught )?(?P<ename>[A-Z]\w*)(?: \[[A-Z_]+\])?: (?P<evalue>.*)$", re.MULTILINE)
-
-
-class NodeDied(Exception):
-    """The process has ended; the message says how."""
-
-
-class Pipes(asyncio.SubprocessProtocol):
-    """Hands over what a process writes, as text."""
-
-    def __init__(self) -> None:
-        self.sink: Callable[[str, str], None] | None = None
-        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        make = codecs.getincrementaldecoder("utf-8")
-        self._open = {1: make("replace"), 2: make("replace")}
-
-    def pipe_data_received(self, fd: int, data: bytes) -> None:
-        if (text := self._open[fd].decode(data)) and self.sink:
-            self.sink("stdout" if fd == 1 else "stderr", text)
-
-    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
-        self._open.pop(fd, None)
-        if not self._open and not self.closed.done():
-            self.closed.set_result(None)
-
-    def process_exited(self) -> None:
-        if not self.ended.done():
-            self.ended.set_result(None)
-
-
-class Process:
-    """A Node.js process in a group of its own."""
-
-    transport: asyncio.SubprocessTransport
-
-    def __init__(self) -> None:
-        self.pipes = Pipes()
-        self._mark = family.new_mark()
-
-    async def spawn(self, settings: Settings, arguments: list[str], cwd: Path, **options: Any) -> None:
-        assert settings.node is not None
-        extra = {"NO_COLOR": "1", family.VARIABLE: self._mark, **options.pop("variables", {})}
-        try:
-            program, *words = privileges.dropped([str(settings.node), *arguments])
-            self.transport, _ = await asyncio.get_running_loop().subprocess_exec(
-                lambda: self.pipes, program, *words,
-                cwd=cwd, env=child_environment(settings, extra), **processes.OWN_GROUP, **options,
-            )  # fmt: skip
-        except OSError as error:
-            if not privileges.may(cwd, os.X_OK):
-                raise not_entered(cwd, type(error).__name__, error.strerror or "") from error
-            raise SandboxError("code_unavailable", f"{settings.node} cannot be started: {error.strerror}") from error
-
-    @property
-    def pid(self) -> int:
-        return self.transport.get_pid()
-
-    @property
-    def returncode(self) -> int | None:
-        return self.transport.get_returncode()
-
-    async def finish(self) -> None:
-        """Kill what it started, and let go of its pipes."""
-        await processes.kill(self.pid if self.returncode is None else None, self._mark)
-        await asyncio.wait({self.pipes.ended}, timeout=GRACE_S)
-        await asyncio.wait({self.pipes.closed}, timeout=PIPES_S)
-        self.transport.close()
-
-
-class NodeSession:
-    """A process that keeps its state, with a channel for code and results beside its standard streams."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self._process = Process()
-        self.renew_outputs()
-        self._writer: asyncio.StreamWriter | None = None
-        self.alive = False
-
-    async def start(self, cwd: Path) -> None:
-        variables = {"SANDBOX_TEXT_LIMIT": str(self._settings.answer_output_chars)}
-        if parser := _parser(self._settings):
-            variables["SANDBOX_PARSER"] = parser
-        options: dict[str, Any] = {"stdin": asyncio.subprocess.DEVNULL, "variables": variables}
-        if processes.WINDOWS:  # descriptors are not handed on there
-            await self._spawn_with_port(cwd, variables, options)
-        else:
-            ours, theirs = socket.socketpair()
-            try:
-                variables["SANDBOX_CHANNEL_FD"] = str(theirs.fileno())
-                await self._process.spawn(self._settings, [str(DRIVER)], cwd, pass_fds=(theirs.fileno(),), **options)
-                self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=LONGEST_ANSWER)
-            except BaseException:
-                ours.close()
-                raise
-            finally:
-                theirs.close()
-        self.alive = True
-
-    async def _spawn_with_port(self, cwd: Path, variables: dict[str, str], options: dict[str, Any]) -> None:
-        token = secrets.token_hex(32)
-        connected: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
-        connected = asyncio.get_running_loop().create_future()
-
-        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            line = await reader.readline()
-            if secrets.compare_digest(line.strip(), token.encode()) and not connected.done():
-                connected.set_result((reader, writer))
-            else:
-                writer.close()
-
-        server = await asyncio.start_server(accept, "127.0.0.1", 0, limit=LONGEST_ANSWER)
-        try:
-            variables["SANDBOX_CHANNEL_PORT"] = str(server.sockets[0].getsockname()[1])
-            variables["SANDBOX_CHANNEL_TOKEN"] = token
-            await self._process.spawn(self._settings, [str(DRIVER)], cwd, **options)
-            self._reader, self._writer = await asyncio.wait_for(connected, START_S)
-        finally:
-            server.close()
-
-    async def send(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Have the driver do something, and wait for its answer.
-
-        Raises:
-            NodeDied: the process ended.
-        """
-        assert self._writer is not None
-        try:
-            self._writer.write(json.dumps(request).encode() + b"\n")
-            await self._writer.drain()
-            while True:
-                line = await self._reader.readline()
-                if not line.endswith(b"\n"):
-                    break
-                answer = as_mapping(loads(line, None))
-                if answer.get("id") == request["id"]:
-                    # What was written before the answer lies in the pipes; the loop reads them in its next rounds.
-                    for _ in range(3):
-                        await asyncio.sleep(SETTLE_S)
-                    return answer
-        except (ConnectionError, ValueError):
-            pass
-        self.alive = False
-        await asyncio.wait({self._process.pipes.ended}, timeout=PIPES_S)
-        await asyncio.wait({self._process.pipes.closed}, timeout=PIPES_S)
-        raise NodeDied(f"the Node.js process is gone: {processes.cause(self._process.returncode)}")
-
-    def renew_outputs(self) -> None:
-        """From now on output belongs to the next call; what timers write between two calls, too."""
-        self.outputs = Collector(self._settings)
-        self._process.pipes.sink = self.outputs.stream
-
-    def interrupt(self) -> None:
-        if self.alive:
-            processes.interrupt(self._process.pid)
-
-    async def end(self) -> None:
-        self.alive = False
-        if self._writer:
-            self._writer.close()
-        await self._process.finish()
 
 
 class NodeRuntime:
@@ -328,8 +156,7 @@ class NodeRuntime:
         if result:
             collector.rich(result, is_result=True)
         if timed_out:
-            answer.status, answer.exit_code = "timeout", 124
-            answer.note = f"The time of {seconds:g} s was over; the process was ended."
+            answer.time_out(seconds, "the process was ended")
         elif answer.exit_code:
             answer.status = "error"
             if answer.exit_code < 0:
@@ -339,11 +166,10 @@ class NodeRuntime:
             found = next(iter(ERROR.finditer(written)), None)
             name, value = (found["ename"], found["evalue"]) if found else ("Exit", f"exit code {answer.exit_code}")
             collector.fail({"ename": name, "evalue": value, "traceback": written.splitlines()})
-        answer.seconds = round(time.monotonic() - start, 4)
-        return answer.model_copy(update=collector.fields())
+        return collector.completed(answer, start)
 
     def _write_job(self, folder: Path, code: str) -> None:
-        job = {"code": code, "parser": _parser(self._settings), "limit": self._settings.answer_output_chars}
+        job = {"code": code, "parser": parser_of(self._settings), "limit": self._settings.answer_output_chars}
         (folder / "job.json").write_bytes(dumps(job))
 
     async def _in_session(self, code: str, session_id: str | None, cwd: Path | None, seconds: float) -> Execution:
@@ -400,7 +226,7 @@ class NodeRuntime:
             answer.restarted, answer.exit_code = True, 1
             if not timed_out:
                 answer.status = "error"
-                data = _filled(answer, collector, start)
+                data = collector.completed(answer, start)
                 raise SandboxError("kernel_failed", str(error), data=data.model_dump(mode="json")) from error
         except asyncio.CancelledError:
             await node.end()
@@ -418,15 +244,13 @@ class NodeRuntime:
         if error_ := as_mapping(reply.get("error")):
             collector.fail(error_)
             answer.status, answer.exit_code = "error", 1
-            if "import" in code and _parser(self._settings) is None:
+            if "import" in code and parser_of(self._settings) is None:
                 answer.note = NO_PARSER
         elif data_ := reply.get("data"):
             collector.rich(data_, count=answer.execution_count, is_result=True)
         if timed_out:
-            answer.status, answer.exit_code = "timeout", 124
-            how = "the process was ended, its state is lost" if answer.restarted else "it was interrupted"
-            answer.note = f"The time of {seconds:g} s was over; {how}."
-        return _filled(answer, collector, start)
+            answer.time_out(seconds)
+        return collector.completed(answer, start)
 
     # Information
 
@@ -470,19 +294,10 @@ class NodeRuntime:
         major = (self.version or "").split(".")[0]
         if wanted.lower().removeprefix("node").removeprefix("v").split(".")[0] != major:
             raise SandboxError(
-                "code_unavailable", f"Node.js {wanted[:20]} is not installed", hint=f"Leave it out, or use node{major}."
+                "code_unavailable",
+                f"Node.js {wanted[:20]} is not installed",
+                hint=f"Omit the version, or use node{major}.",
             )
-
-
-def _parser(settings: Settings) -> str | None:
-    """The folder of acorn, which parses JavaScript."""
-    folder = settings.web_assets / "acorn" if settings.web_assets else None
-    return str(folder) if folder and folder.is_dir() else None
-
-
-def _filled(answer: Execution, collector: Collector, start: float) -> Execution:
-    answer.seconds = round(time.monotonic() - start, 4)
-    return answer.model_copy(update=collector.fields())
 
 
 def _write_files(cwd: Path, files: Mapping[str, str]) -> Path:

@@ -2,47 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
-from sandbox_api.code.models import Output
+from sandbox_api.code.models import Execution, Output
+from sandbox_api.head_tail import HeadTailBuffer, clipped
 from sandbox_api.settings import Settings
 from sandbox_api.unicode import ANSI, MOST_DEPTH, dumps, is_deeper
 
 MOST_OUTPUTS = 500
 MOST_LINES = 200
 TEXT = "text/plain"
-
-
-class Clip:
-    """Text of which the first and the last part are kept, in memory bounded by `limit` characters."""
-
-    def __init__(self, limit: int) -> None:
-        self._half = max(1, limit // 2)
-        self._head = self._tail = ""
-        self.total = 0
-
-    def add(self, text: str) -> None:
-        self.total += len(text)
-        if (room := self._half - len(self._head)) > 0:
-            self._head += text[:room]
-            text = text[room:]
-        if text:
-            self._tail = (self._tail + text[-self._half :])[-self._half :]
-
-    @property
-    def left_out(self) -> int:
-        return self.total - len(self._head) - len(self._tail)
-
-    def __str__(self) -> str:
-        gap = f"\n[... {self.left_out} characters left out ...]\n" if self.left_out else ""
-        return self._head + gap + self._tail
-
-
-def clipped(text: str, limit: int) -> str:
-    clip = Clip(limit)
-    clip.add(text)
-    return str(clip)
 
 
 def plain_lines(traceback: list[str]) -> list[str]:
@@ -79,8 +50,8 @@ class Collector:
         self._limit = settings.answer_output_chars
         self._rich_left = settings.rich_output_bytes
         self._stream_left = 4 * self._limit
-        self._streams = {"stdout": Clip(self._limit), "stderr": Clip(self._limit)}
-        self._entries: list[tuple[Output, Clip | None, object]] = []
+        self._streams = {"stdout": HeadTailBuffer(self._limit), "stderr": HeadTailBuffer(self._limit)}
+        self._entries: list[tuple[Output, HeadTailBuffer | None, object]] = []
         self._clear_next = False
         self.result: str | None = None
         self.error: Output | None = None
@@ -89,7 +60,7 @@ class Collector:
     def _miss(self, what: str, amount: int) -> None:
         self.left_out[what] = self.left_out.get(what, 0) + amount
 
-    def _append(self, output: Output, clip: Clip | None = None, display: object = None) -> None:
+    def _append(self, output: Output, clip: HeadTailBuffer | None = None, display: object = None) -> None:
         if self._clear_next:
             self.clear(wait=False)
         if len(self._entries) < MOST_OUTPUTS:
@@ -109,7 +80,7 @@ class Collector:
         if last and last[1] is not None and last[0].name == name:
             last[1].add(text)
             return
-        clip = Clip(max(2, min(self._limit, self._stream_left)))
+        clip = HeadTailBuffer(max(2, min(self._limit, self._stream_left)))
         clip.add(text)
         self._stream_left -= min(len(text), self._limit)
         self._append(Output(output_type="stream", name=name), clip)
@@ -171,6 +142,15 @@ class Collector:
         )
         self._plain = plain_lines(lines)
         self._append(self.error)
+
+    def completed(self, answer: Execution, start: float) -> Execution:
+        """The answer with the outputs so far.
+
+        Args:
+            start: of the run, by the monotonic clock.
+        """
+        seconds = round(time.monotonic() - start, 4)
+        return answer.model_copy(update={**self.fields(), "seconds": seconds})
 
     def fields(self) -> dict[str, Any]:
         """The fields of `Execution` that come from outputs."""

@@ -12,9 +12,10 @@ from typing import Any
 from sandbox_api import privileges
 from sandbox_api.code.kernel import Kernel, KernelDied, Run
 from sandbox_api.code.models import Execution
-from sandbox_api.code.output import TEXT, Collector, as_mapping, as_text, clipped
+from sandbox_api.code.output import TEXT, Collector, as_mapping, as_text
 from sandbox_api.code.sessions import Session, Sessions, not_entered
 from sandbox_api.errors import SandboxError
+from sandbox_api.head_tail import clipped
 from sandbox_api.health import Health
 from sandbox_api.log import logger
 from sandbox_api.settings import Settings
@@ -75,7 +76,7 @@ class PythonRuntime:
     def _warm_up(self) -> None:
         if not self._stopping and self._warm is None:
             self._warm = asyncio.create_task(self._new())
-            # A failure is told by health and by the call that gets this task.
+            # Health reports a failure, and so does the call that gets this task.
             self._warm.add_done_callback(lambda task: None if task.cancelled() else task.exception())
 
     async def _open(self) -> None:
@@ -268,19 +269,17 @@ class PythonRuntime:
         except KernelDied as error:
             if answer.status == "ok":
                 answer.status, answer.restarted, answer.exit_code = "error", True, 1
-                data = _filled(answer, collector, start)
+                data = collector.completed(answer, start)
                 raise SandboxError("kernel_failed", str(error), data=data.model_dump(mode="json")) from error
             answer.restarted = True
         except asyncio.CancelledError:
             await kernel.end()
             raise
         if answer.status == "timeout":
-            answer.exit_code = 124
-            how = "the process was ended, its state is lost" if answer.restarted else "it was interrupted"
-            answer.note = f"The time of {seconds:g} s was over; {how}."
+            answer.time_out(seconds)
         if run is not None:
             await self._read_reply(kernel, run, collector, answer)
-        return _filled(answer, collector, start)
+        return collector.completed(answer, start)
 
     @staticmethod
     async def _read_reply(kernel: Kernel, run: Run, collector: Collector, answer: Execution) -> None:
@@ -302,11 +301,6 @@ class PythonRuntime:
             elif payload.get("source") == "ask_exit":
                 answer.restarted = True
                 await kernel.end()
-
-
-def _filled(answer: Execution, collector: Collector, start: float) -> Execution:
-    answer.seconds = round(time.monotonic() - start, 4)
-    return answer.model_copy(update=collector.fields())
 
 
 def _context() -> Any:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import Annotated
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import Field
+from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
+from starlette.responses import Response
 
 from sandbox_api.code import models as m
-from sandbox_api.code.node import NodeSession
+from sandbox_api.code.node_process import NodeSession
 from sandbox_api.code.service import CodeService
 from sandbox_api.code.sessions import Session
+from sandbox_api.direct import Direct, answer
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
-from sandbox_api.services import Injected
+from sandbox_api.services import Injected, Services
 
 router = APIRouter(prefix="/v1")
 KERNEL = "python3"
@@ -37,7 +41,7 @@ def _check_kernel(service: CodeService, name: str | None) -> None:
 @router.post("/code/exec", tags=["code"], include_in_schema=False)
 @router.post("/code/execute", tags=["code"], summary="Run code in Python or JavaScript")
 async def execute_code(request: m.CodeExecuteRequest, services: Injected) -> Envelope[m.CodeExecution]:
-    """An error of the code is no error of the request: see `data.status`."""
+    """An error of the code is not an error of the request: see `data.status`."""
     data = await services.code.execute(
         request.language,
         request.code,
@@ -58,8 +62,8 @@ def _message(done: m.Execution) -> str:
     if done.status == "ok":
         return "Code executed"
     error = next((output for output in done.outputs if output.output_type == "error"), None)
-    told = f"{error.ename}: {error.evalue}" if error else f"The code ended with status {done.status}"
-    return done.note or told
+    cause = f"{error.ename}: {error.evalue}" if error else f"The code ended with status {done.status}"
+    return done.note or cause
 
 
 # jupyter
@@ -233,3 +237,17 @@ async def end_node(
 async def interrupt_node(session_id: SessionPath, services: Injected) -> Envelope[m.Interrupted]:
     done = services.code.node.sessions.interrupt(session_id)
     return ok(m.Interrupted(session_id=session_id, interrupted=done), "Interrupted" if done else "Nothing ran")
+
+
+def _direct(model: type[BaseModel], execute: Callable[[Any, Services], Awaitable[Envelope[Any]]]) -> Direct:
+    async def respond(request: BaseModel, services: Services, _: Headers) -> Response:
+        return answer(await execute(request, services))
+
+    return Direct(model, respond)
+
+
+direct = {
+    "/v1/code/execute": _direct(m.CodeExecuteRequest, execute_code),
+    "/v1/jupyter/execute": _direct(m.JupyterExecuteRequest, execute_python),
+    "/v1/nodejs/execute": _direct(m.NodeExecuteRequest, execute_node),
+}

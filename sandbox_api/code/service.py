@@ -27,7 +27,7 @@ class CodeService:
         await asyncio.gather(self.python.stop(), self.node.stop(), return_exceptions=True)
 
     async def health(self) -> Health:
-        """Python decides; Node's absence is told in the details."""
+        """Python decides; the details say if Node.js is missing."""
         health, node = await self.python.health(), await self.node.health()
         versions = [f"Python {self.python.version}"] if self.python.version else []
         versions += [f"Node.js {node.version}"] if node.version else []

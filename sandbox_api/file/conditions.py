@@ -39,7 +39,7 @@ def seconds(header: str | None) -> float | None:
     try:
         return parsedate_to_datetime(header).timestamp()
     except (ValueError, OverflowError) as error:
-        raise SandboxError("invalid_request", f"this is no HTTP date: {header[:80]}") from error
+        raise SandboxError("invalid_request", f"not a valid HTTP date: {header[:80]}") from error
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Precondition:
 
     Attributes:
         etags: one of these, without quotes; `*` is any existing file.
-        unmodified_since: Unix time; the file is no younger.
+        unmodified_since: Unix time; fails for a file that was modified later.
         resolution: seconds that the time was rounded by.
         absent: there must be no file.
     """

@@ -18,8 +18,8 @@ CODES = {
     errno.EROFS: ("permission_denied", "the file system is read-only"),
     errno.EEXIST: ("file_exists", "it exists already"),
     errno.EISDIR: ("not_a_file", "it is a folder"),
-    errno.ENXIO: ("not_a_file", "it is no regular file"),
-    errno.ENOTDIR: ("not_a_directory", "a part of the path is no folder"),
+    errno.ENXIO: ("not_a_file", "not a regular file"),
+    errno.ENOTDIR: ("not_a_directory", "a part of the path is not a directory"),
     errno.ENOTEMPTY: ("conflict", "the folder is not empty"),
     errno.EFBIG: ("too_large", "the file would be larger than the file system allows"),
     errno.ELOOP: ("invalid_request", "the path has too many symbolic links"),
@@ -49,7 +49,7 @@ def _details(operation: str, path: str, error: SandboxError, cause: BaseExceptio
 
 
 @contextmanager
-def told(operation: str, path: str) -> Iterator[None]:
+def translate_os_errors(operation: str, path: str) -> Iterator[None]:
     """Whatever fails inside is raised as a `SandboxError` whose `data` names the operation and the path.
 
     Args:
@@ -66,7 +66,7 @@ def told(operation: str, path: str) -> Iterator[None]:
         raised.data = _details(operation, path, raised, error)
         raise raised from error
     except UnicodeEncodeError as error:
-        raise SandboxError("invalid_request", f"the text or path is no valid Unicode: {error.reason}") from error
+        raise SandboxError("invalid_request", f"the text or path is not valid Unicode: {error.reason}") from error
 
 
 def shown(path: str | os.PathLike[str]) -> str:

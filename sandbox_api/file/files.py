@@ -5,11 +5,13 @@ from __future__ import annotations
 import base64
 import binascii
 import errno
+import grp
 import mimetypes
 import os
+import pwd
 import shutil
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
@@ -110,8 +112,8 @@ class Files:
             permissions=stat.filemode(found.st_mode)[1:],
             uid=found.st_uid,
             gid=found.st_gid,
-            owner=_name("pwd", "getpwuid", found.st_uid),
-            group=_name("grp", "getgrgid", found.st_gid),
+            owner=_name(pwd.getpwuid, found.st_uid),
+            group=_name(grp.getgrgid, found.st_gid),
             etag=etag(found),
             mime=mime,
             target=shown(real.readlink()) if stat.S_ISLNK(found.st_mode) else None,
@@ -240,7 +242,7 @@ class Files:
         if real not in self.paths.roots:
             with parent_of(self.paths, real, create=request.parents) as folder:
                 try:
-                    os.mkdir(folder.at(real.name), dir_fd=folder.descriptor)
+                    os.mkdir(real.name, dir_fd=folder.descriptor)
                     return models.PathResult(path=request.path, created=True)
                 except FileExistsError:
                     found = folder.stat(real.name)
@@ -261,7 +263,7 @@ class Files:
             if not stat.S_ISDIR(found.st_mode):
                 folder.unlink(real.name)
             elif request.recursive:
-                shutil.rmtree(folder.at(real.name), dir_fd=folder.descriptor)
+                shutil.rmtree(real.name, dir_fd=folder.descriptor)
             else:
                 self._rmdir(folder, real.name)
         return models.DeleteResult(path=request.path)
@@ -269,7 +271,7 @@ class Files:
     @staticmethod
     def _rmdir(folder: Folder, name: str) -> None:
         try:
-            os.rmdir(folder.at(name), dir_fd=folder.descriptor)
+            os.rmdir(name, dir_fd=folder.descriptor)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
                 raise
@@ -299,8 +301,7 @@ class Files:
             with opened(self.paths, source) as stream, self._free(target, request) as new, draft(new) as started:
                 while chunk := stream.read(text.CHUNK):
                     started.write(chunk)
-                if hasattr(os, "fchmod"):
-                    os.fchmod(started.descriptor, stat.S_IMODE(os.fstat(stream.fileno()).st_mode))
+                os.fchmod(started.descriptor, stat.S_IMODE(os.fstat(stream.fileno()).st_mode))
                 started.commit(new, target.name, None)
         return models.MoveResult(source=request.source, destination=request.destination)
 
@@ -355,7 +356,7 @@ def _encoded(request: models.WriteRequest) -> bytes:
         try:
             return base64.b64decode("".join(request.content.split()), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise SandboxError("invalid_request", f"the content is no base64: {error}") from error
+            raise SandboxError("invalid_request", f"not valid base64: {error}") from error
     content = request.content
     if request.encoding == "utf-8":
         content = "\n" * request.leading_newline + content + "\n" * request.trailing_newline
@@ -367,9 +368,9 @@ def _kind(mode: int) -> str:
     return kinds.get(stat.S_IFMT(mode), "other")
 
 
-def _name(module: str, function: str, number: int) -> str | None:
-    """Of a user or group, where the host has such names."""
+def _name(entry: Callable[[int], Sequence[object]], number: int) -> str | None:
+    """The name of a user or group, if it has one."""
     try:
-        return str(getattr(__import__(module), function)(number)[0])
-    except (ImportError, KeyError):
+        return str(entry(number)[0])
+    except KeyError:
         return None

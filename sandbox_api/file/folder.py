@@ -19,12 +19,9 @@ from sandbox_api.file.failures import shown
 from sandbox_api.paths import Confinement
 from sandbox_api.quotas import Reserve
 
-# Windows has neither; there, paths are used as they were resolved.
-RELATIVE = os.open in os.supports_dir_fd
-FOLDER_FLAGS = getattr(os, "O_PATH", os.O_RDONLY) | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-NO_LINK = getattr(os, "O_NOFOLLOW", 0)
+FOLDER_FLAGS = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
 # A named pipe must not make us wait for its other end.
-FILE_FLAGS = NO_LINK | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
+FILE_FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 COPIED = 2**20
 MOST_PARTS = 512
 DRAFT = re.compile(r"\.sandbox-[0-9a-f]{16}\.tmp")
@@ -50,33 +47,29 @@ def is_in_progress(name: str, path: str) -> bool:
 class Folder:
     """An open folder. Names are single parts of a path; links in their place are never followed."""
 
-    def __init__(self, path: Path, descriptor: int | None, reserve: Reserve) -> None:
+    def __init__(self, path: Path, descriptor: int, reserve: Reserve) -> None:
         self.path = path
         self.descriptor = descriptor
         self.reserve = reserve
 
-    def at(self, name: str) -> str:
-        """What to hand to a function of `os` together with `dir_fd=self.descriptor`."""
-        return name if self.descriptor is not None else str(self.path / name)
-
     def open(self, name: str, flags: int, mode: int = 0o666) -> int:
-        return os.open(self.at(name), flags | FILE_FLAGS, mode, dir_fd=self.descriptor)
+        return os.open(name, flags | FILE_FLAGS, mode, dir_fd=self.descriptor)
 
     def stat(self, name: str) -> os.stat_result | None:
         """Of the thing itself, a link included; None if there is nothing."""
         try:
-            return os.stat(self.at(name), dir_fd=self.descriptor, follow_symlinks=False)
+            return os.stat(name, dir_fd=self.descriptor, follow_symlinks=False)
         except FileNotFoundError:
             return None
 
     def unlink(self, name: str) -> None:
-        os.unlink(self.at(name), dir_fd=self.descriptor)
+        os.unlink(name, dir_fd=self.descriptor)
 
     def rename(self, name: str, folder: Folder, new: str) -> None:
-        os.replace(self.at(name), folder.at(new), src_dir_fd=self.descriptor, dst_dir_fd=folder.descriptor)
+        os.replace(name, new, src_dir_fd=self.descriptor, dst_dir_fd=folder.descriptor)
 
     def writable(self, name: str) -> bool:
-        return privileges.may(self.at(name), os.W_OK, self.descriptor)
+        return privileges.may(name, os.W_OK, self.descriptor)
 
 
 @contextmanager
@@ -96,11 +89,6 @@ def parent_of(paths: Confinement, real: Path, *, create: bool = False) -> Iterat
     if root is None:
         raise SandboxError("permission_denied", f"this folder itself cannot be changed: {shown(real)}")
     parent = real.parent
-    if not RELATIVE:
-        if create:
-            parent.mkdir(parents=True, exist_ok=True)
-        yield Folder(parent, None, paths.reserve)
-        return
     descriptor = os.open(root, FOLDER_FLAGS)
     try:
         for part in parent.relative_to(root).parts:
@@ -114,21 +102,21 @@ def parent_of(paths: Confinement, real: Path, *, create: bool = False) -> Iterat
 
 def _enter(descriptor: int, part: str, create: bool) -> int:
     try:
-        return os.open(part, FOLDER_FLAGS | NO_LINK, dir_fd=descriptor)
+        return os.open(part, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=descriptor)
     except FileNotFoundError:
         if not create:
             raise
     with suppress(FileExistsError):
         os.mkdir(part, dir_fd=descriptor)
-    return os.open(part, FOLDER_FLAGS | NO_LINK, dir_fd=descriptor)
+    return os.open(part, FOLDER_FLAGS | os.O_NOFOLLOW, dir_fd=descriptor)
 
 
 def require_file(found: os.stat_result, path: Path) -> None:
     """Raises `not_a_file` for folders, pipes, devices and sockets."""
     if stat.S_ISREG(found.st_mode):
         return
-    kind = "a folder" if stat.S_ISDIR(found.st_mode) else "no regular file"
-    raise SandboxError("not_a_file", f"it is {kind}: {shown(path)}")
+    kind = "a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
+    raise SandboxError("not_a_file", f"{kind}: {shown(path)}")
 
 
 @contextmanager
@@ -142,8 +130,6 @@ def opened(paths: Confinement, real: Path, flags: int = os.O_RDONLY) -> Iterator
     if real in paths.roots:
         raise SandboxError("not_a_file", f"it is a folder: {shown(real)}")
     with parent_of(paths, real) as folder:
-        if os.name == "nt" and real.is_dir():  # where opening a folder is refused as if it were forbidden
-            raise IsADirectoryError(errno.EISDIR, "")
         descriptor = folder.open(real.name, flags)
     try:
         require_file(os.fstat(descriptor), real)
@@ -163,18 +149,15 @@ class Draft:
         self.name = draft_name()
         self.descriptor = folder.open(self.name, os.O_RDWR | os.O_CREAT | os.O_EXCL)
 
-    def write(self, *parts: bytes) -> None:
+    def write(self, *parts: bytes | memoryview) -> None:
         self.folder.reserve.check(self.descriptor, sum(map(len, parts)))
         views = [memoryview(part) for part in parts if part]
         while views:
-            written = self._write(views[:MOST_PARTS])
+            written = os.writev(self.descriptor, views[:MOST_PARTS])
             while views and written >= len(views[0]):
                 written -= len(views.pop(0))
             if written:
                 views[0] = views[0][written:]
-
-    def _write(self, views: list[memoryview]) -> int:
-        return os.writev(self.descriptor, views) if hasattr(os, "writev") else os.write(self.descriptor, views[0])
 
     def commit(self, folder: Folder, name: str, replaced: os.stat_result | None) -> os.stat_result:
         """Give it its name and folder, which may be another one than it was written in.
@@ -188,15 +171,11 @@ class Draft:
         if replaced is not None:
             if not folder.writable(name):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
-            if hasattr(os, "fchmod"):
-                os.fchmod(self.descriptor, stat.S_IMODE(replaced.st_mode))
-            if hasattr(os, "fchown"):
-                with suppress(PermissionError):
-                    os.fchown(self.descriptor, replaced.st_uid, replaced.st_gid)
+            os.fchmod(self.descriptor, stat.S_IMODE(replaced.st_mode))
+            with suppress(PermissionError):
+                os.fchown(self.descriptor, replaced.st_uid, replaced.st_gid)
         result = os.fstat(self.descriptor)
         try:
-            if os.name == "nt":
-                self._close()
             self.folder.rename(self.name, folder, name)
         except OSError as error:
             if error.errno != errno.EXDEV:
@@ -210,20 +189,14 @@ class Draft:
             os.lseek(self.descriptor, 0, os.SEEK_SET)
             while chunk := os.read(self.descriptor, COPIED):
                 copy.write(chunk)
-            if hasattr(os, "fchmod"):
-                os.fchmod(copy.descriptor, stat.S_IMODE(found.st_mode))
+            os.fchmod(copy.descriptor, stat.S_IMODE(found.st_mode))
             return copy.commit(folder, name, None)
 
     def discard(self) -> None:
         """Remove it, unless it was committed."""
-        self._close()
+        os.close(self.descriptor)
         with suppress(OSError):
             self.folder.unlink(self.name)
-
-    def _close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
 
 
 @contextmanager

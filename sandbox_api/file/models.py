@@ -28,7 +28,7 @@ class SudoRequest(Request):
 class Guarded(Request):
     if_etag: str | None = Field(None, description="Only if the file's etag is this one; also as the If-Match header.")
     if_mtime: float | None = Field(
-        None, description="Only if the file is no younger, in seconds; also as the If-Unmodified-Since header."
+        None, description="Fail if modified after this time, in seconds; also as the If-Unmodified-Since header."
     )
 
 
@@ -38,7 +38,7 @@ class ReadRequest(SudoRequest):
     end_line: int | None = Field(None, ge=0, description="Line before which to end, from 0.")
     start_byte: int | None = Field(None, ge=0, description="First byte, from 0.")
     end_byte: int | None = Field(None, ge=0, description="Byte before which to end, from 0.")
-    encoding: Literal["utf-8", "base64"] = Field("utf-8", description="base64 for anything that is no text.")
+    encoding: Literal["utf-8", "base64"] = Field("utf-8", description="base64 for anything that is not text.")
 
 
 class ReadResult(BaseModel):

@@ -14,7 +14,8 @@ from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
 from sandbox_api.file import models
 from sandbox_api.file.conditions import Precondition, names, seconds
-from sandbox_api.file.failures import told
+from sandbox_api.file.failures import translate_os_errors
+from sandbox_api.protocol import PROTOCOL
 from sandbox_api.services import Injected
 
 router = APIRouter(prefix="/v1/file", tags=["file"])
@@ -64,7 +65,7 @@ class Conditions:
     def __init__(
         self,
         if_match: Annotated[str | None, Header(description="Only if the file has one of these etags.")] = None,
-        if_unmodified_since: Annotated[str | None, Header(description="Only if the file is no younger.")] = None,
+        if_unmodified_since: Annotated[str | None, Header(description="Fail if modified after this time.")] = None,
         if_none_match: Annotated[str | None, Header(description="* refuses a file that exists.")] = None,
     ) -> None:
         self.etags = names(if_match)
@@ -89,7 +90,7 @@ def _options(body: BaseModel, *left_out: str) -> dict[str, Any]:
 
 def _refuse_sudo(operation: str, body: models.SudoRequest, path: str) -> None:
     if body.sudo:
-        with told(operation, path):
+        with translate_os_errors(operation, path):
             raise SandboxError(
                 "not_implemented",
                 "sudo is not offered: the sandbox's user has no further rights",
@@ -182,7 +183,9 @@ async def put_content(
 ) -> Envelope[models.UploadResult]:
     """Upload a file as the plain body: the fastest way."""
     condition = conditions.with_body(models.Guarded())
-    return ok(await services.file.upload(path, request.stream(), size=_length(request), condition=condition))
+    protocol = request.scope.get(PROTOCOL)
+    size = _length(request)
+    return ok(await services.file.upload(path, request.stream(), size=size, condition=condition, protocol=protocol))
 
 
 def _length(request: Request) -> int | None:

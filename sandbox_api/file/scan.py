@@ -19,11 +19,11 @@ LONGEST_LINE = 4000
 LONGEST_READ = 2**20
 
 
-def _cut(line: str) -> str:
+def cut(line: str) -> str:
     return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
 
 
-def _tell(*what: object) -> None:
+def _send(*what: object) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
 
 
@@ -38,15 +38,15 @@ def _by_lines(stream: IO[bytes], path: str, pattern: re.Pattern[str], job: Job) 
     for raw in iter(lambda: stream.readline(LONGEST_READ), b""):
         line = _line(raw)
         for match in waiting:
-            match[5].append(_cut(line))
+            match[5].append(cut(line))
         if pattern.search(line):
-            waiting.append(["match", path, number, _cut(line), list(before), []])
+            waiting.append(["match", path, number, cut(line), list(before), []])
         while waiting and len(waiting[0][5]) >= job["after"]:
-            _tell(*waiting.pop(0))
-        before.append(_cut(line))
+            _send(*waiting.pop(0))
+        before.append(cut(line))
         number += raw.endswith(b"\n")
     for match in waiting:
-        _tell(*match)
+        _send(*match)
 
 
 def _at_once(stream: IO[bytes], path: str, pattern: re.Pattern[str], job: Job) -> None:
@@ -57,9 +57,9 @@ def _at_once(stream: IO[bytes], path: str, pattern: re.Pattern[str], job: Job) -
         number += text.count("\n", place, match.start())
         place = match.start()
         last = number + text.count("\n", place, max(place, match.end() - 1))
-        before = [_cut(line) for line in lines[max(0, number - job["before"]) : number]]
-        after = [_cut(line) for line in lines[last + 1 : last + 1 + job["after"]]]
-        _tell("match", path, number + 1, _cut("\n".join(lines[number : last + 1])), before, after)
+        before = [cut(line) for line in lines[max(0, number - job["before"]) : number]]
+        after = [cut(line) for line in lines[last + 1 : last + 1 + job["after"]]]
+        _send("match", path, number + 1, cut("\n".join(lines[number : last + 1])), before, after)
 
 
 def _search(path: str, pattern: re.Pattern[str], job: Job) -> None:
@@ -75,16 +75,16 @@ def _search(path: str, pattern: re.Pattern[str], job: Job) -> None:
 
 def main() -> None:
     assert isinstance(sys.stdout, io.TextIOWrapper)
-    sys.stdout.reconfigure(line_buffering=True)  # what was found is told even if the rest must be killed
+    sys.stdout.reconfigure(line_buffering=True)  # what was found is sent even if the rest must be killed
     job = json.loads(sys.stdin.readline())
     try:
         pattern = re.compile(job["pattern"], job["flags"])
     except (re.error, OverflowError, RecursionError) as error:
-        _tell("error", str(error))
+        _send("error", str(error))
         return
     for path in job["files"]:
         _search(path, pattern, job)
-        _tell("file", path)
+        _send("file", path)
 
 
 if __name__ == "__main__":

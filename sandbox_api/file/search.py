@@ -1,7 +1,7 @@
 """Searching contents, always in a program of its own that can be killed: a regular expression may take for ever.
 
-ripgrep does it where it is installed, and takes linear time. Expressions that only Python knows (lookaround,
-backreferences), single files, and hosts without ripgrep get `scan.py`.
+ripgrep searches folders where it is installed: with its own engine, in linear time, or with PCRE2 where the expression
+needs that (lookaround, backreferences). `scan.py` searches single files, and everything on hosts without ripgrep.
 """
 
 from __future__ import annotations
@@ -24,12 +24,14 @@ from sandbox_api.errors import SandboxError
 from sandbox_api.file.failures import shown
 from sandbox_api.file.models import GrepMatch, GrepRequest, GrepResult, SearchRequest, SearchResult
 from sandbox_api.file.patterns import Names
-from sandbox_api.file.scan import LONGEST_LINE
+from sandbox_api.file.scan import cut
 from sandbox_api.file.tree import Budget, walk
 
 SCAN = Path(__file__).with_name("scan.py")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 MOST_FILES = 100_000
+INVALID, TOO_EXPENSIVE = r"PCRE2: error compiling pattern at offset \d+: (.*)", "PCRE2: error matching"
+"""What ripgrep says, of an expression and of a match that takes too many steps."""
 # Of types that ripgrep knows under a name that is not the ending.
 ENDINGS = {
     "python": ("py", "pyi"), "py": ("py", "pyi"), "js": ("js", "jsx", "mjs", "cjs"), "ts": ("ts", "tsx", "mts", "cts"),
@@ -94,7 +96,7 @@ class Searches:
         )
 
     def _ripgrep(self, real: Path, request: GrepRequest, wanted: int) -> tuple[list[GrepMatch], _State] | None:
-        """None if there is no ripgrep, or if it does not know the expression."""
+        """None if there is no ripgrep, or one without PCRE2 that does not know the expression."""
         program = shutil.which("rg", path=self._environment.get("PATH"))
         if program is None:
             return None
@@ -106,7 +108,7 @@ class Searches:
             "--max-depth=1": not request.recursive and real.is_dir(),
         }
         arguments = [
-            program, "--json", "--no-config", "--no-ignore", "--no-messages", "--sort=path",
+            program, "--json", "--engine=auto", "--no-config", "--no-ignore", "--sort=path",
             f"--before-context={request.context_before}", f"--after-context={request.context_after}",
             f"--max-filesize={self._largest(request)}", *multiline,
             *(switch for switch, on in switches.items() if on),
@@ -125,7 +127,10 @@ class Searches:
         if not state.more and not state.timed_out and not reader.ended:
             if "unrecognized file type" in state.complaint:
                 raise SandboxError("invalid_request", f"ripgrep knows no file type {request.type}")
+            if found := re.search(INVALID, state.complaint):
+                raise SandboxError("invalid_request", f"the regular expression is invalid: {found[1]}")
             return None
+        state.timed_out |= TOO_EXPENSIVE in state.complaint
         state.files = None if state.more or state.timed_out else reader.searched
         return matches, state
 
@@ -230,7 +235,7 @@ class Searches:
                 process.wait()
                 self._running.discard(process)
                 complaints.seek(0)
-                state.complaint = complaints.read(2000).decode("utf-8", "replace")
+                state.complaint = complaints.read(2**16).decode("utf-8", "replace")
 
 
 class _State:
@@ -246,10 +251,6 @@ class _State:
 def _text(value: dict[str, str]) -> str:
     """ripgrep gives bytes that are no UTF-8 as base64."""
     return value["text"] if "text" in value else base64.b64decode(value["bytes"]).decode("utf-8", "replace")
-
-
-def _cut(line: str) -> str:
-    return line if len(line) <= LONGEST_LINE else line[:LONGEST_LINE] + "…"
 
 
 class _RipgrepReader:
@@ -270,9 +271,9 @@ class _RipgrepReader:
         if kind in ("match", "context"):
             number, text = data["line_number"], _text(data["lines"]).removesuffix("\n").removesuffix("\r")
             lines = text.split("\n")
-            self._lines.update((number + place, _cut(line)) for place, line in enumerate(lines))
+            self._lines.update((number + place, cut(line)) for place, line in enumerate(lines))
             if kind == "match":
-                match = GrepMatch(file=_text(data["path"]), line_number=number, line_content=_cut(text))
+                match = GrepMatch(file=_text(data["path"]), line_number=number, line_content=cut(text))
                 self.matches.append(match)
             if len(self.matches) > self._wanted:
                 last = self.matches[self._wanted - 1]

@@ -17,7 +17,7 @@ from sandbox_api.errors import SandboxError
 from sandbox_api.file import archive, download, models, tree
 from sandbox_api.file.conditions import NONE, Precondition
 from sandbox_api.file.editor import Editor
-from sandbox_api.file.failures import told
+from sandbox_api.file.failures import translate_os_errors
 from sandbox_api.file.files import Files
 from sandbox_api.file.search import Searches
 from sandbox_api.file.sweep import sweep
@@ -26,6 +26,7 @@ from sandbox_api.file.upload import Uploads
 from sandbox_api.file.watch import Watchers
 from sandbox_api.health import Health
 from sandbox_api.paths import Confinement
+from sandbox_api.protocol import Protocol
 from sandbox_api.settings import Settings
 
 SEARCHES_AT_ONCE = 4
@@ -84,7 +85,7 @@ class FileService:
     async def _run(
         self, operation: str, path: str, work: Callable[[], Result], limiter: CapacityLimiter | None = None
     ) -> Result:
-        with told(operation, path):
+        with translate_os_errors(operation, path):
             return await to_thread.run_sync(work, limiter=limiter)
 
     async def read(
@@ -210,10 +211,20 @@ class FileService:
         return await self._run("str_replace_editor", path, lambda: self._editor.run(request))
 
     async def upload(
-        self, path: str, chunks: AsyncIterator[bytes], *, size: int | None = None, condition: Precondition = NONE
+        self,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        *,
+        size: int | None = None,
+        condition: Precondition = NONE,
+        protocol: Protocol | None = None,
     ) -> models.UploadResult:
-        """Args: size: bytes that will come, if known."""
-        return await self.uploads.content(path, chunks, size, condition)
+        """
+        Args:
+            size: bytes that will come, if known.
+            protocol: as for `Uploads.content`.
+        """
+        return await self.uploads.content(path, chunks, size, condition, protocol)
 
     async def download(
         self, path: str, headers: Headers, policy: Literal["ignore", "abort"] = "ignore", *, inline: bool = False
@@ -231,11 +242,11 @@ class FileService:
     async def watch(self, path: str, **options: Any) -> models.WatchInfo:
         """Args: options: fields of `WatchRequest`."""
         request = _request(models.WatchRequest, path=path, **options)
-        with told("watch", path):
+        with translate_os_errors("watch", path):
             return await self.watchers.create(self._paths.resolve(path), request)
 
     async def wait(self, path: str, **options: Any) -> models.WaitResult:
         """Args: options: fields of `WaitRequest`."""
         request = _request(models.WaitRequest, path=path, **options)
-        with told("watch", path):
+        with translate_os_errors("watch", path):
             return await self.watchers.wait(self._paths.resolve(path), request)

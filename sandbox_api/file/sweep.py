@@ -32,7 +32,7 @@ def _remove(paths: Confinement, path: Path) -> bool:
         with parent_of(paths, paths.resolve(str(path), follow=False)) as folder:
             found = folder.stat(path.name)
             if found is not None and stat.S_ISDIR(found.st_mode):
-                shutil.rmtree(folder.at(path.name), dir_fd=folder.descriptor)
+                shutil.rmtree(path.name, dir_fd=folder.descriptor)
             else:
                 folder.unlink(path.name)
     except (OSError, SandboxError) as error:

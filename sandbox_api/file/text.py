@@ -13,7 +13,7 @@ CHUNK = 2**20
 
 
 def _binary(path: str) -> SandboxError:
-    return SandboxError("binary_file", f"it is no UTF-8 text: {path}")
+    return SandboxError("binary_file", f"not UTF-8 text: {path}")
 
 
 def decode(content: bytes, path: str) -> str:

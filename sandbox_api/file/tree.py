@@ -1,4 +1,4 @@
-"""Walking folders: listing, finding and globbing, bounded in entries and time. Links are told of, not followed."""
+"""Walking folders: listing, finding and globbing, bounded in entries and time. Links are listed, not followed."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def entries(folder: str) -> list[os.DirEntry[str]]:
 
 def require_folder(real: Path) -> None:
     if not stat.S_ISDIR(real.stat().st_mode):
-        raise SandboxError("not_a_directory", f"it is no folder: {shown(real)}")
+        raise SandboxError("not_a_directory", f"not a directory: {shown(real)}")
 
 
 def walk(

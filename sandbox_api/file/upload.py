@@ -12,13 +12,14 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from sandbox_api.errors import SandboxError
+from sandbox_api.file.body import BLOCK, Body
 from sandbox_api.file.conditions import NONE, Precondition, etag
-from sandbox_api.file.failures import told
+from sandbox_api.file.failures import translate_os_errors
 from sandbox_api.file.files import Files
 from sandbox_api.file.folder import Draft, draft, parent_of
 from sandbox_api.file.models import UploadResult
+from sandbox_api.protocol import Protocol
 
-BLOCK = 2**20
 LONGEST_FIELD = 8192
 MOST_PARTS = 20
 
@@ -34,14 +35,28 @@ class Uploads:
         self._most_bytes = most_bytes
 
     async def content(
-        self, path: str, chunks: AsyncIterator[bytes], announced: int | None, condition: Precondition
+        self,
+        path: str,
+        chunks: AsyncIterator[bytes],
+        announced: int | None,
+        condition: Precondition,
+        protocol: Protocol | None = None,
     ) -> UploadResult:
-        """A raw body becomes the file."""
-        with told("upload", path), ExitStack() as stack:
+        """A raw body becomes the file.
+
+        Args:
+            protocol: that receives it, if the rest of a large body may be taken from there.
+        """
+        with translate_os_errors("upload", path), ExitStack() as stack:
             self._check(announced or 0)
             real = await to_thread.run_sync(self._files.paths.resolve, path)
             started = await to_thread.run_sync(self._start, real, stack)
-            await self._receive(chunks, started)
+            if protocol and announced and announced > BLOCK:
+                # The client may wait for a sign before it sends the body: the first chunk is asked for as usual.
+                await to_thread.run_sync(started.write, await anext(chunks, b""))
+                await Body(protocol, announced).save(started.write)
+            else:
+                await self._receive(chunks, started)
             return await self._finish(started, real, path, condition)
 
     async def form(
@@ -58,7 +73,7 @@ class Uploads:
         `path` is the file's path, or an existing folder or ends with a slash. Without it the file keeps its own name
         and goes to `folder`, or to the workspace.
         """
-        with told("upload", ""):
+        with translate_os_errors("upload", ""):
             self._check(announced or 0, LONGEST_FIELD * MOST_PARTS)
             kind, options = parse_options_header(content_type)
             if kind != b"multipart/form-data" or b"boundary" not in options:
@@ -83,7 +98,7 @@ class Uploads:
                     return
                 yield value
 
-        with told("upload", ""):
+        with translate_os_errors("upload", ""):
             while (part := after or await anext(parts, None)) is not None:
                 after = None
                 kind, value = part
@@ -104,7 +119,7 @@ class Uploads:
             if started is None:
                 raise SandboxError("invalid_request", "file: the form has no such field")
         path = await to_thread.run_sync(self._target, fields.get("path", b""), name, folder)
-        with told("upload", path):
+        with translate_os_errors("upload", path):
             return await self._finish(started, self._files.paths.resolve(path), path, condition)
 
     def _check(self, size: int, besides: int = 0) -> None:

@@ -77,7 +77,7 @@ class State(NamedTuple):
         return self.inode, self.size, self.mtime
 
     def changes(self, now: State) -> list[EventType]:
-        """What happened since; `write` if nothing else can be told."""
+        """What happened since; `write` if nothing else can be said."""
         if self.inode != now.inode:
             return ["write"]
         attributes: list[EventType] = ["chmod"] if self.mode != now.mode else []
@@ -108,7 +108,7 @@ class Watcher:
         self._real = real
         self._loop = asyncio.get_running_loop()
         self._exclude, self._include = Names(request.exclude), Names(request.include_patterns)
-        # Editors and our own writes replace a file by another one; that is told as a write, not as a creation.
+        # Editors and our own writes replace a file by another one; that is reported as a write, not as a creation.
         self._known: dict[str, State] = {}
 
     def start(self) -> None:
@@ -401,7 +401,7 @@ class _Polled:
 
     def _look(self) -> os.stat_result | None:
         found = _look(self._real)
-        if found and hasattr(os, "O_PATH") and (self._held < 0 or os.fstat(self._held).st_ino != found.st_ino):
+        if found and (self._held < 0 or os.fstat(self._held).st_ino != found.st_ino):
             self._let_go()
             with suppress(OSError):
                 self._held = os.open(self._real, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)

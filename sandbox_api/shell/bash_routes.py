@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from sandbox_api.direct import Direct, answer
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.services import Injected
 from sandbox_api.shell.command import Command
@@ -24,16 +25,10 @@ from sandbox_api.shell.models import (
 )
 from sandbox_api.shell.session import Session
 from sandbox_api.shell.spool import Excerpt
-from sandbox_api.unicode import dump_model
 
 router = APIRouter(prefix="/v1/bash", tags=["bash"])
 LISTED_COMMANDS = 10
 LISTED_CHARACTERS = 500
-
-
-def answer(data: object) -> Response:
-    """The answer as it goes out: FastAPI would validate and copy it once more."""
-    return Response(dump_model(ok(data)), media_type="application/json")
 
 
 def omission(excerpt: Excerpt) -> Omission | None:
@@ -103,8 +98,8 @@ async def execute(request: BashExecRequest, services: Injected) -> Response:
     """Run a command.
 
     Waits for its end, for `timeout` seconds at most; then the status is `running`, the output so far is there, and the
-    command goes on. A session keeps folder and variables from one command to the next. An exit code other than 0 is no
-    error of the request.
+    command goes on. A session keeps folder and variables from one command to the next. An exit code other than 0 is not
+    an error of the request.
     """
     shell = services.shell
     command = await shell.execute(
@@ -119,7 +114,7 @@ async def execute(request: BashExecRequest, services: Injected) -> Response:
     )
     if not request.async_mode:
         await command.wait(shell.settings.command_timeout_s if request.timeout is None else request.timeout)
-    return answer(result(command, request.max_output_length))
+    return answer(ok(result(command, request.max_output_length)))
 
 
 @router.post("/output", response_model=Envelope[BashOutputResult])
@@ -133,17 +128,16 @@ async def output(request: BashOutputRequest, services: Injected) -> Response:
     final = not command.running
     stdout, offset = command.stdout.text(request.offset, limit, final)
     stderr, stderr_offset = command.stderr.text(request.stderr_offset, limit, final)
-    return answer(
-        BashOutputResult(
-            session_id=command.session_id,
-            stdout=stdout,
-            stderr=stderr,
-            offset=offset,
-            stderr_offset=stderr_offset,
-            more=final and (offset < command.stdout.size or stderr_offset < command.stderr.size),
-            command=info(command),
-        )
+    data = BashOutputResult(
+        session_id=command.session_id,
+        stdout=stdout,
+        stderr=stderr,
+        offset=offset,
+        stderr_offset=stderr_offset,
+        more=final and (offset < command.stdout.size or stderr_offset < command.stderr.size),
+        command=info(command),
     )
+    return answer(ok(data))
 
 
 @router.post("/write")
@@ -182,3 +176,6 @@ async def close_session(session_id: str, services: Injected) -> Envelope[None]:
     """End a session and what runs in it."""
     services.shell.close(session_id)
     return ok(None)
+
+
+direct = {"/v1/bash/exec": Direct(BashExecRequest, lambda request, services, _: execute(request, services))}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from sandbox_api import family
-from sandbox_api.shell import process
+from sandbox_api.shell.process import STDERR, Process, Spawned
 from sandbox_api.shell.spares import Spares
 from sandbox_api.shell.spool import Spool
 
@@ -27,7 +27,7 @@ MERGED_BYTES = 2**20
 
 class Command:
     """Starts at once. Every attribute may be read at any time; `exit_code` is None until the end, and 128 + N when
-    signal N ended it, as shells say it."""
+    signal N ended it (shell convention)."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class Command:
         hard_timeout: float,
         capacity: int,
         folder: Path,
-        ended: Callable[[Command], None],
+        on_end: Callable[[Command], None],
         spares: Spares | None = None,
     ) -> None:
         self.id = secrets.token_hex(8)
@@ -63,11 +63,11 @@ class Command:
         self._timed_out = False
         self._killed: float | None = None
         self._changes: set[asyncio.Future[None]] = set()
-        self._told = ended
+        self._on_end = on_end
         self._loop = asyncio.get_running_loop()
         spare = spares.run(os.fsencode(text), self._output, self._ended) if spares else None
-        self._process = spare or process.start(
-            program, arguments, directory, variables, interactive=interactive, output=self._output, ended=self._ended
+        self._process = spare or Process(
+            Spawned(program, arguments, directory, variables, interactive=interactive), self._output, self._ended
         )
         self._limit = self._loop.call_later(hard_timeout, self._time_is_up)
         self._kill_timer: asyncio.TimerHandle | None = None
@@ -107,7 +107,7 @@ class Command:
 
     def note(self, text: str) -> None:
         """Say something to its reader, on stderr."""
-        self._output(process.STDERR, text.encode(errors="surrogateescape"))
+        self._output(STDERR, text.encode(errors="surrogateescape"))
 
     def _ended(self, code: int) -> None:
         self.finished = time.time()
@@ -123,7 +123,7 @@ class Command:
             self.status = "timed_out"
         else:
             self.status = "killed" if self._killed is not None and (code < 0 or recently) else "completed"
-        self._told(self)
+        self._on_end(self)
         self._changed()
 
     def _changed(self) -> None:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
 
 from sandbox_api import family, privileges
 
@@ -21,102 +20,43 @@ DRAIN_S = 0.1
 LARGEST_INPUT = 2**20
 """Bytes of input that wait for a program that does not read."""
 
-NEW_GROUP = 0x200
-"""CREATE_NEW_PROCESS_GROUP of Windows."""
-
 STDOUT, STDERR = 0, 1
 Output = Callable[[int, bytes], None]
 Ended = Callable[[int], None]
 
 
-class Process(Protocol):
-    """A running command.
+def _descriptor_of_end(pid: int) -> int:
+    """A descriptor that becomes readable when a child of ours has ended.
 
-    Its callbacks come on the event loop: `output(stream, data)`, also after the end while background children write;
-    `ended(code)` once, negative for a signal.
+    Raises:
+        OSError: for want of descriptors or threads.
     """
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
+    # Forbidden in this container, or unknown to its kernel.
+    read, write = os.pipe()
 
-    pid: int
-    mark: str
+    def wait() -> None:
+        with contextlib.suppress(ChildProcessError), open(write, "wb"):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
-    @property
-    def leader(self) -> int | None:
-        """Its number while that leads a session, living or not; None once it is reaped."""
-
-    @property
-    def lingering(self) -> bool:
-        """Whether it or its children may still write."""
-
-    def write(self, data: bytes) -> bool:
-        """Feed its input; False when too much waits already, or the input is closed."""
-
-    def close_input(self) -> None: ...
-
-    def signal(self, number: int, *, last: bool = True) -> None:
-        """To everything that it started.
-
-        Args:
-            last: False when another signal is to follow.
-        """
-
-    def close(self) -> None:
-        """Let go of it: its pipes are closed, nothing more is called back."""
+    threading.Thread(target=wait, daemon=True).start()
+    return read
 
 
-def start(
-    program: Path,
-    arguments: Sequence[str],
-    directory: Path,
-    variables: Mapping[bytes, bytes],
-    *,
-    interactive: bool,
-    output: Output,
-    ended: Ended,
-) -> Process:
-    """Start a program as leader of its own session and group.
+class Spawned:
+    """A process, leader of a session and group of its own, and our ends of its pipes; nobody listens to them yet.
 
     Args:
         arguments: begin with the name that it sees itself by.
         interactive: give it an input to write to; else it reads an empty one.
+        inherited: descriptors that it gets, too.
 
     Raises:
         OSError: it cannot be started.
-    """
-    if not LOOP_PROCESSES:
-        return ThreadProcess(
-            program, arguments, directory, variables, interactive=interactive, output=output, ended=ended
-        )
-    return LoopProcess(Spawned(program, arguments, directory, variables, interactive=interactive), output, ended)
-
-
-def _pidfd_works() -> bool:
-    try:
-        os.close(os.pidfd_open(os.getpid()))
-    except (AttributeError, OSError):  # not Linux, or forbidden in this container
-        return False
-    return True
-
-
-LOOP_PROCESSES = _pidfd_works()
-
-
-def _marked(variables: Mapping[bytes, bytes], mark: str) -> dict[bytes, bytes]:
-    return {**variables, family.VARIABLE.encode(): mark.encode()}
-
-
-def _leader(popen: subprocess.Popen[bytes]) -> int | None:
-    return popen.pid if popen.returncode is None else None
-
-
-def signal_family(mark: str, leader: int | None, number: int) -> None:
-    family.send(number, mark.__eq__, () if leader is None else (leader,))
-
-
-class Spawned:
-    """A process of Linux and our ends of its pipes; nobody listens to them yet.
-
-    Args:
-        inherited: descriptors that it gets, too.
     """
 
     def __init__(
@@ -146,7 +86,7 @@ class Spawned:
                 words,
                 executable=executable,
                 cwd=directory,
-                env=_marked(variables, self.mark),
+                env={**variables, family.VARIABLE.encode(): self.mark.encode()},
                 stdin=theirs[2] if interactive else subprocess.DEVNULL,
                 stdout=theirs[STDOUT],
                 stderr=theirs[STDERR],
@@ -164,8 +104,8 @@ class Spawned:
         self.outputs = dict(enumerate(ours[:2]))
         self.input = ours[2] if interactive else None
         try:
-            self.pidfd = os.pidfd_open(self.popen.pid)
-        except OSError:
+            self.pidfd = _descriptor_of_end(self.popen.pid)
+        except BaseException:
             self.discard()
             raise
 
@@ -180,8 +120,12 @@ class Spawned:
         self.popen.wait()
 
 
-class LoopProcess:
-    """On Linux: pipes and a pidfd in the event loop. No thread, no polling, and the spawn itself is a vfork."""
+class Process:
+    """A running command: pipes and a pidfd in the event loop.
+
+    Its callbacks come on the event loop: `output(stream, data)`, also after the end while background children write;
+    `ended(code)` once, negative for a signal.
+    """
 
     def __init__(self, spawned: Spawned, output: Output, ended: Ended) -> None:
         self._loop = asyncio.get_running_loop()
@@ -262,13 +206,16 @@ class LoopProcess:
 
     @property
     def leader(self) -> int | None:
-        return _leader(self._popen)
+        """Its number while that leads a session, living or not; None once it is reaped."""
+        return self.pid if self._popen.returncode is None else None
 
     @property
     def lingering(self) -> bool:
+        """Whether it or its children may still write."""
         return bool(self._outputs)
 
     def write(self, data: bytes) -> bool:
+        """Feed its input; False when too much waits already, or the input is closed."""
         if self._input is None or self._closing_input or len(self._waiting) + len(data) > LARGEST_INPUT:
             return False
         idle = not self._waiting
@@ -305,12 +252,18 @@ class LoopProcess:
             self._waiting.clear()
 
     def signal(self, number: int, *, last: bool = True) -> None:
-        signal_family(self.mark, self.leader, number)
+        """To everything that it started.
+
+        Args:
+            last: False when another signal is to follow.
+        """
+        family.send_to_one(number, self.mark, self.leader)
         self._held = not last
         if self._over:
             self._reap()
 
     def close(self) -> None:
+        """Let go of it: its pipes are closed, nothing more is called back."""
         self._over = True
         self._drop_input()
         for descriptor in self._outputs.values():
@@ -327,108 +280,6 @@ class LoopProcess:
     def _exited_after_close(self) -> None:
         self._drop_pidfd()
         self._reap()
-
-
-class ThreadProcess:
-    """Everywhere else: threads that read and wait."""
-
-    def __init__(
-        self,
-        program: Path,
-        arguments: Sequence[str],
-        directory: Path,
-        variables: Mapping[bytes, bytes],
-        *,
-        interactive: bool,
-        output: Output,
-        ended: Ended,
-    ) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._output, self._ended = output, ended
-        self._closed = False
-        windows = sys.platform == "win32"
-        self.mark = family.new_mark()
-        executable, words = privileges.dropped_program(program, arguments)
-        self._popen: subprocess.Popen[bytes] = subprocess.Popen(
-            words,
-            executable=executable,
-            cwd=directory,
-            env=_marked(variables, self.mark),
-            stdin=subprocess.PIPE if interactive else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=not windows,
-            creationflags=NEW_GROUP if windows else 0,
-        )
-        self.pid = self._popen.pid
-        self._readers = [
-            threading.Thread(target=self._read, args=(stream,), daemon=True) for stream in (STDOUT, STDERR)
-        ]
-        for thread in (*self._readers, threading.Thread(target=self._wait, daemon=True)):
-            thread.start()
-
-    def _call(self, function: Callable[..., None], *arguments: object) -> None:
-        try:
-            self._loop.call_soon_threadsafe(function, *arguments)
-        except RuntimeError:  # the loop has ended
-            self._closed = True
-
-    def _read(self, stream: int) -> None:
-        pipe = self._popen.stdout if stream == STDOUT else self._popen.stderr
-        assert pipe is not None
-        taken = threading.Semaphore(4)  # so that a flood waits for the loop, and not in memory
-
-        def hand_over(data: bytes) -> None:
-            taken.release()
-            if not self._closed:
-                self._output(stream, data)
-
-        with pipe:
-            while not self._closed and (data := pipe.read(CHUNK)):
-                while not taken.acquire(timeout=1):
-                    if self._closed:
-                        return
-                self._call(hand_over, data)
-
-    def _wait(self) -> None:
-        code = self._popen.wait()
-        for thread in self._readers:
-            thread.join(DRAIN_S)
-        self._call(lambda: None if self._closed else self._ended(code))
-
-    @property
-    def lingering(self) -> bool:
-        return any(thread.is_alive() for thread in self._readers)
-
-    def write(self, data: bytes) -> bool:
-        pipe = self._popen.stdin
-        if pipe is None or pipe.closed or len(data) > LARGEST_INPUT:
-            return False
-        threading.Thread(target=self._feed, args=(data,), daemon=True).start()
-        return True
-
-    def _feed(self, data: bytes) -> None:
-        assert self._popen.stdin is not None
-        try:
-            self._popen.stdin.write(data)
-        except (OSError, ValueError):
-            return
-
-    def close_input(self) -> None:
-        if self._popen.stdin:
-            self._popen.stdin.close()
-
-    @property
-    def leader(self) -> int | None:
-        return _leader(self._popen)
-
-    def signal(self, number: int, *, last: bool = True) -> None:
-        signal_family(self.mark, self.leader, number)
-
-    def close(self) -> None:
-        self._closed = True
-        self.close_input()
 
 
 def signal_number(name: str) -> int | None:

@@ -3,30 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
-import mmap
-import os
 import re
 import secrets
 import shlex
-import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from sandbox_api import family, privileges, quotas
-from sandbox_api.environment import child_environment
+from sandbox_api import family, privileges
 from sandbox_api.errors import SandboxError
 from sandbox_api.health import Health
 from sandbox_api.paths import Confinement
 from sandbox_api.settings import Settings
-from sandbox_api.shell import state
 from sandbox_api.shell.command import Command
+from sandbox_api.shell.launcher import Launcher, Options, possible
 from sandbox_api.shell.process import LARGEST_INPUT, signal_number
 from sandbox_api.shell.session import Session
-from sandbox_api.shell.spares import Spares
 from sandbox_api.shell.state import State
 from sandbox_api.shell.terminal import Terminals
 
@@ -35,37 +28,6 @@ KEPT_COMMANDS = 128
 KEPT_BYTES = 256 * 2**20
 """Output of finished commands that is kept at most, all together."""
 SWEEP_S = 15.0
-LONGEST_VARIABLE = 32 * mmap.PAGESIZE
-"""Bytes of a variable, name included, that Linux no longer passes to a program."""
-
-
-def _encode(variables: Mapping[str, str]) -> dict[bytes, bytes]:
-    """As the system takes them: once for all commands that have the same."""
-    return {os.fsencode(name): os.fsencode(value) for name, value in variables.items()}
-
-
-def _possible(variables: Mapping[str, str]) -> bool:
-    try:
-        _encode(variables)
-    except UnicodeEncodeError:
-        return False
-    return all(name and "=" not in name and "\0" not in name + value for name, value in variables.items())
-
-
-def _too_large(variables: Mapping[str, str]) -> SandboxError:
-    """What the system refuses to pass to a program."""
-    sizes = {name: len(os.fsencode(f"{name}={value}")) for name, value in variables.items()}
-    name = max(sizes, key=sizes.__getitem__, default="")
-    what = (
-        f"the variable {name} has {sizes[name]} bytes"
-        if name and sizes[name] >= LONGEST_VARIABLE
-        else f"the variables of this command have {sum(sizes.values())} bytes, beside those of the sandbox"
-    )
-    return SandboxError(
-        "too_large",
-        f"{what}: more than the system passes to a program",
-        hint="Write large values to a file, and give its path in a variable.",
-    )
 
 
 def _version_text(shell: Path) -> str:
@@ -87,12 +49,7 @@ class ShellService:
         self.settings = settings
         self._paths = paths
         self._shell = settings.shell
-        self._bash = self._shell is not None and "bash" in self._shell.name
-        self._folder = settings.cache / "shell"
-        self._environment: dict[str, str] = {}
-        self._encoded: dict[bytes, bytes] = {}
-        self._defaults: state.Items = {}
-        self._spares: Spares | None = None
+        self._launcher = Launcher(settings, paths.workspace)
         self.sessions: dict[str, Session] = {}
         self._running = 0
         self._finished: dict[str, Command] = {}
@@ -100,51 +57,23 @@ class ShellService:
         self._left: list[Command] = []  # forgotten, but background children of them still write
         self._sweeper: asyncio.Task[None] | None = None
         self._version: str | None = None
-        self.terminals = Terminals(settings, self._base_environment)
+        self.terminals = Terminals(settings, lambda: self._launcher.environment)
 
     async def start(self) -> None:
-        shutil.rmtree(self._folder, ignore_errors=True)  # of an earlier run
-        self._folder.mkdir(parents=True, mode=0o700, exist_ok=True)
-        self._environment = child_environment(self.settings)
-        # Ours; the shell finds out its own.
-        for name in ("PWD", "OLDPWD", "SHLVL", "_"):
-            self._environment.pop(name, None)
-        self._encoded = _encode(self._environment)
-        if self._shell and self._bash:
-            self._spares = Spares(self._shell, self._paths.workspace, self._encoded)
-            self._spares.refill()
-        if self._shell:
-            self._defaults = await asyncio.to_thread(self._read_defaults, self._shell)
+        await self._launcher.prepare()
         self._sweeper = asyncio.create_task(self._sweep())
-
-    def _read_defaults(self, shell: Path) -> state.Items:
-        """What a fresh shell has, for comparison with what the first commands of a session leave."""
-        after = self._folder / "defaults"
-        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-            program, arguments = privileges.dropped_program(
-                shell, [shell.name, "-c", state.wrapped(":", self._bash, None, after)]
-            )
-            subprocess.run(
-                arguments, executable=program, timeout=5,
-                cwd=self._paths.workspace, env=self._encoded, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, check=False,
-            )  # fmt: skip
-            if left := state.read_dump(after.read_bytes()):
-                return left[1]
-        return {}
 
     async def stop(self) -> None:
         if self._sweeper:
             self._sweeper.cancel()
-        if self._spares:
-            self._spares.stop()
+        self._launcher.stop()
         leaders = [leader for session in self.sessions.values() for leader in session.leaders]
         family.send(family.KILL, family.of_this_server, leaders + self.terminals.leaders)
         for session in list(self.sessions.values()):
             self._let_go(session)
         for command in self._left:
             command.close()
-        await asyncio.to_thread(shutil.rmtree, self._folder, True)
+        await asyncio.to_thread(self._launcher.clean_up)
 
     async def health(self) -> Health:
         if self._shell is None:
@@ -167,9 +96,6 @@ class ShellService:
     def running(self) -> int:
         """Commands that run."""
         return self._running
-
-    def _base_environment(self) -> dict[str, str]:
-        return self._environment
 
     # Sessions
 
@@ -195,7 +121,7 @@ class ShellService:
         if kept:
             self._make_room()
         session = Session(
-            session_id or secrets.token_hex(8), State(self._paths.directory(directory), self._defaults), kept
+            session_id or secrets.token_hex(8), State(self._paths.directory(directory), self._launcher.defaults), kept
         )
         self.sessions[session.id] = session
         return session
@@ -317,7 +243,7 @@ class ShellService:
         """
         if self._shell is None:
             raise SandboxError("shell_unavailable", "this host has no shell")
-        if "\0" in text or not _possible(variables or {}):
+        if "\0" in text or not possible(variables or {}):
             raise SandboxError("invalid_request", "the command or a variable has a NUL character or an impossible name")
         if self._running >= self.settings.max_commands:
             raise SandboxError("limit_reached", f"{self._running} commands run (SANDBOX_MAX_COMMANDS)")
@@ -325,23 +251,23 @@ class ShellService:
         session = self.create(session_id, kept=session_id is not None)
         place = chosen or session.directory
         gone: str | None = None
-        options = (
+        options = Options(
             variables or {}, interactive or stdin is not None,
             hard_timeout or self.settings.command_hard_timeout_s, keep_links or session.keep_links,
         )  # fmt: skip
         try:
             try:
-                command = self._start(session, text, place, *options)
+                command = self._launch(session, text, place, options)
             except OSError as error:
                 if chosen or error.filename != place or place == self._paths.workspace:
                     raise
                 # Nobody could leave a session whose folder has been removed: its `cd` would not start either.
                 gone, place = f"the session's folder {place} is not usable ({error.strerror})", self._paths.workspace
-                command = self._start(session, text, place, *options)
+                command = self._launch(session, text, place, options)
         except OSError as error:
             if not session.commands and not session.kept:
                 self.sessions.pop(session.id)
-            raise self._refusal(error, place, variables or {}) from error
+            raise self._launcher.refusal(error, place, variables or {}) from error
         if gone:
             command.note(f"sandbox: {gone}; this command runs in {place}\n")
         if stdin is not None:
@@ -361,87 +287,9 @@ class ShellService:
                 raise
             return None
 
-    def _refusal(self, error: OSError, place: Path, given: Mapping[str, str]) -> SandboxError:
-        if error.filename == place or not place.is_dir():
-            if isinstance(error, PermissionError):
-                return SandboxError("permission_denied", f"commands may not run in {place}: {error.strerror}")
-            return SandboxError("file_not_found", f"the working directory is not there: {place}")
-        if error.errno == errno.E2BIG:
-            return _too_large(given)
-        if refusal := quotas.reached(error):
-            return refusal
-        if isinstance(error, FileNotFoundError | PermissionError) or error.errno == errno.ENOEXEC:
-            return SandboxError("shell_unavailable", f"the shell {self._shell} does not start: {error.strerror}")
-        return SandboxError("limit_reached", f"the system starts no further process: {error.strerror}")
-
-    def _start(
-        self,
-        session: Session,
-        text: str,
-        place: Path,
-        given: Mapping[str, str],
-        interactive: bool,
-        hard_timeout: float,
-        keep_links: bool,
-    ) -> Command:
-        assert self._shell is not None
-        carried = session.state
-        keeps = carried.items is not None or state.may_change(text)
-        links = keep_links or (keeps and place == carried.directory)
-        if given or links or carried.items is not None:
-            variables = _encode({**carried.environment(self._environment), **given})
-            if links:
-                variables[b"PWD"] = os.fsencode(place)  # else the shell finds out where the links lead
-        else:
-            variables = self._encoded
-        files = (
-            [self._folder / f"{secrets.token_hex(8)}.{kind}" for kind in ("command", "before", "after", "startup")]
-            if keeps or len(text) > state.LONGEST_ARGUMENT // 4
-            else []
-        )
-        # While others run there is no time to start shells ahead: then a spare saves nothing.
-        alone = not self._running and not interactive
-        plain = alone and variables is self._encoded and not files and place == self._paths.workspace
-        argument = state.plain(text, files[0]) if files else text
-        if keeps:
-            _, before, after, startup = files
-            script = carried.script(given)
-            if script is not None:
-                before.write_text(script, errors="surrogateescape", newline="")
-            if self._bash and carried.traces and state.can_start_from_file(text, variables):
-                startup.write_text(state.startup(before, after), errors="surrogateescape")
-                variables[b"BASH_ENV"] = state.startup_name(startup)
-            else:
-                argument = state.wrapped(argument, self._bash, before if script is not None else None, after)
-        number = session.count + 1
-        if not session.commands:
-            carried.move(place, number)
-        start = carried.start(number)
-
-        def ended(command: Command) -> None:
-            if keeps:
-                with contextlib.suppress(OSError), files[2].open("rb") as dump:
-                    carried.follow(dump.read(state.LARGEST_STATE + 1), given.keys(), start)
-                if session.running is None:
-                    carried.settle()
-            for file in files:
-                file.unlink(missing_ok=True)
-            self._ended(command)
-
-        try:
-            command = Command(
-                text, session.id, self._shell, [self._shell.name, "-c", argument], place, variables,
-                interactive=interactive, hard_timeout=hard_timeout, capacity=self.settings.command_output_bytes,
-                folder=self._folder, ended=ended, spares=self._spares if plain else None,
-            )  # fmt: skip
-        except OSError:
-            for file in files:
-                file.unlink(missing_ok=True)
-            raise
+    def _launch(self, session: Session, text: str, place: Path, options: Options) -> Command:
+        command = self._launcher.start(session, text, place, options, self._ended, alone=not self._running)
         self._running += 1
-        session.add(command)
-        if not keeps:
-            carried.move(place, number)
         return command
 
     async def run(

@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from sandbox_api.shell.process import LOOP_PROCESSES, Ended, LoopProcess, Output, Process, Spawned
+from sandbox_api.shell.process import Ended, Output, Process, Spawned
 
 SPARES = 8
 REFILL_S = 0.003
@@ -29,7 +29,7 @@ class Spares:
         self._spares: list[tuple[Spawned, int]] = []
         self._coming = 0
         self._place: tuple[int, int] | None = None
-        self._stopped = not LOOP_PROCESSES
+        self._stopped = False
 
     def _here(self) -> tuple[int, int] | None:
         try:
@@ -85,7 +85,7 @@ class Spares:
             finally:
                 os.close(write)
             if usable:
-                return LoopProcess(spawned, output, ended)
+                return Process(spawned, output, ended)
             spawned.discard()
         self.refill()
         return None

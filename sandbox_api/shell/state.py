@@ -2,7 +2,7 @@
 
 Each command is a process of its own, so that one which hangs, is killed or calls `exit` does not take the session
 along. A command that may change the state is wrapped: it reads the state from a file and, when it ends, writes the
-new one to another. That it has ended is told by the process, never by its output.
+new one to another. The process tells when it has ended, never its output.
 """
 
 from __future__ import annotations

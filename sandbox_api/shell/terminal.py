@@ -18,10 +18,10 @@ from typing import Any
 from sandbox_api import family, privileges, quotas
 from sandbox_api.errors import SandboxError
 from sandbox_api.settings import Settings
-from sandbox_api.shell.process import CHUNK, signal_family
+from sandbox_api.shell.process import CHUNK
 
 SCROLLBACK = 512 * 1024
-"""Bytes that are replayed to who connects again."""
+"""Scrollback replayed on reconnect, in bytes."""
 AHEAD = 256 * 1024
 """Bytes that a program may be ahead of the reader before it has to wait, as on any terminal."""
 MOST_COLUMNS = 1000
@@ -237,11 +237,11 @@ class Terminal:
         """Hang up: SIGHUP, and SIGKILL for what stays."""
         if self._popen.returncode is not None or self.ended:
             return
-        signal_family(self.mark, self.leader, signal.SIGHUP)
+        family.send_to_one(signal.SIGHUP, self.mark, self.leader)
         self._loop.call_later(HANGUP_GRACE_S, self._kill)
 
     def _kill(self) -> None:
-        signal_family(self.mark, self.leader, family.KILL)
+        family.send_to_one(family.KILL, self.mark, self.leader)
 
 
 class Terminals:

@@ -93,29 +93,29 @@ async def _send(
 ) -> None:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
-    async def tell(kind: str, data: Any = None, **more: Any) -> None:
+    async def send(kind: str, data: Any = None, **more: Any) -> None:
         await websocket.send_text(json.dumps({"type": kind, "data": data, **more}, ensure_ascii=False))
 
     try:
-        await tell("session_id", terminal.id)
-        await tell("ready", "terminal is ready", session_id=terminal.id, resumed=resumed)
+        await send("session_id", terminal.id)
+        await send("ready", "terminal is ready", session_id=terminal.id, resumed=resumed)
         if resumed:
-            await tell("restore_output", decoder.decode(history))
+            await send("restore_output", decoder.decode(history))
         while True:
             if terminal.attachment is not attachment:
-                await tell("taken_over", "another window uses this terminal")
+                await send("taken_over", "another window uses this terminal")
                 await websocket.close(TAKEN_OVER, "taken over")
                 return
             if data := terminal.take(attachment):
                 if text := decoder.decode(data):
-                    await tell("output", text)
+                    await send("output", text)
             elif terminal.ended:
-                await tell("exit", terminal.exit_code)
+                await send("exit", terminal.exit_code)
                 await websocket.close(1000, "the shell has ended")
                 return
             elif not await terminal.change(PING_S):
                 now = int(time.time() * 1000)
-                await tell("ping", now, timestamp=now)
+                await send("ping", now, timestamp=now)
     except (WebSocketDisconnect, RuntimeError):
         return  # the reader has gone
 

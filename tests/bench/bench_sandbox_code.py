@@ -32,7 +32,7 @@ from tests.support.sandbox import free_port, program, running, wait_for
 
 RESULTS = REPOSITORY / "build" / "bench" / "sandbox_code.json"
 CODE = "print('hi')"
-MOST_OF_ZMQ = 1.3
+MOST_OF_ZMQ = 1.25
 LEAST_OF_JUPYTER = 5.0
 Call = Callable[[], None]
 

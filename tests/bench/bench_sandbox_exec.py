@@ -94,11 +94,12 @@ def start_seconds(variables: dict[str, str]) -> float:
         process.wait(20)
 
 
-def line(what: str, value: str, ratio: float, bound: str, good: bool) -> None:
+def line(what: str, value: str, ratio: float, bound: str, good: bool) -> bool:
     print(f"{what:44} {value:>12} {ratio:8.2f}   {bound:<24} {'ok' if good else 'MISSED'}")
+    return good
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
@@ -142,26 +143,22 @@ def main() -> None:
     print(f"{'spawning the shell directly':44} {milliseconds['spawn']:9.2f} ms")
     for peer in peers:
         print(f"{peer.name:44} {milliseconds[peer.name]:9.2f} ms {rates[peer.name]:8.0f} requests/s")
+    met = []
     for server in ours:
         value = milliseconds[server.name]
-        shown = f"{value:.2f} ms"
-        line(
-            server.name,
-            shown,
-            value / milliseconds["spawn"],
-            "<= 1.6 x the spawn",
-            value <= 1.6 * milliseconds["spawn"],
-        )
-        line("", shown, value / fastest, "<= 0.7 x fastest peer", value <= 0.7 * fastest)
+        shown, of_spawn = f"{value:.2f} ms", value / milliseconds["spawn"]
+        met.append(line(server.name, shown, of_spawn, "<= 1.6 x the spawn", of_spawn <= 1.6))
+        met.append(line("", shown, value / fastest, "<= 0.7 x fastest peer", value <= 0.7 * fastest))
         rate = rates[server.name]
-        line(f"  {CLIENTS} clients", f"{rate:.0f}/s", rate / best, ">= 2 x fastest peer", rate >= 2 * best)
+        met.append(line(f"  {CLIENTS} clients", f"{rate:.0f}/s", rate / best, ">= 2 x fastest peer", rate >= 2 * best))
     start = median(starts)
-    line("start to /v1/sandbox", f"{start:.2f} s", start, "<= 1.0 s", start <= 1.0)
-    line("idle memory", f"{idle:.0f} MiB", idle / 120, "<= 120 MiB", idle <= 120)
+    met.append(line("start to /v1/sandbox", f"{start:.2f} s", start, "<= 1.0 s", start <= 1.0))
+    met.append(line("idle memory", f"{idle:.0f} MiB", idle / 120, "<= 120 MiB", idle <= 120))
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     results = {"milliseconds": one, "requests_per_second": many, "start_seconds": starts, "idle_mib": idle}
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    return 0 if all(met) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

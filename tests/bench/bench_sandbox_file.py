@@ -113,7 +113,7 @@ def exchange(port: int, content: bytes, put: str, get: str) -> tuple[float, floa
     return written - start, end - written
 
 
-def main() -> None:
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
@@ -143,7 +143,8 @@ def main() -> None:
     print(f"speed against the better baseline: {ratio:.2f} (target: at least {TARGET})")
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps({"ratio": ratio, "target": TARGET, "seconds": results}, indent=1) + "\n")
+    return 0 if ratio >= TARGET else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

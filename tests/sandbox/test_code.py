@@ -419,5 +419,5 @@ def test_json_of_programs_is_bounded_in_depth(raw: str) -> None:
     with pytest.raises(ValueError):
         loads(raw)
     assert loads("[" * MOST_DEPTH + "]" * MOST_DEPTH)
-    assert Codec(b"").unpack([DELIMITER, b"", raw.encode(), b"{}", b"{}", b"{}"]) is None
+    assert Codec().unpack([DELIMITER, b"", raw.encode(), b"{}", b"{}", b"{}"]) is None
     assert Message("stream", "", raw.encode()).content == {}

@@ -469,7 +469,13 @@ def test_grep(engine: Sandbox, request: pytest.FixtureRequest) -> None:
     around = grep("three", context_before=2, context_after=3)["matches"][0]
     assert (around["context_before"], around["context_after"]) == (["one", "two two"], ["four"])
     assert grep(r"two\nthree", multiline=True)["names"] == ["a.txt:2"]
-    assert grep(r"(?<=one\n)t|(?<=th)ree")["names"] == ["a.txt:3"], "lookbehind, that ripgrep has not"
+    assert grep(r"(?<=one\n)t|(?<=th)ree")["names"] == ["a.txt:3"], "lookbehind"
+    assert grep(r"(?P<first>t)hr(?=e)|(?P<again>w)o (?:t(?P=again)o)")["names"] == ["a.txt:2", "a.txt:3"]
+    slow = folder.parent / "slow"
+    slow.mkdir()
+    (slow / "evil").write_text("a" * 1000 + "\n")
+    result = call(engine, "grep", path=str(slow), pattern="(a|aa)+$(?<!a)")
+    assert (result["timed_out"], result["matches"]) == (True, [])
     paged = grep("o", max_results=1, offset=1, include=["a.txt"])
     assert (paged["names"], paged["truncated"]) == (["a.txt:2"], True)
     assert grep("two", max_file_size="10", exclude=["latin"])["names"] == ["b/skip.min.js:1"]

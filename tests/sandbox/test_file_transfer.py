@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -164,6 +165,59 @@ def test_broken_off_upload_leaves_nothing(sandbox: Sandbox, folder: Path) -> Non
     while len(list(folder.iterdir())) > 1 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert [(entry.name, entry.read_text()) for entry in folder.iterdir()] == [("a", "before")]
+
+
+@pytest.mark.parametrize("expect", [False, True])
+def test_what_follows_a_large_upload_on_its_connection(sandbox: Sandbox, folder: Path, expect: bool) -> None:
+    """The body is received beside the HTTP parser, which must find the next request behind it, however it is cut."""
+    content = os.urandom(3 * 2**20 + 7)
+    address = urlencode({"path": str(folder / "a")})
+    head = f"PUT /v1/file/content?{address} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(content)}\r\n"
+    head += "Expect: 100-continue\r\n\r\n" if expect else "\r\n"
+    after = f"GET /v1/file/download?{address} HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", sandbox.port), timeout=30) as connection:
+        for pause in (0.0, 0.1):
+            connection.sendall(head.encode())
+            if expect:
+                assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(content[:2_000_000])
+            time.sleep(pause)
+            connection.sendall(content[2_000_000:] + after.encode())
+            for body in (None, content):
+                answer = http.client.HTTPResponse(connection)
+                answer.begin()
+                assert answer.status == 200
+                received = answer.read()
+                assert body is None or received == body
+
+
+def test_a_refused_large_upload_is_answered_and_its_connection_goes_on(sandbox: Sandbox, folder: Path) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", sandbox.port, timeout=30)
+    address = "/v1/file/content?" + urlencode({"path": str(folder / "a")})
+    for tag, status in (("*", 200), ('"another"', 412), ("*", 200)):
+        if tag == "*":
+            (folder / "a").write_text("before")
+        connection.request("PUT", address, b"x" * (4 * 2**20), {"If-Match": tag})
+        answer = connection.getresponse()
+        assert (answer.status, bool(answer.read())) == (status, True)
+    connection.close()
+
+
+def test_a_slow_large_upload_does_not_keep_others_from_working(sandbox: Sandbox, folder: Path) -> None:
+    address = "/v1/file/content?"
+    slow = []
+    for number in range(50):  # more than there are worker threads
+        upload = http.client.HTTPConnection("127.0.0.1", sandbox.port)
+        upload.putrequest("PUT", address + urlencode({"path": str(folder / str(number))}))
+        upload.putheader("Content-Length", str(2 * 2**20))
+        upload.endheaders()
+        upload.send(b"x" * 100)
+        slow.append(upload)
+    assert put(sandbox, folder / "quick", b"x" * (2 * 2**20)).status_code == 200
+    for upload in slow:
+        upload.send(b"y" * (2 * 2**20 - 100))
+        assert upload.getresponse().status == 200
+        upload.close()
 
 
 def test_ranges(sandbox: Sandbox, folder: Path) -> None:

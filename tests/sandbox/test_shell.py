@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import errno
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,6 +18,7 @@ import psutil
 import pytest
 from agent_sandbox import Sandbox as PeerClient
 
+from sandbox_api.shell.process import Process, Spawned
 from sandbox_api.shell.spool import Spool
 from sandbox_api.shell.state import read_dump
 from tests.support.sandbox import Sandbox, running
@@ -731,3 +735,21 @@ def test_half_a_character_at_the_end_is_not_lost(tmp_path: Path) -> None:
     spool.append(b"a" * 20 + b"\xc3")
     assert spool.excerpt(20, final=False).end == 20, "the rest of it may come"
     assert (spool.excerpt(20, final=True).end, spool.excerpt(21, final=True).text[-1]) == (21, "\ufffd")
+
+
+@pytest.mark.parametrize("problem", [errno.ENOSYS, errno.EPERM])
+def test_the_end_is_noticed_without_pidfd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, problem: int) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(problem, "")
+
+    async def run() -> tuple[bytes, int]:
+        written = bytearray()
+        code = asyncio.get_running_loop().create_future()
+        spawned = Spawned(Path("/bin/sh"), ["sh", "-c", "echo hi; sleep 0.1; kill -9 $$"], tmp_path, {b"PATH": b"/bin"})
+        process = Process(spawned, lambda _, data: written.extend(data), code.set_result)
+        ended = await asyncio.wait_for(code, 10)
+        assert process.leader is None, "it is reaped"
+        return bytes(written), ended
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    assert asyncio.run(run()) == (b"hi\n", -9)

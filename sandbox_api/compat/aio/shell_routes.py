@@ -35,10 +35,12 @@ from sandbox_api.compat.aio.shell_models import (
     ShellWriteToProcessRequest,
     StreamRequest,
 )
+from sandbox_api.direct import Direct, answer
 from sandbox_api.envelope import Envelope, ok
 from sandbox_api.errors import SandboxError
+from sandbox_api.head_tail import clipped
 from sandbox_api.services import Injected
-from sandbox_api.shell.bash_routes import answer, info, moment
+from sandbox_api.shell.bash_routes import info, moment
 from sandbox_api.shell.bash_routes import result as bash_result
 from sandbox_api.shell.command import Command, Status
 from sandbox_api.shell.session import Session
@@ -62,16 +64,8 @@ SHOWN_COMMANDS = 20
 SHOWN_CHARACTERS = 4000
 
 
-def middle(text: str, limit: int) -> str:
-    """The text without its middle when it has more than `limit` characters."""
-    if len(text) <= limit:
-        return text
-    half = limit // 2
-    return f"{text[:half]}\n[... {len(text) - 2 * half} characters left out ...]\n{text[-half:]}"
-
-
 def _merged(command: Command, limit: int, stdout: str = "") -> str:
-    return middle(command.merged(), limit) if command.stderr.size or not stdout else stdout
+    return clipped(command.merged(), limit) if command.stderr.size or not stdout else stdout
 
 
 def _record(command: Command, output: str) -> ConsoleRecord:
@@ -127,7 +121,7 @@ async def execute(request: ShellExecRequest, services: Injected, accept: str | N
         timeout = shell.settings.command_timeout_s if request.timeout is None else request.timeout
         if await command.wait(timeout, quiet):
             status = "no_change_timeout"
-    return answer(result(command, shell.settings.answer_output_chars if request.truncate else 0, status))
+    return answer(ok(result(command, shell.settings.answer_output_chars if request.truncate else 0, status)))
 
 
 @router.post("/stream", response_class=StreamingResponse, responses=STREAMED)
@@ -209,16 +203,15 @@ async def view(request: ShellViewRequest, services: Injected, accept: str | None
     if latest and _streams(accept):
         return _event_stream(latest, "detach")
     shown = session.commands[-SHOWN_COMMANDS:]
-    return answer(
-        ShellViewResult(
-            output=_merged(latest, services.shell.settings.answer_output_chars) if latest else "",
-            session_id=session.id,
-            console=[_record(command, middle(command.merged(), SHOWN_CHARACTERS)) for command in shown],
-            status=STATUSES[latest.status] if latest else "completed",
-            command=latest.text if latest else None,
-            exit_code=latest.exit_code if latest else None,
-        )
+    data = ShellViewResult(
+        output=_merged(latest, services.shell.settings.answer_output_chars) if latest else "",
+        session_id=session.id,
+        console=[_record(command, clipped(command.merged(), SHOWN_CHARACTERS)) for command in shown],
+        status=STATUSES[latest.status] if latest else "completed",
+        command=latest.text if latest else None,
+        exit_code=latest.exit_code if latest else None,
     )
+    return answer(ok(data))
 
 
 @router.post("/wait")
@@ -342,3 +335,10 @@ async def delete_session(session_id: str, services: Injected) -> Envelope[None]:
     """End a session and what runs in it."""
     services.shell.close(session_id)
     return ok(None)
+
+
+direct = {
+    "/v1/shell/exec": Direct(
+        ShellExecRequest, lambda request, services, headers: execute(request, services, headers.get("accept"))
+    )
+}

@@ -5,7 +5,7 @@
   const notice = document.getElementById("notice");
   const STORED = "sandbox-terminal";
 
-  function tell(text, action, run) {
+  function show(text, action, run) {
     notice.hidden = !text;
     notice.querySelector("span").textContent = text || "";
     const button = notice.querySelector("button");
@@ -15,7 +15,7 @@
   }
 
   if (!window.Terminal || !window.FitAddon) {
-    tell("The terminal's library (xterm.js) is not installed on this server. Set SANDBOX_WEB_ASSETS to its folder.");
+    show("The terminal's library (xterm.js) is not installed on this server. Set SANDBOX_WEB_ASSETS to its folder.");
     return;
   }
 
@@ -77,7 +77,7 @@
     let over = false;
     mine.onopen = () => {
       delay = 250;
-      tell("");
+      show("");
       resize();
       if (typed) send("input", typed);
       typed = "";
@@ -89,13 +89,13 @@
       else if (type === "session_id") remember(data);
       else if (type === "restore_output") { terminal.reset(); terminal.write(data); }
       else if (type === "ping") send("pong", data);
-      else if (type === "exit") { over = true; tell(`The shell has ended (${data}).`, "New terminal", renew); }
-      else if (type === "taken_over") { over = true; tell("In use in another window.", "Use it here", connect); }
-      else if (type === "error") { over = true; tell(data, "Try again", connect); }
+      else if (type === "exit") { over = true; show(`The shell has ended (${data}).`, "New terminal", renew); }
+      else if (type === "taken_over") { over = true; show("In use in another window.", "Use it here", connect); }
+      else if (type === "error") { over = true; show(data, "Try again", connect); }
     };
     mine.onclose = () => {
       if (over || mine !== socket) return;
-      tell("Connection lost; connecting again …");
+      show("Connection lost; connecting again …");
       timer = setTimeout(connect, delay);
       delay = Math.min(delay * 2, 5000);
     };
