@@ -34,7 +34,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
-    return appliance.make(tmp_path / "root", "cuda")
+    places = appliance.make(tmp_path / "root", "cuda")
+    files.write_json(places.opt / "cache" / "vllm" / "tables.json", {"capability": [7, 5]})
+    return places
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox.instance import files
+from aisandbox.instance.fit import tables
 from aisandbox.instance.fit.hardware import faults, kernel, nvml
-from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_CAPABILITY, LEAST_DRIVER, Gpu, Hardware
+from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_DRIVER, Gpu, Hardware
 from aisandbox.instance.fit.hardware.nvml import Device, Unit
 from aisandbox.instance.fit.hardware.selection import Taken, select
 from aisandbox.instance.places import Places
 from aisandbox.instance.problem import Problem
 
-__all__ = ["CUDA", "GIB", "LEAST_CAPABILITY", "LEAST_DRIVER", "Gpu", "Hardware", "find", "ram_gib", "unused_gpu"]
+__all__ = ["CUDA", "GIB", "LEAST_DRIVER", "Gpu", "Hardware", "find", "ram_gib", "unused_gpu"]
 
 WORTH_TELLING = GIB // 2
 """Memory that other programs may have without a word: vLLM leaves more than that free."""
@@ -63,7 +64,7 @@ def _nvidia(places: Places) -> dict[str, Any]:
     cards = () if places.container else kernel.cards(places.root)
     devices, uncounted = _matched(answer.devices, cards)
     closed = kernel.closed_nodes(places.root)
-    selected = select(devices, closed, _taken_by(places))
+    selected = select(devices, closed, tables.read(places).capability, _taken_by(places))
     problems = (*map(faults.not_served, uncounted), *selected.problems)
     found = facts | {
         "gpus": selected.gpus,

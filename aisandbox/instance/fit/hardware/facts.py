@@ -9,11 +9,9 @@ from aisandbox.manifest import Part
 
 GIB = 1024**3
 CUDA = "13"
-"""Release of CUDA that the image's vLLM is built for."""
+"""Release of CUDA that the image's vLLM is built for: the lock's, as tests/unit/test_driver_version.py says."""
 LEAST_DRIVER = 580
-"""First NVIDIA driver that serves that CUDA."""
-LEAST_CAPABILITY = (7, 5)
-"""Oldest compute capability that this CUDA still has code for (Turing, such as the T4)."""
+"""First NVIDIA driver that serves that CUDA. By hand, after NVIDIA's table: neither vLLM nor PyTorch knows it."""
 
 
 class Gpu(Part):

@@ -59,7 +59,12 @@ class _Candidate:
         )
 
 
-def select(devices: Sequence[Device], closed: Iterable[str], taken: Callable[[Unit], Taken]) -> Selection:
+def select(
+    devices: Sequence[Device],
+    closed: Iterable[str],
+    least: tuple[int, int] | None,
+    taken: Callable[[Unit], Taken],
+) -> Selection:
     """The equal GPUs that together have most memory for the model, and a problem for each that is left out.
 
     Args:
@@ -67,7 +72,8 @@ def select(devices: Sequence[Device], closed: Iterable[str], taken: Callable[[Un
         taken: what other programs have of a GPU.
     """
     closed = tuple(closed)
-    broken = {device.index: problem for device in devices if (problem := faults.unusable(device, closed))}
+        least: the oldest compute capability that the engine has code for; None leaves it to the engine.
+    broken = {device.index: problem for device in devices if (problem := faults.unusable(device, closed, least))}
     problems = list(dict.fromkeys(broken.values()))
     candidates = [
         _Candidate(device, unit, taken(unit))
