@@ -70,7 +70,7 @@ def _nvidia(places: Places) -> dict[str, Any]:
         "gpus": selected.gpus,
         "devices": selected.devices,
         "problems": problems,
-        "conditions": tuple(problem for device in devices for problem in faults.momentary(device)),
+        "conditions": (*selected.names, *(problem for device in devices for problem in faults.momentary(device))),
     }
     if old := faults.old_driver(answer.driver):
         return found | _fault(old)
@@ -117,7 +117,7 @@ def _taken_by(places: Places) -> Callable[[Unit], Taken]:
             who = " and ".join(f"{Path(process.name).name} (process {process.pid})" for process in others)
         else:
             size = 0 if seen or engine in ("load", "serve") else unit.used
-            who = "a program that cannot be seen from here"
+            who = ""
         return Taken(size, who) if size > WORTH_TELLING else Taken()
 
     return taken

@@ -50,7 +50,8 @@ class Hardware(Part):
     problems: tuple[Problem, ...] = ()
     """What is wrong with the GPUs and lasts, but does not stop the others from serving."""
     conditions: tuple[Problem, ...] = ()
-    """What is wrong at this moment and may be over in the next one, such as heat."""
+    """What is wrong at this moment and may be over in the next one, such as heat. Only the doctor tells it: it may name
+    programs."""
 
     @property
     def gpu_memory_gib(self) -> float:

@@ -164,12 +164,19 @@ def sliced(device: Device, used: str) -> Problem:
     return Problem(reason=reason, fix=fix)
 
 
-def taken(device: Device, who: str, size: int, is_used: bool) -> Problem:
-    """Other programs have `size` bytes of the GPU's memory."""
+END = "End it, then: sudo aisandbox configure"
+
+
+def taken(device: Device, size: int, is_used: bool) -> Problem:
+    """Other programs have `size` bytes of the GPU's memory. The progress page shows this to everybody: no names."""
     result = "the model is fitted to the rest" if is_used else "it is not used"
-    reason = f"{who} has {size / GIB:.1f} GiB of the memory of {label(device)}, so {result}"
-    fix = "End that program, then: sudo aisandbox configure. What uses the GPUs: nvidia-smi"
-    return Problem(reason=reason, fix=fix)
+    reason = f"another process has {size / GIB:.1f} GiB of the memory of {label(device)}, so {result}"
+    return Problem(reason=reason, fix=f"{END}. Which one it is: sudo aisandbox doctor")
+
+
+def taken_by(device: Device, who: str) -> Problem:
+    """The names of those programs, for the owner."""
+    return Problem(reason=f"the memory of {label(device)} is also used by {who}", fix=f"{END}. See: nvidia-smi")
 
 
 def lasting(device: Device) -> Iterator[Problem]:
