@@ -179,7 +179,11 @@ def compose(
         phases=phases,
         endpoints=endpoints,
         services=units,
-        problems=(*_problems(plan, (*machine, *phases), units, loops), *kernel_errors(places), *_upgrade(places, public)),
+        problems=(
+            *_problems(plan, (*machine, *phases), units, loops),
+            *kernel_errors(places),
+            *_upgrade(places, public),
+        ),
         warnings=warnings(manifest, access, places.container),
         timeline=timeline.read(places) if with_timeline else (),
         log=log,
