@@ -227,10 +227,11 @@ class Engine:
         if candidate.processor:
             doing += " on the processor"
         elif attempt.mode == "plain":
-            reason = os.environ.get(REASON) or (
-                f"the fast start failed: {record.fast}" if record.fast else "asked for by AISANDBOX_ENGINE=plain"
-            )
-            doing += f", started the plain way ({reason})"
+            failed = f"the fast start failed: {record.fast}" if record.fast else ""
+            # On GPUs it is the usual way.
+            asked_for = "asked for by AISANDBOX_ENGINE=plain" if self.cpu else ""
+            if reason := os.environ.get(REASON) or failed or asked_for:
+                doing += f", started the plain way ({reason})"
         if as_asked:
             self.status.publish(phase, "done" if phase == "serve" else "running", doing)
             return
