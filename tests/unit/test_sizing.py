@@ -430,6 +430,17 @@ def test_what_a_configuration_leaves_out_is_filled_in_as_vllm_does() -> None:
     assert (unknown.max_context, unknown.shape.vocabulary, unknown.float16) == (None, 0, True)
 
 
+def test_a_slice_of_a_gpu_computes_no_more_at_once_than_its_own_memory_holds() -> None:
+    slice_ = Gpu(name="NVIDIA H100 80GB HBM3 MIG 2g.20gb", memory_gib=19.6, capability=(9, 0), uuid="MIG-1")
+    hardware = Hardware(flavour="cuda", ram_gib=64, cpus=8, gpus=(slice_,))
+    sized = size("Llama-3.1-8B-Instruct", hardware)
+    assert (value(sized, "--max-num-seqs"), value(sized, "--max-num-batched-tokens")) == ("64", "2048")
+    whole = size("Llama-3.1-8B-Instruct", fleet("H100"))
+    assert not {"--max-num-seqs", "--max-num-batched-tokens"} & set(whole.args), "vLLM knows it by itself"
+    own = "--max-num-batched-tokens 4096 --max-num-seqs 8"
+    assert size("Llama-3.1-8B-Instruct", hardware, vllm_args=own).args.count("--max-num-seqs") == 1
+
+
 def test_every_listed_parser_is_one_of_vllms() -> None:
     listed = [*MANIFEST.parsers, *filter(None, (MANIFEST.parser(model.id) for model in MANIFEST.models))]
     assert [parser for parser in listed if TABLES.known(parser) not in (parser, None)] == []

@@ -199,8 +199,13 @@ def _gpu_arguments(facts: Facts, chosen: Fit, hardware: Hardware, given: Given) 
     if part < fit.UTILIZATION and not given.has("--gpu-memory-utilization"):
         arguments += ["--gpu-memory-utilization", f"{part:g}"]
     usual = batch.default(facts, hardware, given)
-    if not given.has("--max-num-seqs") and (facts.state or chosen.batch.conversations != usual.conversations):
+    # Of a slice (MIG) vLLM asks the whole GPU's memory, and would compute more at once than the slice holds.
+    is_slice = any((gpu.uuid or "").startswith("MIG-") for gpu in hardware.gpus)
+    other = facts.state or is_slice or chosen.batch.conversations != usual.conversations
+    if other and not given.has("--max-num-seqs"):
         arguments += ["--max-num-seqs", str(chosen.batch.conversations)]
+    if is_slice and not given.has("--max-num-batched-tokens"):
+        arguments += ["--max-num-batched-tokens", str(chosen.batch.tokens)]
     if reserve.without_video(facts, given):
         arguments += reserve.NO_VIDEO
     return arguments
