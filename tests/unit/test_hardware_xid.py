@@ -16,7 +16,7 @@ from aisandbox.instance.observe.doctor import Instance, machine
 from aisandbox.instance.observe.status import compose
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
-from tests.unit.test_instance_status import fake
+from tests.support.programs import fake
 
 NOW = 1_780_000_000.0
 ASKED = {13, 31, 43, 45, 48, 61, 62, 63, 64, 74, 79, 92, 94, 95, 119, 120, 140}
