@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from aisandbox.instance.fit.tables import Defaults, Tables
 from aisandbox.instance.serve import engine_args, engine_start, engine_watch
@@ -407,6 +408,18 @@ def test_plain_can_be_asked_for_and_ends_with_its_server(engine: Engine) -> None
     assert process.returncode != 0
     assert engine.status["state"] == "failed"
     assert "is started again" in engine.status["message"]
+
+
+def test_on_gpus_the_plain_start_is_the_usual_one_and_not_worth_a_word(engine: Engine) -> None:
+    """As vllm.service has it in the flavour cuda, until the fork was measured there."""
+    build = engine.folder / "python" / "vllm-0.32.0.dist-info"
+    build.mkdir()
+    (build / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0\n")
+    catalogue = yaml.safe_load((engines.REPOSITORY / "ansible/group_vars/all/services.yml").read_text())
+    engine.ask(**CONFIG)
+    process = engine.start(AISANDBOX_ENGINE=catalogue["vllm_environment_of"]["cuda"]["AISANDBOX_ENGINE"])
+    assert "plain way" not in engine.wait("serve", "done")["message"]
+    assert "import running" not in engine.stop(process)
 
 
 def test_the_engine_sees_only_the_gpus_that_it_is_told(engine: Engine) -> None:
