@@ -116,7 +116,7 @@ test-gpu: $(if $(filter cpu,$(GPU_FLAVOUR)),dev) ## Prove on a machine with an N
 SECONDS ?= 300
 fuzz: dev ## Random input for parsers, the sandbox and the API port, until something breaks (SECONDS=10 TARGETS="rfb options" SEED=1)
 	@$(PYTHON) -m tests.fuzz --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) $(TARGETS)
-BENCHMARKS ?= first_boot engine_start guide_speed documents sandbox_exec sandbox_code sandbox_cdp sandbox_file download
+BENCHMARKS ?= first_boot cold_disk engine_start guide_speed documents sandbox_exec sandbox_code sandbox_cdp sandbox_file download
 bench: dev ## Benchmarks; results go to build/bench/ (BENCHMARKS=sandbox_exec for one)
 	@for name in $(BENCHMARKS); do $(SUDO) $(PYTHON) -m tests.bench.bench_$$name || exit; done
 

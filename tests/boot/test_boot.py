@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 
 from aisandbox.builder.layers import Layer
 from aisandbox.builder.machine import Machine
+from aisandbox.instance.run import read_ahead
 from tests.conftest import list_layers
 from tests.support.machines import MANIFEST, output, properties, status, url, wait_for
 
@@ -51,6 +53,17 @@ def test_nothing_waits_for_the_model(machine: Machine, unit: str) -> None:
     before = output(machine, f"systemctl list-dependencies --after --plain {unit}").split()
     assert "basic.target" in before
     assert {"vllm.service", "aisandbox-model.service", "cloud-final.service"} & set(before) == set()
+
+
+def test_what_the_first_start_reads_is_read_ahead(machine: Machine) -> None:
+    """Before anything of it starts, and without that anything waits for it."""
+    began = "ExecMainStartTimestampMonotonic"
+    unit = properties(machine, "aisandbox-read-ahead", "Result", began)
+    assert unit["Result"] == "success"
+    assert 0 < int(unit[began]) < int(properties(machine, "vllm", began)[began])
+    said = output(machine, "sudo journalctl --boot --no-pager --output=cat --unit=aisandbox-read-ahead")
+    asked = re.search(r"read-ahead: asked for (\d+) MiB", said)
+    assert asked and 50 < int(asked[1]) <= read_ahead.MOST_BYTES >> 20
 
 
 def test_all_is_well(machine: Machine) -> None:

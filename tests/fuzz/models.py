@@ -15,7 +15,7 @@ from aisandbox.instance.observe.doctor import model
 from aisandbox.instance.serve import engine_causes
 from tests.fuzz.search import Property
 from tests.support.appliance import MANIFEST
-from tests.unit.test_sizing import facts, fleet, planned
+from tests.unit.test_sizing import KNOWN, facts, fleet, planned
 
 GOOD: dict[str, Any] = dict(facts("Llama-3.1-8B-Instruct")["config"])
 ASKED = planned("acme/model", fleet("L4"))
@@ -51,7 +51,7 @@ def weights_are_whole_or_damaged(header: bytes, length: int | None, data: bytes,
 def configurations_are_sized_or_refused(changes: dict[str, Any]) -> None:
     try:
         config = sizing.parse(json.dumps(GOOD | changes).encode())
-        sizing.size(ASKED, config, {"model.safetensors": 16 * 10**9}, MANIFEST, frozenset({"LlamaForCausalLM"}))
+        sizing.size(ASKED, config, {"model.safetensors": 16 * 10**9}, MANIFEST, KNOWN)
     except UnobtainableError as refusal:
         assert refusal.fix and len(str(refusal)) < 1000
         assert str(refusal).isprintable(), refusal

@@ -12,7 +12,7 @@ from aisandbox.instance.fit import sizing
 from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.fit.sizing import Sized
 from tests.support.appliance import MANIFEST
-from tests.unit.test_sizing import facts, value
+from tests.unit.test_sizing import TABLES, facts, value
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 GPUS = (
@@ -36,7 +36,7 @@ def served(gpu: tuple[int, str, float, tuple[int, int]], count: int) -> tuple[st
     chosen = plan.decide(Choice(), (), MANIFEST, Hardware(flavour="cuda", ram_gib=64, cpus=8, gpus=(one,) * count))
     told = facts(chosen.model.split("/")[1])
     assert told["model"] == chosen.model
-    return chosen.model, sizing.size(chosen, told["config"], {"w": told["weight_bytes"]}, MANIFEST)
+    return chosen.model, sizing.size(chosen, told["config"], {"w": told["weight_bytes"]}, MANIFEST, TABLES)
 
 
 def row(gpu: tuple[int, str, float, tuple[int, int]], count: int) -> str:

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
+from aisandbox.instance.fit.tables import Defaults, Tables
 from aisandbox.instance.serve import engine_args, engine_start, engine_watch
 from aisandbox.instance.serve.engine_attempts import Attempt, Record
 from aisandbox.instance.serve.engine_files import (
@@ -258,35 +260,80 @@ def test_what_a_forked_process_says_before_it_ends_is_kept() -> None:
     assert "ValueError: the cause" in result.stderr
 
 
-def test_baking_names_the_architectures_and_the_formats_of_weights(tmp_path: Path) -> None:
-    """Before anything is downloaded, the model step asks these files whether vLLM knows what a model is made of."""
-    registry = tmp_path / "vllm" / "model_executor" / "models" / "registry.py"
-    auto = tmp_path / "transformers" / "models" / "auto" / "modeling_auto.py"
-    layers = tmp_path / "vllm" / "model_executor" / "layers" / "quantization.py"
-    for file in (registry, auto, layers):
-        file.parent.mkdir(parents=True)
-    layers.write_text(
-        "QUANTIZATION_METHODS = ['mxfp4', 'fp8']\n"
-        "class Config:\n get_min_capability = classmethod(lambda cls: 75)\n"
-        "def get_quantization_config(method): return Config\n"
-    )
-    registry.write_text(
-        "class Model:\n inspect_model_cls = lambda self: 0\n"
-        "class ModelRegistry:\n models = dict(LlamaForCausalLM=Model(), BForCausalLM=Model())\n"
-    )
-    auto.write_text(
-        "MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = {'a': 'AForCausalLM'}\nMODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES = {}\n"
-    )
+VLLM = {
+    "vllm/model_executor/models/registry.py": """
+class Model:
+    inspect_model_cls = lambda self: 0
+class ModelRegistry:
+    models = dict(LlamaForCausalLM=Model(), BForCausalLM=Model())
+""",
+    "vllm/model_executor/layers/quantization.py": """
+QUANTIZATION_METHODS = ['mxfp4', 'fp8']
+class Config:
+    get_min_capability = classmethod(lambda cls: 75)
+get_quantization_config = lambda method: Config
+""",
+    "vllm/config/model.py": """
+_FLOAT16_NOT_SUPPORTED_MODELS = {'gemma2': 'why'}
+def _get_and_verify_max_len(kind):
+    return kind not in ('yarn', 'longrope')
+""",
+    "vllm/tool_parsers.py": "class ToolParserManager:\n    list_registered = classmethod(lambda cls: ['hermes'])\n",
+    "vllm/reasoning.py": "class ReasoningParserManager:\n    list_registered = classmethod(lambda cls: ['qwen3'])\n",
+    "transformers/models/auto/modeling_auto.py": """
+MODEL_FOR_CAUSAL_LM_MAPPING_NAMES = {'near': 'AForCausalLM', 'plain': ('CForCausalLM', 'DForCausalLM'), 'bad': 'E'}
+MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES = {'seeing': 'SForConditionalGeneration'}
+""",
+    "transformers/models/auto/configuration_auto.py": """
+class Near:
+    model_type, vocab_size, max_position_embeddings = 'near', 9, 8
+    layer_types = (['sliding_attention'] * 2 + ['full_attention']) * 2 + ['sliding_attention']
+    get_text_config = lambda self: self
+class Plain:
+    model_type, vocab_size, layer_types = 'plain', 7, ['full_attention'] * 4
+    get_text_config = lambda self: self
+class Seeing:
+    get_text_config = lambda self: Plain()
+CONFIG_MAPPING = {'near': Near, 'plain': Plain, 'seeing': Seeing}
+""",
+    "torch.py": """
+class version:
+    cuda = '13.0'
+class _C:
+    _cuda_getArchFlags = staticmethod(lambda: 'sm_80 sm_75 sm_100a compute_120')
+""",
+}
+"""As little of vLLM, Transformers and PyTorch as the bake asks."""
+
+
+def test_baking_writes_down_what_vllm_knows(tmp_path: Path) -> None:
+    """Before anything is downloaded, the model step asks these tables whether vLLM can serve a model."""
+    for name, text in VLLM.items():
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
     folder = tmp_path / "cache"
     folder.mkdir()
     bake = [sys.executable, "-m", "aisandbox.instance.serve.engine", "bake", str(folder)]
     environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{engines.REPOSITORY}"}
     subprocess.run(bake, env=environment, check=True, capture_output=True)
-    found = json.loads((folder / "architectures.json").read_text())
-    assert found == sorted(found)
-    assert {"LlamaForCausalLM", "BForCausalLM"} <= set(found)
-    assert json.loads((folder / "formats.json").read_text()) == {"fp8": 75, "mxfp4": 75}
+    found = Tables.model_validate_json((folder / "tables.json").read_bytes())
+    assert found == Tables(
+        architectures=frozenset({"AForCausalLM", "BForCausalLM", "CForCausalLM", "DForCausalLM", "E",
+                                 "LlamaForCausalLM", "SForConditionalGeneration"}),
+        formats={"fp8": (7, 5), "mxfp4": (7, 5)},
+        not_float16=frozenset({"gemma2"}),
+        prescaled_ropes=frozenset({"yarn", "longrope"}),
+        defaults={"near": Defaults(context=8, vocabulary=9, whole_every=3), "plain": Defaults(vocabulary=7),
+                  "seeing": Defaults(vocabulary=7)},
+        tool_parsers=frozenset({"hermes"}),
+        reasoning_parsers=frozenset({"qwen3"}),
+        capability=(7, 5),
+    )  # fmt: skip
     assert {file.stat().st_mode & 0o777 for file in folder.glob("*.json")} == {0o644}
+    # Another vLLM than the one that the tables are read from ends the bake.
+    (tmp_path / "vllm/config/model.py").write_text("_FLOAT16_NOT_SUPPORTED_MODELS = {}\n")
+    assert subprocess.run(bake, env=environment, check=False, capture_output=True).returncode
 
 
 def test_the_cause_is_found_in_the_output() -> None:
@@ -361,6 +408,18 @@ def test_plain_can_be_asked_for_and_ends_with_its_server(engine: Engine) -> None
     assert process.returncode != 0
     assert engine.status["state"] == "failed"
     assert "is started again" in engine.status["message"]
+
+
+def test_on_gpus_the_plain_start_is_the_usual_one_and_not_worth_a_word(engine: Engine) -> None:
+    """As vllm.service has it in the flavour cuda, until the fork was measured there."""
+    build = engine.folder / "python" / "vllm-0.32.0.dist-info"
+    build.mkdir()
+    (build / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0\n")
+    catalogue = yaml.safe_load((engines.REPOSITORY / "ansible/group_vars/all/services.yml").read_text())
+    engine.ask(**CONFIG)
+    process = engine.start(AISANDBOX_ENGINE=catalogue["vllm_environment_of"]["cuda"]["AISANDBOX_ENGINE"])
+    assert "plain way" not in engine.wait("serve", "done")["message"]
+    assert "import running" not in engine.stop(process)
 
 
 def test_the_engine_sees_only_the_gpus_that_it_is_told(engine: Engine) -> None:

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import files
+from aisandbox.instance import files, plan
+from aisandbox.instance.choose.options import Choice
 from aisandbox.instance.fit import hardware
 from aisandbox.instance.fit.hardware import Hardware, kernel
 from aisandbox.instance.observe.doctor import machine
 from aisandbox.instance.observe.doctor.finding import Instance
 from aisandbox.instance.places import Places
 from tests.support import appliance, nvml
+from tests.support.appliance import MANIFEST
 from tests.support.nvml import Card, recorded
 
 L4 = Card("NVIDIA L4", 23034, (8, 9))
@@ -34,7 +36,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
-    return appliance.make(tmp_path / "root", "cuda")
+    places = appliance.make(tmp_path / "root", "cuda")
+    files.write_json(places.opt / "cache" / "vllm" / "tables.json", {"capability": [7, 5]})
+    return places
 
 
 @pytest.fixture
@@ -199,12 +203,17 @@ def busy(mib: int, *processes: tuple[int, int]) -> Card:
     return Card(L4.name, L4.mib, L4.capability, used_mib=mib, processes=processes)
 
 
-def test_memory_of_another_program_is_not_counted_and_the_program_is_named(find: Find) -> None:
+def test_memory_of_another_program_is_not_counted_and_only_the_doctor_names_it(find: Find, places: Places) -> None:
     found = find(recorded(busy(10240, (os.getpid(), 10240)), names={os.getpid(): "/usr/bin/blender"}))
     assert (found.gpus[0].memory_gib, found.gpus[0].taken_gib) == (12.5, 10.0)
     assert found.free_share == pytest.approx(0.555, abs=0.01)
-    assert f"blender (process {os.getpid()}) has 10.0 GiB of the memory of GPU 0 (NVIDIA L4)" in reasons(found)
+    assert "another process has 10.0 GiB of the memory of GPU 0 (NVIDIA L4)" in reasons(found)
     assert "the model is fitted to the rest" in reasons(found)
+    assert "sudo aisandbox doctor" in fixes(found)
+    planned = plan.decide(Choice(), (), MANIFEST, found)
+    assert "blender" not in planned.model_dump_json(), "everybody may read the plan, and the progress page shows it"
+    said = [finding.text for finding in machine.gpu(Instance(places, MANIFEST)) if finding.severity == "warning"]
+    assert f"The memory of GPU 0 (NVIDIA L4) is also used by blender (process {os.getpid()})." in said
 
 
 def test_a_gpu_that_is_taken_is_left_out_when_the_others_have_more_room_without_it(find: Find) -> None:
@@ -224,7 +233,7 @@ def test_what_the_model_server_has_itself_is_its_own(
 
 def test_memory_that_no_visible_program_has(find: Find, places: Places) -> None:
     found = find(recorded(busy(10240)))
-    assert "a program that cannot be seen from here has 10.0 GiB" in reasons(found)
+    assert "another process has 10.0 GiB" in reasons(found)
     files.write_json(places.status("engine"), {"phase": "serve"})
     assert not find().problems, "it may be the model server's own"
 

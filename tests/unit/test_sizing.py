@@ -11,9 +11,11 @@ import pytest
 
 from aisandbox.instance import plan
 from aisandbox.instance.choose.options import Choice
-from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit import sizing, tables
 from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.fit.sizing import Sized, UnobtainableError
+from aisandbox.instance.fit.sizing.facts import read
+from aisandbox.instance.fit.tables import Tables
 from aisandbox.instance.plan import Plan
 from tests.support.appliance import MANIFEST, make
 
@@ -21,8 +23,8 @@ DATA = Path(__file__).parent.parent / "data"
 MODELS = DATA / "models"
 GIB = 1024**3
 
-FORMATS = {name: divmod(least, 10) for name, least in json.loads((DATA / "formats.json").read_bytes()).items()}
-"""As the bake of vLLM 0.32 writes them down."""
+TABLES = Tables.model_validate_json((DATA / "vllm-tables.json").read_bytes())
+"""As the bake of vLLM 0.32 writes them down; tests/gateway/test_engine_tables.py compares them with what it says."""
 
 GPUS: dict[str, tuple[str, float, tuple[int, int]]] = {
     "T4": ("Tesla T4", 14.56, (7, 5)),
@@ -57,10 +59,10 @@ def planned(model: str, hardware: Hardware, **choice: object) -> Plan:
     return plan.decide(Choice.model_validate({"model": model, **choice}), (), MANIFEST, hardware)
 
 
-def size(model: str, hardware: Hardware, supported: frozenset[str] | None = None, **choice: object) -> Sized:
+def size(model: str, hardware: Hardware, known: Tables = TABLES, **choice: object) -> Sized:
     told = facts(model)
     weights = {"model.safetensors": told["weight_bytes"]}
-    return sizing.size(planned(told["model"], hardware, **choice), told["config"], weights, MANIFEST, supported)
+    return sizing.size(planned(told["model"], hardware, **choice), told["config"], weights, MANIFEST, known)
 
 
 def value(sized: Sized, name: str) -> str | None:
@@ -228,7 +230,7 @@ def test_blocks_of_quantized_weights_are_not_cut() -> None:
 
     def of(count: int) -> Sized:
         asked = planned(told["model"], hardware, vllm_args=f"--tensor-parallel-size {count}")
-        return sizing.size(asked, told["config"], {"w": told["weight_bytes"]}, MANIFEST)
+        return sizing.size(asked, told["config"], {"w": told["weight_bytes"]}, MANIFEST, TABLES)
 
     assert of(16)
     with pytest.raises(UnobtainableError):
@@ -355,7 +357,7 @@ def test_formats_that_cannot_be_served_are_refused(
             told["config"] | {"quantization_config": config},
             {"w": 5 * 10**9},
             MANIFEST,
-            known_formats=FORMATS,
+            TABLES,
         )
     assert all(word in str(refusal.value) for word in words)
     assert "sudo aisandbox configure --model " in refusal.value.fix
@@ -376,25 +378,25 @@ def test_formats_that_cannot_be_served_are_refused(
 def test_a_format_is_found_wherever_it_stands(extra: dict[str, Any], method: str) -> None:
     config = facts("Qwen3-8B")["config"]
     extra = {key: config | inner if key == "text_config" else inner for key, inner in extra.items()}
-    sized = sizing.size(planned("acme/model", fleet("H100")), config | extra, {"w": 5 * 10**9}, MANIFEST)
+    sized = sizing.size(planned("acme/model", fleet("H100")), config | extra, {"w": 5 * 10**9}, MANIFEST, TABLES)
     assert f"({method})" in sized.sentence
 
 
 def test_modelopts_own_file_tells_the_format_too() -> None:
     quant = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "FP8"}}
     config = facts("Qwen3-8B")["config"]
-    sized = sizing.size(planned("acme/m", fleet("H100")), config, {"w": 9 * 10**9}, MANIFEST, quant_config=quant)
+    sized = sizing.size(planned("acme/m", fleet("H100")), config, {"w": 9 * 10**9}, MANIFEST, TABLES, quant)
     assert "(modelopt)" in sized.sentence
 
 
-KNOWN = frozenset({"LlamaForCausalLM", "DeepseekV3ForCausalLM"})
+KNOWN = TABLES.model_copy(update={"architectures": frozenset({"LlamaForCausalLM", "DeepseekV3ForCausalLM"})})
 
 
 def test_an_unknown_architecture_is_refused() -> None:
     assert size("Llama-3.1-8B-Instruct", fleet("L4"), KNOWN)
     with pytest.raises(UnobtainableError, match="does not know its architecture, Qwen3ForCausalLM"):
         size("Qwen3-8B", fleet("L4"), KNOWN)
-    assert size("Qwen3-8B", fleet("L4"), None), "without a list there is no check"
+    assert size("Qwen3-8B", fleet("L4"), Tables()), "without a list there is no check"
 
 
 def test_code_of_the_models_own_is_run_only_when_the_user_says_so() -> None:
@@ -406,26 +408,50 @@ def test_code_of_the_models_own_is_run_only_when_the_user_says_so() -> None:
     assert "--trust-remote-code" in sized.args
 
 
-def test_the_list_of_architectures_is_read_where_the_bake_puts_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("content", [None, "", "[1]", '{"formats": {"fp8": "x"}}'])
+def test_the_tables_are_read_where_the_bake_puts_them(tmp_path: Path, content: str | None) -> None:
     places = make(tmp_path)
-    assert sizing.architectures(places) is None
-    file = places.opt / "cache" / "vllm" / "architectures.json"
-    file.parent.mkdir(parents=True)
-    file.write_text(json.dumps(["LlamaForCausalLM"]))
-    assert sizing.architectures(places) == frozenset({"LlamaForCausalLM"})
-
-
-@pytest.mark.parametrize("content", [None, "", "[1]", '{"fp8": "x"}'])
-def test_the_list_of_formats_is_read_where_the_bake_puts_it(tmp_path: Path, content: str | None) -> None:
-    places = make(tmp_path)
-    file = places.opt / "cache" / "vllm" / "formats.json"
+    file = places.opt / "cache" / "vllm" / "tables.json"
     file.parent.mkdir(parents=True)
     if content is not None:
         file.write_text(content)
-    assert sizing.formats(places) is None, "vLLM then says by itself what it does not know"
-    file.write_bytes((DATA / "formats.json").read_bytes())
-    assert sizing.formats(places) == FORMATS
-    assert FORMATS["mxfp4"] == (8, 0)
+    assert tables.read(places) == Tables(), "vLLM then says by itself what it does not know"
+    file.write_text((DATA / "vllm-tables.json").read_text().replace("{", '{"of another release": 1, ', 1))
+    assert tables.read(places) == TABLES
+    assert TABLES.formats and TABLES.formats["mxfp4"] == (8, 0)
+
+
+def test_what_a_configuration_leaves_out_is_filled_in_as_vllm_does() -> None:
+    config = {"model_type": "gemma3_text", "num_hidden_layers": 12, "num_attention_heads": 4, "hidden_size": 1024}
+    found = read(config | {"sliding_window": 512}, {}, TABLES)
+    assert (found.max_context, found.shape.vocabulary, found.float16) == (131072, 262208, False)
+    assert [(cache.layers, cache.window) for cache in found.caches or ()] == [(2, None), (10, 512)]
+    unknown = read(config | {"sliding_window": 512}, {}, Tables())
+    assert (unknown.max_context, unknown.shape.vocabulary, unknown.float16) == (None, 0, True)
+
+
+def test_a_slice_of_a_gpu_computes_no_more_at_once_than_its_own_memory_holds() -> None:
+    slice_ = Gpu(name="NVIDIA H100 80GB HBM3 MIG 2g.20gb", memory_gib=19.6, capability=(9, 0), uuid="MIG-1")
+    hardware = Hardware(flavour="cuda", ram_gib=64, cpus=8, gpus=(slice_,))
+    sized = size("Llama-3.1-8B-Instruct", hardware)
+    assert (value(sized, "--max-num-seqs"), value(sized, "--max-num-batched-tokens")) == ("64", "2048")
+    whole = size("Llama-3.1-8B-Instruct", fleet("H100"))
+    assert not {"--max-num-seqs", "--max-num-batched-tokens"} & set(whole.args), "vLLM knows it by itself"
+    own = "--max-num-batched-tokens 4096 --max-num-seqs 8"
+    assert size("Llama-3.1-8B-Instruct", hardware, vllm_args=own).args.count("--max-num-seqs") == 1
+
+
+def test_every_listed_parser_is_one_of_vllms() -> None:
+    listed = [*MANIFEST.parsers, *filter(None, (MANIFEST.parser(model.id) for model in MANIFEST.models))]
+    assert [parser for parser in listed if TABLES.known(parser) not in (parser, None)] == []
+    assert not [parser for parser in MANIFEST.parsers if TABLES.known(parser) is None]
+
+
+def test_a_parser_that_vllm_does_not_know_is_not_asked_for() -> None:
+    less = TABLES.model_copy(update={"tool_parsers": frozenset({"openai"})})
+    sized = size("Qwen3.8-27B-FP8", fleet("H100"), less)
+    assert "--tool-call-parser" not in sized.args and value(sized, "--reasoning-parser") == "qwen3"
+    assert Tables().known(None) is None
 
 
 def test_parsers_follow_name_and_type() -> None:
@@ -433,7 +459,7 @@ def test_parsers_follow_name_and_type() -> None:
     assert value(size("Qwen3.8-27B-FP8", fleet("H100")), "--reasoning-parser") == "qwen3"
     assert "--tool-call-parser" not in size("gemma-3-27b-it", fleet("H100")).args
     told = facts("Qwen3.8-27B")
-    tuned = sizing.size(planned("acme/tuned", fleet("H100")), told["config"], {"w": 5 * 10**10}, MANIFEST)
+    tuned = sizing.size(planned("acme/tuned", fleet("H100")), told["config"], {"w": 5 * 10**10}, MANIFEST, TABLES)
     assert value(tuned, "--tool-call-parser") == "qwen3_coder"
 
 

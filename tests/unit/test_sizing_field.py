@@ -19,7 +19,7 @@ from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.fit.sizing import Sized, UnobtainableError
 from aisandbox.instance.fit.sizing.given import Given
 from tests.support.appliance import MANIFEST
-from tests.unit.test_sizing import GIB, planned, value
+from tests.unit.test_sizing import GIB, TABLES, planned, value
 
 DATA = Path(__file__).parent.parent / "data"
 LOGS = json.loads((DATA / "gpu-logs.json").read_bytes())
@@ -99,7 +99,7 @@ def compare(record: dict[str, Any]) -> Compared:
     ]
     asked = planned("acme/model", hardware, max_model_len=record["max_model_len"], vllm_args=shlex.join(arguments))
     try:
-        return Compared(record, sizing.size(asked, model["config"], {"w": model["weight_bytes"]}, MANIFEST))
+        return Compared(record, sizing.size(asked, model["config"], {"w": model["weight_bytes"]}, MANIFEST, TABLES))
     except UnobtainableError:
         return Compared(record, None)
 

@@ -12,7 +12,8 @@ from aisandbox.instance.fit.sizing.facts import Facts, read
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.fit.sizing.numerics import Numerics
 from aisandbox.instance.fit.sizing.pool import Pool
-from tests.unit.test_sizing import GIB, cpu, facts, fleet, size, value
+from aisandbox.instance.fit.tables import Defaults
+from tests.unit.test_sizing import GIB, TABLES, cpu, facts, fleet, size, value
 from tests.unit.test_sizing_field import MODELS
 
 BFLOAT16 = Numerics(None, 2, 2)
@@ -21,11 +22,11 @@ IN_FLIGHT = 2 * 2048
 
 def known(model: str) -> Facts:
     told = MODELS.get(model) or facts(model)
-    return read(told["config"], {"w": told["weight_bytes"]})
+    return read(told["config"], {"w": told["weight_bytes"]}, TABLES)
 
 
 def blocks(model: str | dict[str, Any], gpus: int = 1, in_flight: int = IN_FLIGHT) -> Pool:
-    found = known(model) if isinstance(model, str) else read(model, {"w": 10**9})
+    found = known(model) if isinstance(model, str) else read(model, {"w": 10**9}, TABLES)
     made = pool.of(found, BFLOAT16, gpus, 1, in_flight)
     assert made
     return made
@@ -141,7 +142,7 @@ LFM2 = {
     ids=["Mamba 2", "Nemotron-H", "LFM2", "told"],
 )
 def test_states_of_other_recurrent_layers(config: dict[str, Any], layers: int, state: int) -> None:
-    found = read(config, {"w": 10**9}).state
+    found = read(config, {"w": 10**9}, TABLES).state
     assert found and (found.layers, found.layer_bytes(2, 1)) == (layers, state)
 
 
@@ -150,11 +151,13 @@ def test_states_of_other_recurrent_layers(config: dict[str, Any], layers: int, s
 
 def test_layers_that_guess_ahead_are_not_loaded() -> None:
     plain = known("Qwen3.8-27B")
-    without = read({**MODELS["Qwen3.8-27B"]["config"], "text_config": _without_guessing()}, {"w": plain.weight_bytes})
+    without = read(
+        {**MODELS["Qwen3.8-27B"]["config"], "text_config": _without_guessing()}, {"w": plain.weight_bytes}, TABLES
+    )
     more, less = (weights.on_each(found, BFLOAT16, False, 1, 1, (9, 0)) for found in (without, plain))
     # Attention with its gate, three matrices of 5,120 x 17,408, and the one that joins two vectors.
     assert (more - less) / 2 == 5120 * 256 * (3 * 24 + 2 * 4) + 3 * 5120 * 17408 + 2 * 5120**2
-    assert not shape.read(_without_guessing()).predicting_values
+    assert not shape.read(_without_guessing(), Defaults()).predicting_values
 
 
 def _without_guessing() -> dict[str, Any]:
@@ -164,7 +167,7 @@ def _without_guessing() -> dict[str, Any]:
 def test_a_table_that_the_files_hold_twice_is_loaded_once() -> None:
     found = known("gemma-4-12B-it-qat-w4a16-ct")
     table = 2 * 262144 * 3840
-    alone = read(MODELS["gemma-4-12B-it-qat-w4a16-ct"]["config"], {"w": found.weight_bytes - table})
+    alone = read(MODELS["gemma-4-12B-it-qat-w4a16-ct"]["config"], {"w": found.weight_bytes - table}, TABLES)
     loaded = [weights.on_each(one, BFLOAT16, False, 1, 1, (8, 6)) for one in (found, alone)]
     assert loaded[0] == loaded[1]
 

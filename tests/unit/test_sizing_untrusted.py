@@ -10,12 +10,12 @@ import pytest
 from aisandbox.instance.fit import sizing
 from aisandbox.instance.fit.sizing import MAX_CONFIG_BYTES, Sized, UnobtainableError
 from tests.support.appliance import MANIFEST
-from tests.unit.test_sizing import facts, fleet, planned, value
+from tests.unit.test_sizing import KNOWN, facts, fleet, planned, value
 
 
 def size(config: dict[str, Any], weights: int = 16 * 10**9) -> Sized:
     asked = planned("acme/model", fleet("L4"))
-    return sizing.size(asked, config, {"model.safetensors": weights}, MANIFEST, frozenset({"LlamaForCausalLM"}))
+    return sizing.size(asked, config, {"model.safetensors": weights}, MANIFEST, KNOWN)
 
 
 def good() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from aisandbox.instance.errors import UnobtainableError, UnreachableError
 from aisandbox.instance.fetch import cache
 from aisandbox.instance.fetch.download import Download
 from aisandbox.instance.fetch.request import Listing, Request
-from aisandbox.instance.fit import sizing
+from aisandbox.instance.fit import sizing, tables
 from aisandbox.instance.fit.sizing import fit
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.observe.report import Reporter
@@ -309,8 +309,7 @@ def _sized(places: Places, plan: Plan, manifest: Manifest, listing: Listing) -> 
         )
     config = sizing.parse(listing.config.encode())
     quant = sizing.parse(listing.quant_config.encode()) if listing.quant_config else None
-    known = sizing.architectures(places), quant, sizing.formats(places)
-    return sizing.size(plan, config, listing.weights, manifest, *known)
+    return sizing.size(plan, config, listing.weights, manifest, tables.read(places), quant)
 
 
 def _fetched(folder: Path, listing: Listing, sized: sizing.Sized) -> Fetched:

@@ -13,10 +13,18 @@ import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
-from aisandbox.instance import scrub
+from pydantic import ValidationError
+
+from aisandbox.instance import files, scrub
+from aisandbox.instance.fit.hardware import xid
+from aisandbox.instance.fit.hardware.xid import Error, Errors
+from aisandbox.instance.places import Places
+from aisandbox.instance.problem import Problem
 from aisandbox.instance.run import services
 from aisandbox.manifest import Part
 
@@ -25,6 +33,8 @@ LINES = 12
 LONGEST = 200
 NOTICE = "5"
 RETRY_S = 5.0
+XID = "xid"
+"""Name of the status file with the errors of GPUs."""
 
 _NUMBER = r"[\d.,]+"
 ENGINE_LINES = re.compile(
@@ -76,6 +86,23 @@ def _text(message: object) -> str:
     return str(message or "").rpartition("\r")[2].strip()
 
 
+def entries(*command: str) -> Iterator[dict[str, Any]]:
+    """What journalctl prints as JSON, until it ends."""
+    try:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    except OSError:
+        return
+    with process:
+        assert process.stdout
+        for text in process.stdout:
+            try:
+                entry = json.loads(text)
+            except ValueError:
+                continue
+            if isinstance(entry, dict):
+                yield entry
+
+
 class Tail:
     """Follows the journal of this boot, or the container's logs, beside the program that asks for its last lines."""
 
@@ -100,19 +127,9 @@ class Tail:
             return
         units = (f"--unit={unit}" for unit in (services.CONFIGURE, services.MODEL, services.VLLM))
         fields = "--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT"
-        command = ["journalctl", "--boot", "--follow", "--lines=500", "--output=json", fields, *units]
-        try:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-        except OSError:
-            return
-        with process:
-            assert process.stdout
-            for text in process.stdout:
-                try:
-                    line = published(json.loads(text))
-                except (ValueError, KeyError, AttributeError):
-                    continue
-                if line:
+        for entry in entries("journalctl", "--boot", "--follow", "--lines=500", "--output=json", fields, *units):
+            with suppress(ValueError, KeyError):
+                if line := published(entry):
                     self._lines.append(line)
 
     def _follow_files(self) -> None:
@@ -126,3 +143,36 @@ class Tail:
             line = published(entry | ({"PRIORITY": NOTICE} if said.notice else {}))
             if line:
                 self._lines.append(line)
+
+
+class KernelErrors:
+    """Follows the kernel's log of this boot for what NVIDIA's driver reports of the GPUs."""
+
+    def __init__(self, places: Places) -> None:
+        self._file = places.status(XID)
+        self._errors = Errors()
+        self._kept: list[Error] | None = None
+        threading.Thread(target=self._follow_for_ever, daemon=True).start()
+
+    def keep(self) -> None:
+        """Write down what is new, for everybody who asks for the state."""
+        if (found := self._errors.all) != self._kept:
+            files.write_json(self._file, {"errors": [error.model_dump() for error in found]})
+            self._kept = found
+
+    def _follow_for_ever(self) -> None:
+        while True:
+            errors = Errors()
+            for entry in entries(*xid.COMMAND, "--follow", "--lines=all"):
+                errors.add(entry)
+                self._errors = errors
+            time.sleep(RETRY_S)
+
+
+def kernel_errors(places: Places) -> Iterator[Problem]:
+    """What `KernelErrors` wrote down, as problems."""
+    try:
+        kept = [Error.model_validate(error) for error in (files.read_json(places.status(XID)) or {}).get("errors", ())]
+    except ValidationError:
+        kept = []
+    return xid.problems(kept)

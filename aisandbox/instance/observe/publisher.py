@@ -8,7 +8,7 @@ from typing import Any
 
 from aisandbox.instance import clock, files
 from aisandbox.instance.observe import timeline
-from aisandbox.instance.observe.journal import Tail
+from aisandbox.instance.observe.journal import KernelErrors, Tail
 from aisandbox.instance.observe.status import POLL_S, Overview, Phase, compose, listening
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import rendering, services
@@ -19,9 +19,12 @@ def publish(places: Places, manifest: Manifest) -> None:
     """Publish the state, for ever: for the progress page, the API port and the login message."""
     tail = Tail(places.container) if places.live else None
     watch = services.watch() if places.live else None
+    errors = KernelErrors(places) if places.live and not places.container else None
     seen: dict[str, float] = (files.read_json(places.status("publish")) or {}).get("timeline", {})
     template = (places.templates / "motd.txt.j2").read_text(encoding="utf-8")
     while True:
+        if errors:
+            errors.keep()
         overview = compose(places, manifest, tail.lines if tail else (), public=True, watch=watch)
         _note_times(places, manifest, overview, seen)
         if overview.ready:

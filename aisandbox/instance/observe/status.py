@@ -16,7 +16,7 @@ from aisandbox.instance.choose.options.container import address as address_of_pr
 from aisandbox.instance.fit import gpu
 from aisandbox.instance.guard.access import Access
 from aisandbox.instance.observe import timeline
-from aisandbox.instance.observe.journal import Line
+from aisandbox.instance.observe.journal import Line, kernel_errors
 from aisandbox.instance.observe.notices import SecurityWarning, warnings
 from aisandbox.instance.observe.report import State, now
 from aisandbox.instance.observe.timeline import Span
@@ -179,7 +179,11 @@ def compose(
         phases=phases,
         endpoints=endpoints,
         services=units,
-        problems=(*_problems(plan, (*machine, *phases), units, loops), *_upgrade(places, public)),
+        problems=(
+            *_problems(plan, (*machine, *phases), units, loops),
+            *kernel_errors(places),
+            *_upgrade(places, public),
+        ),
         warnings=warnings(manifest, access, places.container),
         timeline=timeline.read(places) if with_timeline else (),
         log=log,

@@ -2,6 +2,7 @@
 
     python -m aisandbox.instance.serve.engine              run the engine
     python -m aisandbox.instance.serve.engine bake FOLDER  fill a vLLM cache for `AISANDBOX_BAKED_CACHE`
+    python -m aisandbox.instance.serve.engine record FILE  write down what importing vLLM reads, for `read_ahead`
 
 The fast start (`engine_start`) forks the engine core from this process. When it fails before it ever served, this
 process replaces itself and starts vLLM the plain way (`engine_plain`), unless the cause is one that this cannot help.
@@ -22,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from aisandbox.instance.run import read_ahead
 from aisandbox.instance.serve import engine_causes, engine_plain, engine_start
 from aisandbox.instance.serve.engine_args import build_argv, environment, is_cpu_build
 from aisandbox.instance.serve.engine_attempts import VARIABLE, Attempt, Memory
@@ -227,10 +229,11 @@ class Engine:
         if candidate.processor:
             doing += " on the processor"
         elif attempt.mode == "plain":
-            reason = os.environ.get(REASON) or (
-                f"the fast start failed: {record.fast}" if record.fast else "asked for by AISANDBOX_ENGINE=plain"
-            )
-            doing += f", started the plain way ({reason})"
+            failed = f"the fast start failed: {record.fast}" if record.fast else ""
+            # On GPUs it is the usual way.
+            asked_for = "asked for by AISANDBOX_ENGINE=plain" if self.cpu else ""
+            if reason := os.environ.get(REASON) or failed or asked_for:
+                doing += f", started the plain way ({reason})"
         if as_asked:
             self.status.publish(phase, "done" if phase == "serve" else "running", doing)
             return
@@ -254,10 +257,13 @@ def _less(attempt: Attempt, other_arguments: bool) -> str:
 def main(arguments: list[str]) -> int:
     if arguments[:1] == ["bake"] and len(arguments) == 2:
         return engine_start.bake(Path(arguments[1]))
-    if arguments:
-        print("usage: python -m aisandbox.instance.serve.engine [bake FOLDER]", file=sys.stderr)
-        return 2
     cpu = is_cpu_build()
+    if arguments[:1] == ["record"] and len(arguments) == 2:
+        read_ahead.record(Path(arguments[1]), lambda: engine_start.import_vllm(cpu))
+        return 0
+    if arguments:
+        print("usage: python -m aisandbox.instance.serve.engine [bake FOLDER | record FILE]", file=sys.stderr)
+        return 2
     return Engine(Settings.from_environment(cpu), cpu, dict(os.environ)).run()
 
 

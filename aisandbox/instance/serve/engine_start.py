@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
-import json
 import multiprocessing
 import os
 import shutil
@@ -20,6 +19,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from aisandbox.instance.serve import engine_tables
 from aisandbox.instance.serve.engine_watch import describe, die_with_parent, is_healthy
 
 WATCH_SECONDS = 0.5
@@ -249,31 +249,10 @@ def bake(root: Path) -> int:
         except Exception as error:
             failed.append(name)
             print(f"engine: not baked: {name}: {describe(error)}", flush=True)
-    (root / "architectures.json").write_text(json.dumps(sorted({*models, *_of_transformers()}), indent=1) + "\n")
-    try:
-        (root / "formats.json").write_text(json.dumps(_formats(), indent=1) + "\n")
-    except Exception as error:
-        print(f"engine: formats not baked: {describe(error)}", flush=True)
+    engine_tables.write(root / "tables.json", models)
     for file in root.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)  # vLLM writes them for its own user only
     done = len(models) - len(failed)
     seconds = time.monotonic() - started
     print(f"engine: baked {done} of {len(models)} architectures in {seconds:.0f} s", flush=True)
     return 1 if "LlamaForCausalLM" in failed else 0
-
-
-def _of_transformers() -> set[str]:
-    """Architectures that vLLM serves through the Transformers library when it has no implementation of its own."""
-    from transformers.models.auto import modeling_auto as auto
-
-    tables = (auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES)
-    names = (name for table in tables for name in table.values())
-    return {one for name in names for one in ((name,) if isinstance(name, str) else name)}
-
-
-def _formats() -> dict[str, int]:
-    """Formats of compressed weights that vLLM knows, with the oldest compute capability for each: 75 for 7.5."""
-    from vllm.model_executor.layers import quantization
-
-    methods = sorted(quantization.QUANTIZATION_METHODS)
-    return {method: quantization.get_quantization_config(method).get_min_capability() for method in methods}

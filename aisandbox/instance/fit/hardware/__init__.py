@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox.instance import files
+from aisandbox.instance.fit import tables
 from aisandbox.instance.fit.hardware import faults, kernel, nvml
-from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_CAPABILITY, LEAST_DRIVER, Gpu, Hardware
+from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_DRIVER, Gpu, Hardware
 from aisandbox.instance.fit.hardware.nvml import Device, Unit
 from aisandbox.instance.fit.hardware.selection import Taken, select
 from aisandbox.instance.places import Places
 from aisandbox.instance.problem import Problem
 
-__all__ = ["CUDA", "GIB", "LEAST_CAPABILITY", "LEAST_DRIVER", "Gpu", "Hardware", "find", "ram_gib", "unused_gpu"]
+__all__ = ["CUDA", "GIB", "LEAST_DRIVER", "Gpu", "Hardware", "find", "ram_gib", "unused_gpu"]
 
 WORTH_TELLING = GIB // 2
 """Memory that other programs may have without a word: vLLM leaves more than that free."""
@@ -63,13 +64,13 @@ def _nvidia(places: Places) -> dict[str, Any]:
     cards = () if places.container else kernel.cards(places.root)
     devices, uncounted = _matched(answer.devices, cards)
     closed = kernel.closed_nodes(places.root)
-    selected = select(devices, closed, _taken_by(places))
+    selected = select(devices, closed, tables.read(places).capability, _taken_by(places))
     problems = (*map(faults.not_served, uncounted), *selected.problems)
     found = facts | {
         "gpus": selected.gpus,
         "devices": selected.devices,
         "problems": problems,
-        "conditions": tuple(problem for device in devices for problem in faults.momentary(device)),
+        "conditions": (*selected.names, *(problem for device in devices for problem in faults.momentary(device))),
     }
     if old := faults.old_driver(answer.driver):
         return found | _fault(old)
@@ -116,7 +117,7 @@ def _taken_by(places: Places) -> Callable[[Unit], Taken]:
             who = " and ".join(f"{Path(process.name).name} (process {process.pid})" for process in others)
         else:
             size = 0 if seen or engine in ("load", "serve") else unit.used
-            who = "a program that cannot be seen from here"
+            who = ""
         return Taken(size, who) if size > WORTH_TELLING else Taken()
 
     return taken

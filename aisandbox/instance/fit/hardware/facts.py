@@ -9,11 +9,9 @@ from aisandbox.manifest import Part
 
 GIB = 1024**3
 CUDA = "13"
-"""Release of CUDA that the image's vLLM is built for."""
+"""Release of CUDA that the image's vLLM is built for: the lock's, as tests/unit/test_driver_version.py says."""
 LEAST_DRIVER = 580
-"""First NVIDIA driver that serves that CUDA."""
-LEAST_CAPABILITY = (7, 5)
-"""Oldest compute capability that this CUDA still has code for (Turing, such as the T4)."""
+"""First NVIDIA driver that serves that CUDA. By hand, after NVIDIA's table: neither vLLM nor PyTorch knows it."""
 
 
 class Gpu(Part):
@@ -52,7 +50,8 @@ class Hardware(Part):
     problems: tuple[Problem, ...] = ()
     """What is wrong with the GPUs and lasts, but does not stop the others from serving."""
     conditions: tuple[Problem, ...] = ()
-    """What is wrong at this moment and may be over in the next one, such as heat."""
+    """What is wrong at this moment and may be over in the next one, such as heat. Only the doctor tells it: it may name
+    programs."""
 
     @property
     def gpu_memory_gib(self) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aisandbox.instance.fit.hardware import kernel
-from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_CAPABILITY, LEAST_DRIVER
+from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_DRIVER
 from aisandbox.instance.fit.hardware.nvml import HEAT, POWER_BRAKE, Device, Failure
 from aisandbox.instance.problem import Problem
 
@@ -120,15 +120,18 @@ def not_served(card: kernel.Card) -> Problem:
     return Problem(reason=f"the driver cannot start the GPU at {card.address}, so it is not used", fix=REBOOT)
 
 
-def unusable(device: Device, closed: Iterable[str]) -> Problem | None:
-    """Why nothing can be computed on this GPU."""
+def unusable(device: Device, closed: Iterable[str], least: tuple[int, int] | None) -> Problem | None:
+    """Why nothing can be computed on this GPU.
+
+    `least` is the oldest compute capability that the engine has code for.
+    """
     if device.failure:
         return _no_answer(device, device.failure)
     if device.minor is not None and f"nvidia{device.minor}" in closed:
         return closed_nodes(name for name in closed if name.removeprefix("nvidia").isdecimal())
     unit = device.unit
-    if unit and unit.capability and unit.capability < LEAST_CAPABILITY:
-        have, need = (".".join(map(str, pair)) for pair in (unit.capability, LEAST_CAPABILITY))
+    if unit and least and unit.capability and unit.capability < least:
+        have, need = (".".join(map(str, pair)) for pair in (unit.capability, least))
         reason = f"{unit.name} is too old for CUDA {CUDA}: it has compute capability {have}, needed is {need}"
         return Problem(reason=reason, fix="Deploy on a plan with a newer GPU: a T4, or anything later.")
     if device.sliced and not device.slices:
@@ -161,12 +164,19 @@ def sliced(device: Device, used: str) -> Problem:
     return Problem(reason=reason, fix=fix)
 
 
-def taken(device: Device, who: str, size: int, is_used: bool) -> Problem:
-    """Other programs have `size` bytes of the GPU's memory."""
+END = "End it, then: sudo aisandbox configure"
+
+
+def taken(device: Device, size: int, is_used: bool) -> Problem:
+    """Other programs have `size` bytes of the GPU's memory. The progress page shows this to everybody: no names."""
     result = "the model is fitted to the rest" if is_used else "it is not used"
-    reason = f"{who} has {size / GIB:.1f} GiB of the memory of {label(device)}, so {result}"
-    fix = "End that program, then: sudo aisandbox configure. What uses the GPUs: nvidia-smi"
-    return Problem(reason=reason, fix=fix)
+    reason = f"another process has {size / GIB:.1f} GiB of the memory of {label(device)}, so {result}"
+    return Problem(reason=reason, fix=f"{END}. Which one it is: sudo aisandbox doctor")
+
+
+def taken_by(device: Device, who: str) -> Problem:
+    """The names of those programs, for the owner."""
+    return Problem(reason=f"the memory of {label(device)} is also used by {who}", fix=f"{END}. See: nvidia-smi")
 
 
 def lasting(device: Device) -> Iterator[Problem]:

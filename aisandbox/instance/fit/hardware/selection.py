@@ -19,6 +19,7 @@ class Taken:
 
     bytes: int = 0
     who: str = ""
+    """Their names; empty where they cannot be seen."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Selection:
     devices: tuple[str, ...] = ()
     """Their UUIDs; empty when they are all that the driver counts, so that nothing has to be left out."""
     problems: tuple[Problem, ...] = ()
+    names: tuple[Problem, ...] = ()
+    """Who has taken memory: for the owner only."""
 
 
 @dataclass(frozen=True)
@@ -59,15 +62,21 @@ class _Candidate:
         )
 
 
-def select(devices: Sequence[Device], closed: Iterable[str], taken: Callable[[Unit], Taken]) -> Selection:
+def select(
+    devices: Sequence[Device],
+    closed: Iterable[str],
+    least: tuple[int, int] | None,
+    taken: Callable[[Unit], Taken],
+) -> Selection:
     """The equal GPUs that together have most memory for the model, and a problem for each that is left out.
 
     Args:
         closed: device nodes that the model server may not open.
+        least: the oldest compute capability that the engine has code for; None leaves it to the engine.
         taken: what other programs have of a GPU.
     """
     closed = tuple(closed)
-    broken = {device.index: problem for device in devices if (problem := faults.unusable(device, closed))}
+    broken = {device.index: problem for device in devices if (problem := faults.unusable(device, closed, least))}
     problems = list(dict.fromkeys(broken.values()))
     candidates = [
         _Candidate(device, unit, taken(unit))
@@ -79,9 +88,7 @@ def select(devices: Sequence[Device], closed: Iterable[str], taken: Callable[[Un
     if not chosen:
         return Selection(problems=tuple(problems))
     problems += [
-        faults.taken(other.device, other.taken.who, other.taken.bytes, other in chosen)
-        for other in candidates
-        if other.taken.bytes
+        faults.taken(other.device, other.taken.bytes, other in chosen) for other in candidates if other.taken.bytes
     ]
     for other in devices:
         if len(other.slices) > 1:
@@ -99,6 +106,7 @@ def select(devices: Sequence[Device], closed: Iterable[str], taken: Callable[[Un
         gpus=tuple(one.gpu for one in chosen),
         devices=uuids if restricted and len(uuids) == len(chosen) else (),
         problems=tuple(problems),
+        names=tuple(faults.taken_by(other.device, other.taken.who) for other in candidates if other.taken.who),
     )
 
 

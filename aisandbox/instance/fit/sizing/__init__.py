@@ -3,7 +3,7 @@
 The model step asks once, between look-up and download:
 
     config = sizing.parse(data)                      # bytes of config.json (at most MAX_CONFIG_BYTES were read)
-    sized = sizing.size(plan, config, weight_files, manifest, sizing.architectures(places))
+    sized = sizing.size(plan, config, weight_files, manifest, tables.read(places))
     engine.json: args = sized.args                   # all of vLLM's arguments, plan.args included
     engine.json: fallbacks[0] = sized.retry          # the same model with less memory, if there is a way
     status/model.json: sizing = sized.facts()        # {"sentence": ..., "rows": [[label, value], ...]}
@@ -14,8 +14,7 @@ here decides what cannot wait for that: whether to download at all, and over how
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +26,11 @@ from aisandbox.instance.fit.sizing.facts import Facts, read
 from aisandbox.instance.fit.sizing.fit import Fit
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.fit.sizing.numerics import numerics
-from aisandbox.instance.places import Places
+from aisandbox.instance.fit.tables import Tables
 from aisandbox.instance.plan import Plan, parser_arguments
 from aisandbox.manifest import Manifest
 
-__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "UnobtainableError", "architectures", "formats", "parse", "size"]
+__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "Tables", "UnobtainableError", "parse", "size"]
 
 RETRY_CONTEXT = 8192
 """Context of a second try where nothing better is known."""
@@ -73,34 +72,13 @@ class Sized:
         return {"sentence": self.sentence, "rows": [list(row) for row in self.rows]}
 
 
-def architectures(places: Places) -> frozenset[str] | None:
-    """Architectures that the image's vLLM can serve, as its bake wrote them down; None when it did not."""
-    try:
-        return frozenset(json.loads((places.opt / "cache" / "vllm" / "architectures.json").read_bytes()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def formats(places: Places) -> dict[str, tuple[int, int]] | None:
-    """Formats of compressed weights that the image's vLLM knows, with the oldest compute capability for each.
-
-    None when its bake did not write them down.
-    """
-    try:
-        told = json.loads((places.opt / "cache" / "vllm" / "formats.json").read_bytes())
-        return {method: (least // 10, least % 10) for method, least in told.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return None
-
-
 def size(
     plan: Plan,
     config: Mapping[str, Any],
     weight_files: Mapping[str, int],
     manifest: Manifest,
-    supported: Collection[str] | None = None,
+    tables: Tables,
     quant_config: Mapping[str, Any] | None = None,
-    known_formats: Mapping[str, tuple[int, int]] | None = None,
 ) -> Sized:
     """Decide how the planned model is served on the plan's hardware.
 
@@ -108,24 +86,23 @@ def size(
         plan: its `hardware` and what the user asked for.
         config: the model's `config.json`, untrusted.
         weight_files: bytes of each weight file that would be downloaded.
-        supported: architectures of the image's vLLM; None skips the check.
+        tables: what the image's vLLM knows; what is unknown is not checked.
         quant_config: the model's `hf_quant_config.json`, if it has one, untrusted.
-        known_formats: formats of compressed weights that the image's vLLM knows; None skips the check.
 
     Raises:
         UnobtainableError: it cannot run here; the message says why with figures, the fix names a model that can.
     """
-    facts = read(config, weight_files, quant_config)
+    facts = read(config, weight_files, tables, quant_config)
     hardware, given = plan.hardware, _given(plan)
     numbers = numerics(facts, hardware, given)
     instead = explain.instead(manifest, hardware, plan.model)
-    check.architecture(plan.model, facts, supported, given, instead)
-    check.compression(plan.model, facts, hardware, numbers, known_formats, instead)
+    check.architecture(plan.model, facts, tables, given, instead)
+    check.compression(plan.model, facts, hardware, numbers, tables, instead)
     # Weights that are compressed already stay as they are: vLLM takes one or the other.
     online = quantization.ONLINE.get(plan.asked.quantization or "") if not facts.quantization else None
     chosen = _fit(plan, facts, given, bool(online), instead)
     asked = plan.asked.max_model_len
-    parser = manifest.parser(plan.model, facts.model_type)
+    parser = tables.known(manifest.parser(plan.model, facts.model_type))
 
     args = list(plan.args)
     args += parser_arguments(parser)
@@ -222,8 +199,13 @@ def _gpu_arguments(facts: Facts, chosen: Fit, hardware: Hardware, given: Given) 
     if part < fit.UTILIZATION and not given.has("--gpu-memory-utilization"):
         arguments += ["--gpu-memory-utilization", f"{part:g}"]
     usual = batch.default(facts, hardware, given)
-    if not given.has("--max-num-seqs") and (facts.state or chosen.batch.conversations != usual.conversations):
+    # Of a slice (MIG) vLLM asks the whole GPU's memory, and would compute more at once than the slice holds.
+    is_slice = any((gpu.uuid or "").startswith("MIG-") for gpu in hardware.gpus)
+    other = facts.state or is_slice or chosen.batch.conversations != usual.conversations
+    if other and not given.has("--max-num-seqs"):
         arguments += ["--max-num-seqs", str(chosen.batch.conversations)]
+    if is_slice and not given.has("--max-num-batched-tokens"):
+        arguments += ["--max-num-batched-tokens", str(chosen.batch.tokens)]
     if reserve.without_video(facts, given):
         arguments += reserve.NO_VIDEO
     return arguments

@@ -1,4 +1,8 @@
-"""How much vLLM computes at once: conversations and tokens."""
+"""How much vLLM computes at once: conversations and tokens.
+
+By hand: vLLM decides it in code, by the GPU that it runs on, which a bake has not. tests/gateway/test_engine_tables.py
+compares the two.
+"""
 
 from __future__ import annotations
 

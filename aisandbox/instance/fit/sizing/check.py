@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-
 from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.fit.hardware import Hardware
 from aisandbox.instance.fit.sizing import explain
 from aisandbox.instance.fit.sizing.facts import Facts
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.fit.sizing.numerics import Numerics
+from aisandbox.instance.fit.tables import Tables
 
 TRUST = "--trust-remote-code"
 
 
-def architecture(model: str, facts: Facts, supported: Collection[str] | None, given: Given, instead: str) -> None:
+def architecture(model: str, facts: Facts, tables: Tables, given: Given, instead: str) -> None:
     """Refuse a model that this image's vLLM cannot run.
 
     Raises:
         UnobtainableError: it cannot.
     """
+    supported = tables.architectures
     if supported is None or not facts.architectures or any(name in supported for name in facts.architectures):
         return
     name = facts.architectures[0]
@@ -36,23 +36,13 @@ def architecture(model: str, facts: Facts, supported: Collection[str] | None, gi
         )
 
 
-def compression(
-    model: str,
-    facts: Facts,
-    hardware: Hardware,
-    numbers: Numerics,
-    formats: Mapping[str, tuple[int, int]] | None,
-    instead: str,
-) -> None:
+def compression(model: str, facts: Facts, hardware: Hardware, numbers: Numerics, tables: Tables, instead: str) -> None:
     """Refuse weights in a format that vLLM, or the GPU, cannot use.
-
-    Args:
-        formats: vLLM's formats with the oldest compute capability for each; None leaves it to vLLM.
 
     Raises:
         UnobtainableError: they cannot be used.
     """
-    found = facts.quantization
+    found, formats = facts.quantization, tables.formats
     if not found:
         return
     choose = f"Choose another model: {instead}"

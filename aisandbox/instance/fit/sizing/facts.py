@@ -11,16 +11,11 @@ from aisandbox.instance.fit.sizing.config import number, section, text_part, who
 from aisandbox.instance.fit.sizing.layers import Cache, State
 from aisandbox.instance.fit.sizing.quantization import Quantization
 from aisandbox.instance.fit.sizing.shape import Shape
+from aisandbox.instance.fit.tables import Defaults, Tables
 
 BYTES = {"float32": 4, "float": 4, "bfloat16": 2, "float16": 2, "half": 2}
 MOST_ARCHITECTURES = 4
-DEFAULT_CONTEXT = {"gemma3_text": 131072}
-"""Longest context of model types whose configuration leaves it to the program."""
-PRESCALED_ROPE = ("su", "longrope", "llama3", "yarn", "deepseek_yarn", "deepseek_llama_scaling")
-"""Extensions of the context that `max_position_embeddings` includes already."""
 MOST_ROPE_FACTOR = 1000
-NOT_FLOAT16 = ("gemma2", "gemma3", "gemma3_text", "glm4")
-"""Model types that vLLM refuses to compute in float16."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +29,8 @@ class Facts:
     weight_bytes: int
     """Size of the weight files; 0 when unknown."""
     dtype: str | None
+    float16: bool
+    """Whether vLLM computes models of this type in float16."""
     quantization: Quantization | None
     heads: int | None
     kv_heads: int | None
@@ -64,7 +61,10 @@ class Facts:
 
 
 def read(
-    config: Mapping[str, Any], weight_files: Mapping[str, int], quant_config: Mapping[str, Any] | None = None
+    config: Mapping[str, Any],
+    weight_files: Mapping[str, int],
+    tables: Tables,
+    quant_config: Mapping[str, Any] | None = None,
 ) -> Facts:
     """The facts in a model's configuration and the sizes of its weight files, all of them untrusted.
 
@@ -76,13 +76,17 @@ def read(
     hidden = whole(text, "hidden_size", "n_embd", "d_model") or 0
     heads = whole(text, "num_attention_heads", "n_head", "num_heads")
     tied = text.get("tie_word_embeddings", config.get("tie_word_embeddings")) is True
-    max_context = _max_context(text)
+    model_type = word(text, "model_type")
+    defaults = tables.of(model_type)
+    max_context = _max_context(text, tables, defaults)
+    model_type = model_type or word(config, "model_type")
     return Facts(
         architectures=words(config, "architectures")[:MOST_ARCHITECTURES],
-        model_type=word(text, "model_type") or word(config, "model_type"),
+        model_type=model_type,
         remote_code=bool(section(config, "auto_map")),
         weight_bytes=sum(size for size in weight_files.values() if size > 0),
         dtype=_dtype(config, text),
+        float16=model_type not in tables.not_float16,
         quantization=quantization.find(config, text, quant_config),
         heads=heads,
         kv_heads=layers.kv_heads(text, heads),
@@ -91,10 +95,10 @@ def read(
         sees_at_once=bool(vision) and _sees_at_once(text),
         sharded_sizes=_sharded(text),
         embedding_values=(1 if tied else 2) * (whole(text, "vocab_size") or 0) * hidden,
-        caches=layers.caches(text, hidden, heads),
+        caches=layers.caches(text, hidden, heads, defaults),
         state=layers.state(text, hidden),
         max_context=max_context,
-        shape=shape.read(text),
+        shape=shape.read(text, defaults),
         tied=tied,
         position_values=layers.position_values(text, max_context),
     )
@@ -122,17 +126,17 @@ def _sharded(text: Mapping[str, Any]) -> tuple[int, ...]:
     return tuple(size for size in sizes if size)
 
 
-def _max_context(text: Mapping[str, Any]) -> int | None:
+def _max_context(text: Mapping[str, Any], tables: Tables, defaults: Defaults) -> int | None:
     """Longest context that the model was made for, by vLLM's rules."""
     keys = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "max_sequence_length")
     told = [tokens for key in keys if (tokens := whole(text, key))]
     if not told:
-        return DEFAULT_CONTEXT.get(word(text, "model_type") or "")
+        return defaults.context
     longest = min(told)
     rope = section(text, "rope_scaling", "rope_parameters")
     kind = word(rope, "rope_type", "type")
     if kind == "longrope":
         return whole(text, "original_max_position_embeddings") or longest
     factor = number(rope, "factor")
-    prescaled = kind in PRESCALED_ROPE or "gemma3" in (word(text, "model_type") or "")
+    prescaled = kind in tables.prescaled_ropes or "gemma3" in (word(text, "model_type") or "")
     return longest if prescaled or not kind or not factor else int(longest * min(factor, MOST_ROPE_FACTOR))

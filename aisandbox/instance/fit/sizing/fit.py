@@ -14,7 +14,8 @@ from aisandbox.instance.fit.sizing.pool import Pool
 from aisandbox.instance.serve.engine_args import cpu_kv_cache_bytes
 
 UTILIZATION = 0.92
-"""Part of a GPU's memory that vLLM takes by default."""
+"""Part of a GPU's memory that vLLM takes by default. By hand, as the model server itself needs no table for one number;
+tests/gateway/test_engine_tables.py asks vLLM for it."""
 OUTSIDE = GIB
 """Memory of each GPU left for what lies beside that part: CUDA's own, and what sampling takes for a moment."""
 SPARE_BLOCKS = 4

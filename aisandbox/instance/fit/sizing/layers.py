@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from aisandbox.instance.fit.sizing.config import section, whole, word, words
+from aisandbox.instance.fit.tables import Defaults
 
 MOST_LAYERS = 2000
-ALTERNATING = {"gemma2": 2, "cohere2": 4, "gemma3": 6, "gemma3_text": 6}
-"""Model types whose every n-th layer sees the whole context, where their configuration does not say so."""
 RECURRENT = ("linear_attention", "mamba", "mamba2", "conv", "recurrent")
 """Kinds of layers that keep a state of fixed size for each conversation."""
 STATELESS = ("mlp", "moe")
@@ -68,13 +67,13 @@ def count(text: Mapping[str, Any]) -> int | None:
     return layers if layers and layers <= MOST_LAYERS else None
 
 
-def caches(text: Mapping[str, Any], hidden: int, heads: int | None) -> tuple[Cache, ...] | None:
+def caches(text: Mapping[str, Any], hidden: int, heads: int | None, defaults: Defaults) -> tuple[Cache, ...] | None:
     """What the attention layers keep; None when the configuration does not tell enough."""
     layers = count(text)
     if not layers or not heads:
         return None
     latent = whole(text, "kv_lora_rank")
-    whole_context, window, none = _kinds(text, layers)
+    whole_context, window, none = _kinds(text, layers, defaults)
     if latent:
         index = whole(text, "index_head_dim") or 0
         values = latent + (whole(text, "qk_rope_head_dim") or 0)
@@ -133,7 +132,7 @@ def _recurrent_layers(text: Mapping[str, Any], layers: int) -> int:
     return layers - max(layers // interval, 1) if interval and interval > 1 else 0
 
 
-def _kinds(text: Mapping[str, Any], layers: int) -> tuple[int, int | None, int]:
+def _kinds(text: Mapping[str, Any], layers: int, defaults: Defaults) -> tuple[int, int | None, int]:
     """Layers that keep the whole context, the window of the others, and layers that keep nothing for each token.
 
     What is not understood counts as keeping the whole context: the estimate may promise too little, not too much.
@@ -159,7 +158,7 @@ def _kinds(text: Mapping[str, Any], layers: int) -> tuple[int, int | None, int]:
     if not window:
         return own, None, shared
     every = whole(text, "sliding_window_pattern", "_sliding_window_pattern")
-    every = every or ALTERNATING.get(word(text, "model_type") or "")
+    every = every or defaults.whole_every
     whole_context = own // every if every else 0
     return whole_context, window, shared
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from aisandbox.instance.fit.hardware import Hardware
-from aisandbox.instance.fit.sizing.facts import BYTES, NOT_FLOAT16, Facts
+from aisandbox.instance.fit.sizing.facts import BYTES, Facts
 from aisandbox.instance.fit.sizing.given import Given
 
 BFLOAT16_CAPABILITY = (8, 0)
@@ -30,7 +30,7 @@ def numerics(facts: Facts, hardware: Hardware, given: Given) -> Numerics:
     if dtype in (None, "auto"):
         dtype = facts.dtype if facts.dtype in ("float16", "bfloat16") else "bfloat16"
         if dtype == "bfloat16" and hardware.capability and hardware.capability < BFLOAT16_CAPABILITY:
-            dtype = chosen = "float32" if facts.model_type in NOT_FLOAT16 else "half"
+            dtype = chosen = "half" if facts.float16 else "float32"
     value_bytes = BYTES.get(dtype or "", 2)
     cache = given.text("--kv-cache-dtype") or "auto"
     return Numerics(chosen, value_bytes, 1 if cache.startswith("fp8") else BYTES.get(cache, value_bytes))

@@ -12,6 +12,7 @@ from aisandbox.instance.fit.sizing.facts import Facts
 from aisandbox.instance.fit.sizing.numerics import Numerics
 
 BLOCK_TOKENS = 16
+"""Of these only the first is a constant of vLLM's; the others are decided in its code, by kind of attention."""
 LATENT_BLOCK_TOKENS = 64
 LATENT_HYBRID_BLOCK_TOKENS = 128
 ALIGNED_STATES = 2

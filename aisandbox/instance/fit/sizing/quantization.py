@@ -9,11 +9,11 @@ from typing import Any
 from aisandbox.instance.fit.sizing.config import section, whole, word
 
 ALIASES = {"compressed_tensors": "compressed-tensors", "auto-round": "inc"}
-"""Names in configurations that vLLM takes for others."""
+"""Names in configurations that vLLM takes for others. By hand: each of its formats looks for its own names, in code."""
 
 NATIVE_CAPABILITY = {"fp8": (8, 9), "modelopt": (8, 9), "modelopt_fp4": (10, 0), "mxfp4": (10, 0)}
 """From here on the GPU computes in the format itself; before, weights are unpacked on the fly (Marlin), which saves
-memory but no time."""
+memory but no time. By hand: vLLM asks the GPU for it while it chooses a kernel."""
 
 SCALE_BITS = 16
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from aisandbox.instance.fit.sizing import layers
-from aisandbox.instance.fit.sizing.config import whole, word
-
-DEFAULT_VOCABULARY = {"gemma3_text": 262208}
-"""Words of model types whose configuration leaves them to the program."""
+from aisandbox.instance.fit.sizing.config import whole
+from aisandbox.instance.fit.tables import Defaults
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Shape:
         return 4 * self.hidden + max(3 * self.intermediate // gpus, expert)
 
 
-def read(text: Mapping[str, Any]) -> Shape:
+def read(text: Mapping[str, Any], defaults: Defaults) -> Shape:
     """The widths that a configuration tells."""
     hidden = whole(text, "hidden_size", "n_embd", "d_model") or 0
     heads = whole(text, "num_attention_heads", "n_head", "num_heads") or 0
@@ -66,7 +64,7 @@ def read(text: Mapping[str, Any]) -> Shape:
     return Shape(
         layers=count,
         hidden=hidden,
-        vocabulary=whole(text, "vocab_size") or DEFAULT_VOCABULARY.get(word(text, "model_type") or "", 0),
+        vocabulary=whole(text, "vocab_size") or defaults.vocabulary or 0,
         attention=attention,
         latent=latent,
         intermediate=shared if experts else dense,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from aisandbox.instance import files
 from aisandbox.instance.fit import hardware
+from aisandbox.instance.fit.hardware import xid
 from aisandbox.instance.observe.doctor.finding import Finding, Instance, failed, ok, skipped, warning
 from aisandbox.instance.problem import Problem
 
@@ -30,7 +31,7 @@ def gpu(instance: Instance) -> Iterator[Finding]:
     else:
         yield ok(", ".join(f"{gpu.name} ({gpu.memory_gib:g} GiB)" for gpu in found.gpus))
     if found.flavour == "cuda":
-        for problem in (*found.problems, *found.conditions):
+        for problem in (*found.problems, *found.conditions, *xid.problems(xid.read())):
             yield warning(sentence(problem), problem.fix)
 
 

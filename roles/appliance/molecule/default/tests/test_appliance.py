@@ -78,6 +78,22 @@ def test_vllms_table_of_models_is_baked_and_readable(host: Host) -> None:
     assert host.check_output(f"find {table} -type f \\! -perm -444") == ""
 
 
+def test_what_vllm_knows_is_baked_and_readable(host: Host) -> None:
+    table = host.file(f"{OPT}/cache/vllm/tables.json")
+    assert table.mode == 0o644
+    assert "LlamaForCausalLM" in json.loads(table.content_string)["architectures"]
+
+
+def test_what_a_first_start_reads_is_recorded(host: Host) -> None:
+    for name, part in (("vllm", "/vllm/"), ("open-webui", "/open_webui/"), ("nginx", "/usr/sbin/nginx")):
+        recorded = host.file(f"{OPT}/cache/read-ahead/{name}")
+        assert (recorded.mode, recorded.user) == (0o644, "root")
+        assert part in recorded.content_string
+    replay = host.check_output("systemctl show --value --property=ExecStart aisandbox-read-ahead")
+    command = replay.partition("argv[]=")[2].partition(" ;")[0]
+    assert "asked for" in host.check_output(command)
+
+
 def test_what_first_boot_renders_is_there(host: Host) -> None:
     installed = host.check_output(f"cd {OPT}/templates && find . -type f").splitlines()
     needed = {*(entry.template for entry in RENDERED), "motd.txt.j2", "nginx/https/http.conf.j2"}
