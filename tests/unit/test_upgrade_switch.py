@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 import sqlite3
 import subprocess
@@ -23,11 +24,15 @@ from aisandbox.instance.keep.upgrade.health import Health, Probe
 from aisandbox.instance.keep.upgrade.services import Services, Unfit
 from aisandbox.instance.keep.upgrade.state import Item, State
 from aisandbox.instance.keep.upgrade.worker import Worker
+from aisandbox.manifest import REPOSITORY
 from tests.support import keys, releases
 from tests.support.releases import Rig
 
 STEPS = ("rename", "replace", "unlink", "rmdir", "mkdir", "symlink", "link", "fsync", "chmod")
 """Functions of `os` by which the exchange touches the disk."""
+
+
+TEMPLATES = REPOSITORY / "templates" / "systemd"
 
 
 class PowerCut(BaseException):
@@ -380,6 +385,14 @@ def test_the_worker_runs_without_anything_of_ours_around_it(rig: Rig) -> None:
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout.startswith(str(rig.upgrades.tool))
+    for unit in ("aisandbox-upgrade", "aisandbox-upgrade-recover"):
+        # Units of releases since 0.1 run the tools of others, and the other way round: the name must stay.
+        steps = re.findall(r"python3 -m (\S+) (\w+)", (TEMPLATES / f"{unit}.service.j2").read_text())
+        assert {module for module, _ in steps} == {"aisandbox.instance.upgrade.worker"}
+        for module, step in steps:
+            command = ["/usr/bin/python3", "-S", "-m", module, step]
+            result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd="/", check=False)
+            assert result.returncode == 0, result.stderr
 
 
 def test_what_is_lost_has_a_name() -> None:

@@ -25,8 +25,11 @@ PER_ENTRY = 1024
 """Bytes that a file takes beside its content."""
 CHAT = f"{rules.OPT}/envs/open-webui"
 SHOWN_S = 5.0
-TOOL = ("__init__.py", "instance/__init__.py", "instance/files.py", "instance/lock.py", "instance/upgrade")
+TOOL = ("__init__.py", "instance/__init__.py", "instance/files.py", "instance/lock.py",
+        "instance/keep/__init__.py", "instance/keep/upgrade")  # fmt: skip
 """What the worker is made of: it needs nothing else."""
+ENTRY = "instance/upgrade/worker.py"
+"""By this name units start the worker, those of releases since 0.1 included: one release's unit runs another's tool."""
 Say = Callable[[str], None]
 
 
@@ -309,6 +312,9 @@ def place_tool(upgrades: Upgrades, instance: Instance, package: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
+    entry = fresh / package.name / ENTRY
+    entry.parent.mkdir()
+    entry.write_text("from aisandbox.instance.keep.upgrade.worker import main\n\nmain()\n")
     tree.remove(upgrades.tool)
     tree.move(fresh, upgrades.tool)
     places = {"run": str(instance.run), "data": str(instance.data)}
