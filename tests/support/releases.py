@@ -123,11 +123,14 @@ class Rig:
 
     @property
     def version(self) -> str:
-        return str(json.loads((self.root / rules.OPT / "release.json").read_text())["version"])
+        return self._baked("version")
+
+    def _baked(self, name: str) -> str:
+        return str(json.loads((self.root / rules.OPT / "release.json").read_text())[name])
 
     @property
     def instance(self) -> Instance:
-        return Instance("aisandbox", self.version, "cpu", PORTS, self.root / "run", self.data)
+        return Instance("aisandbox", self.version, self._baked("flavour"), PORTS, self.root / "run", self.data)
 
     def digest(self) -> str:
         """Of all that a release may own: two whole releases, and no mixture, have digests that are known."""

@@ -160,6 +160,20 @@ def test_one_for_other_instances(rig: Rig, bundled: Path, pair: Pair, change: di
         assert error.fix.startswith("sudo apt-get update && sudo apt-get install ")
 
 
+@pytest.mark.parametrize(("own", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_one_of_the_other_flavour_is_refused_before_anything_is_fetched(
+    rig: Rig, bundled: Path, pair: Pair, own: str, other: str
+) -> None:
+    lay = rig.root / rules.OPT / "release.json"
+    lay.write_text(json.dumps({"version": "0.1.0", "flavour": own}))
+    release = bundle.parse((bundled / "release.json").read_bytes())
+    releases.sign(bundled, replace(release, flavour=other), pair)
+    error = refused(rig, bundled, f"has the flavour {other}, this instance the flavour {own}")
+    assert f"aisandbox-0.2.0-{own} of the same vendor" in error.fix and "attach the data volume" in error.fix
+    assert not list(rig.upgrades.download.iterdir())
+    assert rig.said == []
+
+
 def test_an_older_one_when_that_is_wanted(rig: Rig, bundled: Path, pair: Pair) -> None:
     release = bundle.parse((bundled / "release.json").read_bytes())
     releases.sign(bundled, replace(release, version="0.0.9"), pair)

@@ -117,11 +117,12 @@ def check(release: Release, instance: Instance, root: Path, allow_downgrade: boo
         raise UpgradeError(f"this is a release of {release.product}, not of {instance.product}", "get the right one")
     if release.flavour != instance.flavour:
         raise UpgradeError(
-            f"this release is of the flavour {release.flavour}, and the instance of the flavour {instance.flavour}",
-            f"get {release.product}-{release.version}-{instance.flavour}",
+            f"this release has the flavour {release.flavour}, this instance the flavour {instance.flavour}",
+            f"use the release {release.product}-{release.version}-{instance.flavour} of the same vendor; "
+            f"for the other flavour, deploy an instance from its image and attach the data volume to it",
         )
     if release.architecture != platform.machine():
-        raise UpgradeError(f"this release is for {release.architecture}, not for {platform.machine()}", "get its like")
+        raise UpgradeError(f"this release is for {release.architecture}", f"download the {platform.machine()} build")
     system = _system(root)
     wanted = f"{release.os.get('family')} {release.os.get('version')}"
     if (system.get("ID"), system.get("VERSION_ID")) != (release.os.get("family"), release.os.get("version")):
