@@ -145,7 +145,7 @@ class Rig:
             prepare.check(release, self.instance, self.root, allow_downgrade)
             plan = prepare.compare(release, self.upgrades, self.said.append)
             prepare.check_space(plan, opened, self.upgrades)
-            prepare.fetch(plan, opened, self.upgrades, self.said.append)
-            state = prepare.upgrade_state(plan, self.instance, self.upgrades, 5)
+            folder = prepare.fetch(plan, opened, self.upgrades, self.said.append)
+            state = prepare.upgrade_state(plan, folder, self.instance, self.upgrades, 5)
             self.upgrades.save(state)
         return state

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from aisandbox.instance.keep.upgrade import rules
-from aisandbox.instance.keep.upgrade.state import Item
 
 CONFIGURE = "aisandbox-configure.service"
 WORKER = "aisandbox-upgrade.service"
@@ -65,13 +64,12 @@ class Services:
             self._do("stop", *known, timeout=STOP_TIMEOUT_S)
             _run("systemctl", "reset-failed", *known, check=False)
 
-    def settle(self, items: Sequence[Item]) -> None:
+    def settle(self, paths: Sequence[str]) -> None:
         """Have the machine take up the files that were exchanged, and configure the instance anew.
 
         Raises:
             Unfit: it refuses them.
         """
-        paths = [item.path for item in items]
         self._do("daemon-reload")
         self._try("systemd-tmpfiles", "--create", "aisandbox.conf")
         for path in paths:

@@ -7,7 +7,7 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from aisandbox.instance.keep.upgrade import rules
+from aisandbox.instance.keep.upgrade import rules, tree
 from aisandbox.instance.keep.upgrade.bundle import ASK, Component
 from aisandbox.instance.keep.upgrade.errors import UpgradeError
 from aisandbox.instance.keep.upgrade.tree import BLOCK, Progress
@@ -42,7 +42,7 @@ def unpack(archive: Path, component: Component, root: Path, progress: Progress) 
 def _unpack(members: tarfile.TarFile, component: Component, root: Path, progress: Progress) -> None:
     folders = set[str]()
     for path in component.paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        tree.make_folder((root / path).parent)
     size = 0
     for count, member in enumerate(members, 1):
         size += member.size
