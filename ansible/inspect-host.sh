@@ -23,8 +23,8 @@ if [ ! -e "$record" ]; then
     mv "$record.new" "$record"
 fi
 mkdir -p /run/sshd
-# Tells whether the playbook has changed what runs.
-installed=$(find /opt/aisandbox/lib /opt/aisandbox/templates /etc/systemd/system/*.service -type f ! -name '*.pyc' \
+# Tells whether the playbook has changed what runs. After an upgrade the folders are links (-H).
+installed=$(find -H /opt/aisandbox/lib /opt/aisandbox/templates /etc/systemd/system/*.service -type f ! -name '*.pyc' \
     -exec sha256sum {} + 2>/dev/null | sort | sha256sum | cut -c1-64)
 printf '{"login": "%s", "ssh_ports": [%s], "gpu": %s, "installed": "%s", "before": %s}\n' \
     "${SUDO_USER:-$(id -un)}" "$(/usr/sbin/sshd -T | sed -n 's/^port //p' | paste -s -d ,)" "$(whether has_gpu)" "$installed" "$(cat "$record")"

@@ -97,7 +97,7 @@ def no_litter(rig: Rig) -> None:
     assert rig.upgrades.load() is None
     assert not list(rig.root.rglob("*.aisandbox-upgrade"))
     assert {path.name for path in rig.upgrades.base.iterdir() if path.is_dir()} <= {"download"}
-    kept = {rig.upgrades.kept["folder"]} if rig.upgrades.kept else set()
+    kept = {rig.upgrades.kept.target} if rig.upgrades.kept else set()
     assert {path.name for path in rig.upgrades.releases.iterdir()} == {rig.upgrades.current.resolve().name, *kept}
 
 
@@ -114,7 +114,7 @@ def test_there_and_back_and_there_again(rig: Rig) -> None:
         roll_back(rig)
         assert (rig.version, rig.digest()) == (version, digest)
         no_litter(rig)
-    assert rig.upgrades.kept and rig.upgrades.kept["version"] == "0.1.0"
+    assert rig.upgrades.kept and rig.upgrades.kept.to_version == "0.1.0"
 
 
 def test_services_are_stopped_before_and_started_after(rig: Rig) -> None:

@@ -194,7 +194,7 @@ def _show(places: Places, manifest: Manifest) -> None:
     if kept:
         size = prepare.disk_use(upgrades) if os.geteuid() == 0 else 0
         taken = f" It takes {size / 1e6:.0f} MB." if size else ""
-        print(f"Version {kept['version']} is kept: sudo aisandbox upgrade --rollback leads to it.{taken}")
+        print(f"Version {kept.to_version} is kept: sudo aisandbox upgrade --rollback leads to it.{taken}")
     if result:
         print(f"{result['at']}: {result['message']} {result['detail']}".strip())
         if result["fix"]:

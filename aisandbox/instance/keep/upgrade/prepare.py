@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aisandbox.instance import files
@@ -218,15 +218,14 @@ def fetch(plan: Plan, source: Source, upgrades: Upgrades, say: Say) -> Path:
             _fetch(component, source, upgrades, root, say)
         switch.share(upgrades, root)
         os.sync()
-    except OSError as error:
+    except BaseException as error:
         switch.clear(upgrades)
+        if not isinstance(error, OSError):
+            raise
         raise UpgradeError(
             f"the release could not be unpacked: {error.strerror or error}",
             "make room (df -h /opt), then run the same command again; what has arrived is kept",
         ) from error
-    except BaseException:
-        switch.clear(upgrades)
-        raise
     tree.remove(upgrades.download)
     return root
 
@@ -257,7 +256,6 @@ def upgrade_state(plan: Plan, folder: Path, instance: Instance, upgrades: Upgrad
         if path in plan.retired or _switched_off(path, upgrades.root):
             tree.remove(folder / path)
     paths = tuple(path for path in touched if tree.exists(upgrades.root / path) or tree.exists(folder / path))
-    former = upgrades.installed_file.read_text() if upgrades.installed_file.exists() else None
     return State(
         operation="upgrade",
         from_version=instance.version,
@@ -270,7 +268,7 @@ def upgrade_state(plan: Plan, folder: Path, instance: Instance, upgrades: Upgrad
         new_ports=plan.release.ports,
         timeout_s=timeout_s,
         release=plan.release.to_json(),
-        former_release=former,
+        former_release=upgrades.installed,
         chat_changes=_chat_changes(plan.changed),
     )
 
@@ -288,22 +286,13 @@ def rollback_state(instance: Instance, upgrades: Upgrades, timeout_s: float) -> 
             "no earlier release is kept on this instance",
             "sudo aisandbox upgrade SOURCE --allow-downgrade takes an older one",
         )
-    paths = tuple(kept["paths"])
-    return State(
-        operation="rollback",
+    return replace(
+        kept,
         from_version=instance.version,
-        to_version=kept["version"],
-        former=switch.running(upgrades, instance.version, paths),
-        target=kept["folder"],
-        paths=paths,
-        units=tuple(kept["units"]),
+        former=switch.running(upgrades, instance.version, kept.paths),
         ports=dict(instance.ports),
-        new_ports=kept["ports"],
+        former_release=upgrades.installed,
         timeout_s=timeout_s,
-        release=kept["release"],
-        former_release=upgrades.installed_file.read_text() if upgrades.installed_file.exists() else None,
-        chat_changes=kept["chat_changes"],
-        restore=kept["database"],
     )
 
 

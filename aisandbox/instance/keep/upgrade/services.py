@@ -15,7 +15,7 @@ KEPT = frozenset({WORKER, "aisandbox-upgrade-recover.service", "aisandbox-data.s
 """Never stopped: the upgrade itself, and what holds the data volume."""
 STOP_TIMEOUT_S = 180
 CRASHES = 3
-"""So many starts in vain, and a service is not going to serve."""
+"""After this many failed starts the service counts as broken."""
 WANTS = re.compile(rf"{rules.UNITS}/[^/]+\.wants/(?P<unit>[^/]+\.service)")
 UNIT = re.compile(rf"{rules.UNITS}/(?P<unit>[^/]+\.service)")
 

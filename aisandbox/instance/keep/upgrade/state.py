@@ -6,7 +6,7 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,26 @@ class State:
     detail: str = ""
     """Last words of what failed, for those who may read the journal."""
 
+    @property
+    def reversed(self) -> State:
+        """The way back."""
+        return replace(
+            self,
+            operation="rollback",
+            from_version=self.to_version,
+            to_version=self.from_version,
+            former=self.target,
+            target=self.former,
+            ports=self.new_ports,
+            new_ports=self.ports,
+            release=self.former_release,
+            former_release=self.release,
+            restore=self.backup,
+            phase="ready",
+            before={},
+            backup=None,
+        )
+
 
 class Upgrades:
     """The releases of the instance below `root`, and what upgrades know about them."""
@@ -76,7 +96,6 @@ class Upgrades:
         self.state_file = self.base / "state.json"
         self.result_file = self.base / "result.json"
         self.installed_file = self.base / "installed.json"
-        """Description of the release that runs; missing while that is the image's own."""
         self.previous_file = self.base / "previous.json"
         """The release that a rollback leads to."""
         self.digests_file = self.base / "digests.json"
@@ -94,10 +113,7 @@ class Upgrades:
 
     def load(self) -> State | None:
         """The upgrade under way, by this version."""
-        value = self.under_way
-        if value is None:
-            return None
-        return State(paths=tuple(value.pop("paths")), units=tuple(value.pop("units")), **value)
+        return _state(self.under_way)
 
     def save(self, state: State) -> None:
         self.base.mkdir(parents=True, exist_ok=True)
@@ -121,14 +137,19 @@ class Upgrades:
         tree.sync_folder(self.base)
 
     @property
+    def installed(self) -> str | None:
+        """Description of the release that runs, if it is not the image's own."""
+        return self.installed_file.read_text(encoding="utf-8") if self.installed_file.exists() else None
+
+    @property
     def result(self) -> dict[str, Any] | None:
         """How the last one ended."""
         return files.read_json(self.result_file)
 
     @property
-    def kept(self) -> dict[str, Any] | None:
-        """The release that a rollback leads to."""
-        return files.read_json(self.previous_file)
+    def kept(self) -> State | None:
+        """The rollback that the last upgrade or rollback has left."""
+        return _state(files.read_json(self.previous_file))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -153,3 +174,9 @@ class Upgrades:
             yield
         finally:
             os.close(descriptor)
+
+
+def _state(value: dict[str, Any] | None) -> State | None:
+    if value is None:
+        return None
+    return State(**{**value, "paths": tuple(value["paths"]), "units": tuple(value["units"])})

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from aisandbox.instance import files
@@ -29,7 +30,7 @@ def new_folder(upgrades: Upgrades, version: str) -> Path:
 
 
 def share(upgrades: Upgrades, folder: Path) -> None:
-    """Lead a release to what the current one has and it has not itself."""
+    """Link what the current release has, and this one lacks, into the folder of this one."""
     for live in _entries(upgrades.root):
         path = str(live.relative_to(upgrades.root))
         if tree.is_own_link(upgrades.root, path) and live.exists() and not tree.exists(folder / path):
@@ -37,17 +38,17 @@ def share(upgrades: Upgrades, folder: Path) -> None:
 
 
 def _entries(root: Path) -> Iterator[Path]:
-    """What may lie below `/opt/aisandbox` of a release."""
+    """The entries of `/opt/aisandbox` and of its `envs`: what a release may own there."""
     opt = root / rules.OPT
     yield from opt.glob("*")
     yield from opt.glob("envs/*")
 
 
 def running(upgrades: Upgrades, version: str, paths: tuple[str, ...]) -> str:
-    """Name of the folder of the release that runs, which is made if need be. Of what the image brought, none is in it.
+    """Name of the folder of the release that runs. An image has none: it is made before the first upgrade.
 
     Args:
-        paths: what will be put there by `switch`.
+        paths: what `switch` will move there; so nothing may be there yet that is no link.
     """
     folder = upgrades.current.resolve()
     mine = (path for path in paths if linked(path) and not tree.is_own_link(upgrades.root, path))
@@ -59,26 +60,42 @@ def running(upgrades: Upgrades, version: str, paths: tuple[str, ...]) -> str:
 
 
 def take_over(upgrades: Upgrades) -> None:
-    """Bring the release that an upgrade by version 0.1 has kept into today's form. Can be repeated."""
+    """Convert the release that version 0.1's upgrade kept for a rollback. Can be repeated."""
     former = upgrades.base / "previous"
     kept = files.read_json(former / upgrades.previous_file.name)
     if kept is None:
         return
-    paths = [item["path"] for item in kept.pop("items")]
+    paths = [item["path"] for item in kept["items"]]
     folder = upgrades.releases / f"{kept['version']}-kept"
-    files.write_json(upgrades.previous_file, {**kept, "paths": paths, "folder": folder.name})
+    way_back = State(
+        operation="rollback",
+        from_version="",
+        to_version=kept["version"],
+        former="",
+        target=folder.name,
+        paths=tuple(paths),
+        units=tuple(kept["units"]),
+        ports={},
+        new_ports=kept["ports"],
+        timeout_s=0,
+        release=kept["release"],
+        former_release=None,
+        chat_changes=kept["chat_changes"],
+        restore=kept["database"],
+    )
+    files.write_json(upgrades.previous_file, asdict(way_back))
     if not folder.exists():
         tree.move(former / "root", folder)
     for path in paths:
         if tree.is_own_link(folder, path):
-            # It was moved there as a link.
+            # Version 0.1 moved the link as if it were the folder.
             _lead(folder / path, upgrades.current.resolve() / path)
     share(upgrades, folder)
     tree.remove(former)
 
 
 def remember(upgrades: Upgrades, state: State) -> None:
-    """Keep files outside `/opt` as they are, with what the owner changed. Call it while the former release runs."""
+    """Copy files outside `/opt`, with the owner's changes, to the former release. Call it in the phase `ready`."""
     for path in state.paths:
         if not linked(path):
             _copy(upgrades.root / path, upgrades.releases / state.former / path)
@@ -108,7 +125,7 @@ def _take_in(upgrades: Upgrades, state: State, path: str) -> None:
     if tree.exists(live) and not tree.exists(kept):
         tree.move(live, kept)
     if tree.exists(kept):
-        # Of a copy that was broken off when it was whole, the original may be left.
+        # Where renaming is impossible it was copied, and the power may have failed before the original was gone.
         tree.remove(live)
         for other in upgrades.releases.iterdir():
             if other.name not in (state.former, state.target) and not tree.exists(other / path):
@@ -118,17 +135,7 @@ def _take_in(upgrades: Upgrades, state: State, path: str) -> None:
 
 def commit(upgrades: Upgrades, state: State) -> None:
     """Keep the former release for a rollback, in place of the one before. Call it in the phase `committing`."""
-    kept = {
-        "version": state.from_version,
-        "folder": state.former,
-        "ports": state.ports,
-        "paths": state.paths,
-        "units": state.units,
-        "database": state.backup,
-        "release": state.former_release,
-        "chat_changes": state.chat_changes,
-    }
-    files.write_json(upgrades.previous_file, kept)
+    files.write_json(upgrades.previous_file, asdict(state.reversed))
     if state.release is None:
         files.remove(upgrades.installed_file)
     else:
@@ -147,11 +154,11 @@ def clear(upgrades: Upgrades, state: State | None = None) -> None:
 
 
 def unused(upgrades: Upgrades, *, rollback: bool) -> Iterator[Path]:
-    """What neither the current release needs nor, with `rollback`, the one before."""
+    """Everything that the current release does not need, nor, with `rollback`, the one before."""
     releases = upgrades.releases.resolve()
     folders = {upgrades.current.resolve()}
     if rollback and upgrades.kept:
-        folders.add(releases / upgrades.kept["folder"])
+        folders.add(releases / upgrades.kept.target)
     # Their own, and what they have in folders of others.
     needed = folders | {entry.resolve() for folder in folders for entry in _entries(folder) if entry.is_symlink()}
     for folder in releases.glob("*"):
@@ -177,7 +184,7 @@ def _lead(path: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Have a copy, or nothing where nothing is."""
+    """Make `target` a copy of `source`, or remove it where `source` is missing."""
     tree.remove(tree.partial_of(target))
     if tree.measure(source.parent, [source.name]) == tree.measure(target.parent, [target.name]):
         return

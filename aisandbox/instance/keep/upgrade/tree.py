@@ -177,7 +177,7 @@ def copy(source: Path, target: Path) -> None:
 
 
 def link(path: Path, text: str) -> None:
-    """Have a symbolic link of that text, in place of another link or a file."""
+    """Make the path a symbolic link with that text; it replaces a link or a file atomically."""
     make_folder(path.parent)
     partial = partial_of(path)
     remove(partial)
@@ -189,7 +189,7 @@ def link(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Have a folder that everybody may read, whatever the umask of the shell is."""
+    """Create a folder and its parents, readable by every service whatever the umask is."""
     if not path.exists():
         make_folder(path.parent)
         path.mkdir()

@@ -1,4 +1,4 @@
-"""Unpacks a component beside the running release. Its archive was signed; it is not believed either."""
+"""Unpacks a component beside the running release. The archive is signed, but treated as untrusted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from aisandbox.instance.keep.upgrade.tree import BLOCK, Progress
 
 OWNERS = frozenset({(0, 0)})
 """User and group numbers that files of a release may belong to."""
-AGAIN = "get the release again; if it stays so, ask whoever made it"
+AGAIN = "download the release again; if the error persists, report it to the vendor"
 
 
 def unpack(archive: Path, component: Component, root: Path, progress: Progress) -> None:
@@ -47,7 +47,7 @@ def _unpack(members: tarfile.TarFile, component: Component, root: Path, progress
     for count, member in enumerate(members, 1):
         size += member.size
         if count > component.entries or size > component.bytes:
-            raise _refusal(component, f"holds more than the {component.entries} files or {component.bytes} bytes told")
+            raise _refusal(component, f"holds more than {component.entries} files or {component.bytes} bytes")
         _admit(member, component, folders)
         target = root / member.name
         if member.isdir():
@@ -74,7 +74,7 @@ def _admit(member: tarfile.TarInfo, component: Component, folders: set[str]) -> 
     parent = name.rpartition("/")[0]
     # Every parent is a folder of this archive: nothing is ever written through a link.
     if not rules.clean(name) or not (name in component.paths or parent in folders):
-        raise _refusal(component, f"holds {name!r}, which is not its own")
+        raise _refusal(component, f"holds {name!r}, which is outside the component")
     if not (member.isreg() or member.isdir() or member.issym()):
         raise _refusal(component, f"holds {name!r}, which is neither file, folder nor symbolic link")
     if (member.uid, member.gid) not in OWNERS:

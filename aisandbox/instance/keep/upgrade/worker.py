@@ -43,7 +43,8 @@ class Worker:
         if state.phase == "ready" and not state.reason:
             self._perform(state)
         elif state.phase == "undone":
-            self._prove_former(state)
+            # It was put back at boot: its services are starting already.
+            self._end(state, lambda: self._prove(state, state.ports))
         elif state.phase == "committing":
             self._commit(state)
         else:
@@ -110,10 +111,14 @@ class Worker:
         """Start the services of the release that is in place, and wait until they serve."""
         self._say("Starting the services.")
         self._services.settle(state.paths)
-        units = enabled(self._upgrades.root, state.units)
-        self._services.start(units)
+        self._services.start(enabled(self._upgrades.root, state.units))
         self._say(f"Checking that everything answers that did before (for up to {state.timeout_s:.0f} s).")
-        self._probe.wait(from_json(state.before), ports, units, state.timeout_s, self._say)
+        self._prove(state, ports)
+
+    def _prove(self, state: State, ports: dict[str, int]) -> None:
+        if state.before:
+            units = enabled(self._upgrades.root, state.units)
+            self._probe.wait(from_json(state.before), ports, units, state.timeout_s, self._say)
 
     def _commit(self, state: State) -> None:
         self._enter(state, "committing")
@@ -133,26 +138,15 @@ class Worker:
             switch.switch(self._upgrades, state, state.former)
         self._enter(state, "undone")
         self._restore(state, state.backup, state.to_version)
-        try:
-            self._bring_up(state, state.ports)
-        except (Unfit, OSError) as error:
-            self._end(state, error)
-        else:
-            self._end(state, None)
+        self._end(state, lambda: self._bring_up(state, state.ports))
 
-    def _prove_former(self, state: State) -> None:
-        """After a boot on which the former release was put back: its services are starting already."""
-        try:
-            if state.before:
-                units = enabled(self._upgrades.root, state.units)
-                self._probe.wait(from_json(state.before), state.ports, units, state.timeout_s, self._say)
-        except (Unfit, OSError) as error:
-            self._end(state, error)
-        else:
-            self._end(state, None)
-
-    def _end(self, state: State, failure: Exception | None) -> None:
+    def _end(self, state: State, prove: Callable[[], None]) -> None:
         """Record that it was undone, and whether the former release serves again."""
+        failure: Exception | None = None
+        try:
+            prove()
+        except (Unfit, OSError) as error:
+            failure = error
         switch.clear(self._upgrades, state)
         what = f"The {state.operation} to {state.to_version} was undone: {state.reason}."
         if failure is None:
