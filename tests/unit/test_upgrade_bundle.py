@@ -347,13 +347,13 @@ def test_what_was_not_touched_is_not_read_again(
     release = prepare.read_release(open_source(str(bundled)), pair.line, rig.upgrades.download)
     first = prepare.compare(release, rig.upgrades, rig.said.append)
     read = list[Path]()
-    digest = tree._digest_file
+    digest = tree.file_digest
 
-    def noted(path: Path, progress: tree.Progress | None) -> str:
+    def noted(path: Path, progress: tree.Progress | None = None) -> str:
         read.append(path)
         return digest(path, progress)
 
-    monkeypatch.setattr(tree, "_digest_file", noted)
+    monkeypatch.setattr(tree, "file_digest", noted)
     assert prepare.compare(release, rig.upgrades, rig.said.append) == first
     assert read == []
     changed = rig.root / rules.OPT / "models/guide/config.json"

@@ -161,9 +161,7 @@ def compare(release: Release, upgrades: Upgrades, say: Say) -> Plan:
         if measured.digest != component.digest:
             changed.append(component)
     memory.keep()
-    installed = files.read_json(upgrades.installed_file)
-    former = {path for entry in (installed or {}).get("components", ()) for path in entry["paths"]}
-    gone = (former | set(release.retired)) - release.paths
+    gone = {*_former_paths(upgrades), *release.retired} - release.paths
     retired = sorted(path for path in gone if rules.may_replace(path) and tree.exists(upgrades.root / path))
     absent = [component.name for component in changed if component.archive is None]
     if absent:

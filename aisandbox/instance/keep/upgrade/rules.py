@@ -44,11 +44,16 @@ def clean(path: str) -> bool:
     )
 
 
+def in_opt(path: str) -> bool:
+    """Whether a path relative to `/` lies in `/opt/aisandbox`."""
+    return path.startswith(f"{OPT}/")
+
+
 def may_replace(path: str) -> bool:
     """Whether a release may own this path, relative to `/`: a file or folder as a whole."""
     if not clean(path) or any(path == own or path.startswith(f"{own}/") for own in OURS):
         return False
-    if path.startswith(f"{OPT}/"):
+    if in_opt(path):
         # envs is shared by several components.
         return path == _entry(path) != f"{OPT}/envs"
     return path in FILES or any(path.startswith(f"{folder}/") for folder in FOLDERS)
@@ -75,7 +80,7 @@ def refusal_of_link(path: str, target: str) -> str:
         return f"is a link to {target}"
     end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
     # What lies beside it on the instance need not lie beside it in the folder of its release.
-    if path.startswith(f"{OPT}/") and f"{end}/".startswith(f"{_entry(path)}/"):
+    if in_opt(path) and f"{end}/".startswith(f"{_entry(path)}/"):
         return ""
     if posixpath.dirname(end).startswith(UNITS) and path.startswith(f"{UNITS}/"):
         return ""

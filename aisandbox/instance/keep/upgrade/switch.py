@@ -16,11 +16,6 @@ from aisandbox.instance.keep.upgrade import rules, tree
 from aisandbox.instance.keep.upgrade.state import State, Upgrades
 
 
-def linked(path: str) -> bool:
-    """Whether a path of a release is a link on the instance; others are copies."""
-    return path.startswith(f"{rules.OPT}/")
-
-
 def new_folder(upgrades: Upgrades, version: str) -> Path:
     """An empty folder for a release of that version."""
     names = (version, *(f"{version}-{number}" for number in range(2, 1000)))
@@ -51,7 +46,7 @@ def running(upgrades: Upgrades, version: str, paths: tuple[str, ...]) -> str:
         paths: what `switch` will move there; so nothing may be there yet that is no link.
     """
     folder = upgrades.current.resolve()
-    mine = (path for path in paths if linked(path) and not tree.is_own_link(upgrades.root, path))
+    mine = (path for path in paths if rules.in_opt(path) and not tree.is_own_link(upgrades.root, path))
     if not folder.is_dir() or any(tree.exists(upgrades.root / path) and tree.exists(folder / path) for path in mine):
         folder = new_folder(upgrades, version)
         share(upgrades, folder)
@@ -97,18 +92,18 @@ def take_over(upgrades: Upgrades) -> None:
 def remember(upgrades: Upgrades, state: State) -> None:
     """Copy files outside `/opt`, with the owner's changes, to the former release. Call it in the phase `ready`."""
     for path in state.paths:
-        if not linked(path):
+        if not rules.in_opt(path):
             _copy(upgrades.root / path, upgrades.releases / state.former / path)
 
 
 def switch(upgrades: Upgrades, state: State, name: str) -> None:
     """Put one of the two releases in place, however far another call has come. Call it in the phase `switching`."""
-    for path in filter(linked, state.paths):
+    for path in filter(rules.in_opt, state.paths):
         _take_in(upgrades, state, path)
     _point(upgrades, name)
     for path in state.paths:
         live, new = upgrades.root / path, upgrades.releases / name / path
-        if not linked(path):
+        if not rules.in_opt(path):
             _copy(new, live)
         elif tree.exists(new):
             tree.link(live, tree.own_link(path))

@@ -59,7 +59,7 @@ def measure(root: Path, paths: Sequence[str], progress: Progress | None = None) 
         kind = stat.S_IFMT(status.st_mode)
         content = ""
         if kind == stat.S_IFREG:
-            content = _digest_file(root / path, progress)
+            content = file_digest(root / path, progress)
             size += status.st_size
         elif kind == stat.S_IFLNK:
             content = str((root / path).readlink())
@@ -107,13 +107,8 @@ class Memory:
         files.write_json(self._file, self._known)
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, progress: Progress | None = None) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_file(path: Path, progress: Progress | None) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -131,7 +126,7 @@ def own_link(path: str) -> str:
 def is_own_link(root: Path, path: str) -> bool:
     """Whether such a link is there."""
     live = root / path
-    return path.startswith(f"{rules.OPT}/") and live.is_symlink() and str(live.readlink()) == own_link(path)
+    return rules.in_opt(path) and live.is_symlink() and str(live.readlink()) == own_link(path)
 
 
 def exists(path: Path) -> bool:
