@@ -35,7 +35,7 @@ NEWER, BROKEN = "0.9.0", "0.9.1"
 PAGE = f"{rules.OPT}/www/progress.html"
 UNIT = f"{rules.UNITS}/jupyter.service"
 ENGINE = f"{rules.OPT}/lib/aisandbox/instance/serve/engine.py"
-ENGINE_CODE = f"{rules.OPT}/lib/aisandbox/instance/__pycache__/engine.cpython-311.pyc"
+ENGINE_CODE = f"{rules.OPT}/lib/aisandbox/instance/serve/__pycache__/engine.cpython-311.pyc"
 UNDONE = 3
 """Exit status of an upgrade that was undone."""
 

@@ -123,11 +123,14 @@ class Rig:
 
     @property
     def version(self) -> str:
-        return str(json.loads((self.root / rules.OPT / "release.json").read_text())["version"])
+        return self._baked("version")
+
+    def _baked(self, name: str) -> str:
+        return str(json.loads((self.root / rules.OPT / "release.json").read_text())[name])
 
     @property
     def instance(self) -> Instance:
-        return Instance("aisandbox", self.version, "cpu", PORTS, self.root / "run", self.data)
+        return Instance("aisandbox", self.version, self._baked("flavour"), PORTS, self.root / "run", self.data)
 
     def digest(self) -> str:
         """Of all that a release may own: two whole releases, and no mixture, have digests that are known."""
@@ -142,7 +145,7 @@ class Rig:
             prepare.check(release, self.instance, self.root, allow_downgrade)
             plan = prepare.compare(release, self.upgrades, self.said.append)
             prepare.check_space(plan, opened, self.upgrades)
-            prepare.fetch(plan, opened, self.upgrades, self.said.append)
-            state = prepare.upgrade_state(plan, self.instance, self.upgrades, 5)
+            folder = prepare.fetch(plan, opened, self.upgrades, self.said.append)
+            state = prepare.upgrade_state(plan, folder, self.instance, self.upgrades, 5)
             self.upgrades.save(state)
         return state

@@ -55,7 +55,7 @@ def untouched(rig: Rig) -> Callable[[], None]:
     def check() -> None:
         assert rig.digest() == before
         assert rig.upgrades.load() is None
-        assert not rig.upgrades.next.exists()
+        assert not list(rig.upgrades.releases.glob("*"))
 
     return check
 
@@ -73,11 +73,9 @@ def test_only_what_differs_is_fetched_and_unpacked(rig: Rig, bundled: Path) -> N
     (next(bundled.glob("models-*"))).unlink()
     state = rig.prepare(bundled)
     assert not any("models" in line for line in rig.said)
-    assert {item.path for item in state.items} == {
-        path for name, paths in releases.OWNED.items() if name != "models" for path in paths
-    }
+    assert set(state.paths) == {path for name, paths in releases.OWNED.items() if name != "models" for path in paths}
     assert state.units == ("vllm.service",)
-    unpacked = rig.upgrades.next / "root"
+    unpacked = rig.upgrades.releases / state.target
     assert (unpacked / LIB / "aisandbox/code.py").read_text() == "VERSION = '0.2.0'\n"
     assert rig.version == "0.1.0"
 
@@ -160,6 +158,20 @@ def test_one_for_other_instances(rig: Rig, bundled: Path, pair: Pair, change: di
         assert error.fix.startswith("sudo apt-get update && sudo apt-get install ")
 
 
+@pytest.mark.parametrize(("own", "other"), [("cpu", "cuda"), ("cuda", "cpu")])
+def test_one_of_the_other_flavour_is_refused_before_anything_is_fetched(
+    rig: Rig, bundled: Path, pair: Pair, own: str, other: str
+) -> None:
+    lay = rig.root / rules.OPT / "release.json"
+    lay.write_text(json.dumps({"version": "0.1.0", "flavour": own}))
+    release = bundle.parse((bundled / "release.json").read_bytes())
+    releases.sign(bundled, replace(release, flavour=other), pair)
+    error = refused(rig, bundled, f"has the flavour {other}, this instance the flavour {own}")
+    assert f"aisandbox-0.2.0-{own} of the same vendor" in error.fix and "attach the data volume" in error.fix
+    assert not list(rig.upgrades.download.iterdir())
+    assert rig.said == []
+
+
 def test_an_older_one_when_that_is_wanted(rig: Rig, bundled: Path, pair: Pair) -> None:
     release = bundle.parse((bundled / "release.json").read_bytes())
     releases.sign(bundled, replace(release, version="0.0.9"), pair)
@@ -170,6 +182,7 @@ def test_an_older_one_when_that_is_wanted(rig: Rig, bundled: Path, pair: Pair) -
     "path",
     ["etc/passwd", "etc/aisandbox/options.yaml", "root/.ssh/authorized_keys", "/etc/nginx/x", "etc/nginx/../passwd",
      "opt/aisandbox/../../etc/passwd", "opt/aisandbox/upgrade/tool", "opt/aisandbox", "opt/aisandbox/envs",
+     "opt/aisandbox/lib/aisandbox", "opt/aisandbox/envs/vllm/bin", "opt/aisandbox/current", "opt/aisandbox/releases/1",
      "usr/bin/sudo", "var/lib/aisandbox/secrets", "etc/nginx/", "", "etc/systemd/system/a\nb.service"],
 )  # fmt: skip
 def test_one_that_claims_what_no_release_may(rig: Rig, bundled: Path, pair: Pair, path: str) -> None:
@@ -185,9 +198,10 @@ def test_one_that_claims_what_no_release_may(rig: Rig, bundled: Path, pair: Pair
 
 def test_two_components_that_claim_the_same(rig: Rig, bundled: Path, pair: Pair) -> None:
     release = bundle.parse((bundled / "release.json").read_bytes())
-    twice = Component("again", (f"{LIB}/aisandbox",), "a" * 64, 1, 1, release.components[0].archive)
-    releases.sign(bundled, replace(release, components=(*release.components, twice)), pair)
-    refused(rig, bundled, "twice")
+    for paths in ((LIB,), ("etc/nginx/a", "etc/nginx/a/b")):
+        twice = Component("again", paths, "a" * 64, 1, 1, release.components[0].archive)
+        releases.sign(bundled, replace(release, components=(*release.components, twice)), pair)
+        refused(rig, bundled, "twice")
 
 
 @pytest.mark.parametrize(
@@ -252,13 +266,14 @@ def holding(*entries: tarfile.TarInfo) -> Content:
 @pytest.mark.parametrize(
     ("entries", "words"),
     [
-        ([entry("etc/passwd")], "not its own"),
-        ([entry(f"{LIB}/../../../etc/passwd")], "not its own"),
-        ([entry(f"/{LIB}/x")], "not its own"),
-        ([entry(f"{LIB}/sub/x")], "not its own"),
-        ([entry(f"{LIB}/a", tarfile.SYMTYPE, linkname="."), entry(f"{LIB}/a/x")], "not its own"),
+        ([entry("etc/passwd")], "outside the component"),
+        ([entry(f"{LIB}/../../../etc/passwd")], "outside the component"),
+        ([entry(f"/{LIB}/x")], "outside the component"),
+        ([entry(f"{LIB}/sub/x")], "outside the component"),
+        ([entry(f"{LIB}/a", tarfile.SYMTYPE, linkname="."), entry(f"{LIB}/a/x")], "outside the component"),
         ([entry(f"{LIB}/a", tarfile.SYMTYPE, linkname="/etc")], "a link to /etc"),
         ([entry(f"{LIB}/a", tarfile.SYMTYPE, linkname="../../../etc")], "leads out of its place"),
+        ([entry(f"{LIB}/a", tarfile.SYMTYPE, linkname="../web/a")], "leads out of its place"),
         ([entry(f"{LIB}/a", tarfile.SYMTYPE, linkname="/usr/bin/python3/../../../etc")], "a link to"),
         ([entry(f"{LIB}/a", tarfile.LNKTYPE, linkname="etc/shadow")], "neither file"),
         ([entry(f"{LIB}/a", tarfile.CHRTYPE, devmajor=1, devminor=1)], "neither file"),
@@ -323,7 +338,7 @@ def test_a_disk_that_fills_up_meanwhile(
 
 def test_a_service_that_its_owner_has_disabled_stays_so(rig: Rig, bundled: Path) -> None:
     (rig.root / releases.LINK).unlink()
-    assert releases.LINK not in {item.path for item in rig.prepare(bundled).items}
+    assert releases.LINK not in rig.prepare(bundled).paths
 
 
 def test_what_was_not_touched_is_not_read_again(
@@ -332,13 +347,13 @@ def test_what_was_not_touched_is_not_read_again(
     release = prepare.read_release(open_source(str(bundled)), pair.line, rig.upgrades.download)
     first = prepare.compare(release, rig.upgrades, rig.said.append)
     read = list[Path]()
-    digest = tree._digest_file
+    digest = tree.file_digest
 
-    def noted(path: Path, progress: tree.Progress | None) -> str:
+    def noted(path: Path, progress: tree.Progress | None = None) -> str:
         read.append(path)
         return digest(path, progress)
 
-    monkeypatch.setattr(tree, "_digest_file", noted)
+    monkeypatch.setattr(tree, "file_digest", noted)
     assert prepare.compare(release, rig.upgrades, rig.said.append) == first
     assert read == []
     changed = rig.root / rules.OPT / "models/guide/config.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -95,8 +94,8 @@ def _upgrade(
         if check:
             _tell("Nothing was changed.")
             return
-        prepare.fetch(plan, source, upgrades, _tell)
-        _begin(places, instance, lambda: prepare.upgrade_state(plan, instance, upgrades, timeout_s))
+        folder = prepare.fetch(plan, source, upgrades, _tell)
+        _begin(places, instance, prepare.upgrade_state(plan, folder, instance, upgrades, timeout_s))
 
 
 def _roll_back(places: Places, manifest: Manifest, timeout_s: float) -> None:
@@ -104,10 +103,10 @@ def _roll_back(places: Places, manifest: Manifest, timeout_s: float) -> None:
 
     upgrades, instance = places.upgrades, _instance(places, manifest)
     with upgrades.locked():
-        _begin(places, instance, lambda: prepare.rollback_state(instance, upgrades, timeout_s))
+        _begin(places, instance, prepare.rollback_state(instance, upgrades, timeout_s))
 
 
-def _begin(places: Places, instance: Instance, made: Callable[[], State]) -> NoReturn:
+def _begin(places: Places, instance: Instance, state: State) -> NoReturn:
     """Hand over to the service that makes the exchange, and follow it.
 
     From here on, the files of this very program may be exchanged: it goes on as a copy of them.
@@ -118,7 +117,6 @@ def _begin(places: Places, instance: Instance, made: Callable[[], State]) -> NoR
     from aisandbox.instance.keep.upgrade.services import WORKER
 
     upgrades = places.upgrades
-    state = made()
     prepare.place_tool(upgrades, instance, Path(aisandbox.__file__).parent)
     files.remove(upgrades.log)
     files.remove(upgrades.result_file)
@@ -187,16 +185,16 @@ def _show(places: Places, manifest: Manifest) -> None:
 
     upgrades, instance = places.upgrades, _instance(places, manifest)
     print(f"Version {instance.version} ({instance.flavour}) is installed.")
-    state, result, kept = upgrades.load(), upgrades.result, upgrades.kept
+    state, result, kept = upgrades.under_way, upgrades.result, upgrades.kept
     if state:
-        print(f"The {state.operation} to {state.to_version} is under way ({state.phase}).")
+        print(f"The {state['operation']} to {state['to_version']} is under way ({state['phase']}).")
         if upgrades.log.exists():
             print(upgrades.log.read_text(encoding="utf-8"), end="")
         print("If nothing moves any more: sudo systemctl restart aisandbox-upgrade")
     if kept:
         size = prepare.disk_use(upgrades) if os.geteuid() == 0 else 0
         taken = f" It takes {size / 1e6:.0f} MB." if size else ""
-        print(f"Version {kept['version']} is kept: sudo aisandbox upgrade --rollback leads to it.{taken}")
+        print(f"Version {kept.to_version} is kept: sudo aisandbox upgrade --rollback leads to it.{taken}")
     if result:
         print(f"{result['at']}: {result['message']} {result['detail']}".strip())
         if result["fix"]:

@@ -19,7 +19,7 @@ PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,127}")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 MOST_BYTES = 1 << 41
 MOST_ENTRIES = 5_000_000
-ASK = "ask whoever made the release for a sound one"
+ASK = "report it to the vendor of the release"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Component:
     bytes: int
     entries: int
     archive: Archive | None
-    """None: left out, because instances that the release is for have the component already."""
+    """None: left out, because instances that the release is for already have the component."""
 
     @property
     def file(self) -> str:
@@ -150,14 +150,14 @@ def _text(value: object) -> str:
 def _path(value: object) -> str:
     """Which paths may be named, `rules` says."""
     if not isinstance(value, str) or len(value) > 4096:
-        raise ValueError(f"{value!r:.40} is no text")
+        raise ValueError(f"{value!r:.40} must be text of at most 4096 characters")
     return value
 
 
 def _matching(rule: re.Pattern[str], value: object) -> str:
     text = _text(value)
     if not rule.fullmatch(text):
-        raise ValueError(f"{text!r:.80} is not written as it should be")
+        raise ValueError(f"{text!r:.80} does not match {rule.pattern}")
     return text
 
 
@@ -167,7 +167,7 @@ def _version(value: object) -> str:
 
 def _number(value: object, most: int) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
-        raise ValueError(f"{value!r:.40} is no number up to {most}")
+        raise ValueError(f"{value!r:.40} must be an integer from 0 to {most}")
     return value
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from aisandbox.instance import files
@@ -17,7 +17,7 @@ from aisandbox.instance.keep.upgrade.bundle import Component, Release
 from aisandbox.instance.keep.upgrade.errors import UpgradeError
 from aisandbox.instance.keep.upgrade.services import WANTS, units_of
 from aisandbox.instance.keep.upgrade.source import Source
-from aisandbox.instance.keep.upgrade.state import Item, State, Upgrades
+from aisandbox.instance.keep.upgrade.state import State, Upgrades
 
 RESERVE = 256 << 20
 """Bytes that must stay free."""
@@ -25,8 +25,11 @@ PER_ENTRY = 1024
 """Bytes that a file takes beside its content."""
 CHAT = f"{rules.OPT}/envs/open-webui"
 SHOWN_S = 5.0
-TOOL = ("__init__.py", "instance/__init__.py", "instance/files.py", "instance/lock.py", "instance/upgrade")
+TOOL = ("__init__.py", "instance/__init__.py", "instance/files.py", "instance/lock.py",
+        "instance/keep/__init__.py", "instance/keep/upgrade")  # fmt: skip
 """What the worker is made of: it needs nothing else."""
+ENTRY = "instance/upgrade/worker.py"
+"""By this name units start the worker, those of releases since 0.1 included: one release's unit runs another's tool."""
 Say = Callable[[str], None]
 
 
@@ -114,11 +117,12 @@ def check(release: Release, instance: Instance, root: Path, allow_downgrade: boo
         raise UpgradeError(f"this is a release of {release.product}, not of {instance.product}", "get the right one")
     if release.flavour != instance.flavour:
         raise UpgradeError(
-            f"this release is of the flavour {release.flavour}, and the instance of the flavour {instance.flavour}",
-            f"get {release.product}-{release.version}-{instance.flavour}",
+            f"this release has the flavour {release.flavour}, this instance the flavour {instance.flavour}",
+            f"use the release {release.product}-{release.version}-{instance.flavour} of the same vendor; "
+            f"for the other flavour, deploy an instance from its image and attach the data volume to it",
         )
     if release.architecture != platform.machine():
-        raise UpgradeError(f"this release is for {release.architecture}, not for {platform.machine()}", "get its like")
+        raise UpgradeError(f"this release is for {release.architecture}", f"download the {platform.machine()} build")
     system = _system(root)
     wanted = f"{release.os.get('family')} {release.os.get('version')}"
     if (system.get("ID"), system.get("VERSION_ID")) != (release.os.get("family"), release.os.get("version")):
@@ -157,9 +161,7 @@ def compare(release: Release, upgrades: Upgrades, say: Say) -> Plan:
         if measured.digest != component.digest:
             changed.append(component)
     memory.keep()
-    installed = files.read_json(upgrades.installed_file)
-    former = {path for entry in (installed or {}).get("components", ()) for path in entry["paths"]}
-    gone = (former | set(release.retired)) - release.paths
+    gone = {*_former_paths(upgrades), *release.retired} - release.paths
     retired = sorted(path for path in gone if rules.may_replace(path) and tree.exists(upgrades.root / path))
     absent = [component.name for component in changed if component.archive is None]
     if absent:
@@ -196,32 +198,34 @@ def _check_free(folder: Path, needed: int, what: str) -> None:
         )
 
 
-def fetch(plan: Plan, source: Source, upgrades: Upgrades, say: Say) -> None:
+def fetch(plan: Plan, source: Source, upgrades: Upgrades, say: Say) -> Path:
     """Fetch and unpack what has changed, and check it. The release that runs is not touched.
+
+    Returns:
+        The folder of the new release.
 
     Raises:
         UpgradeError: a file cannot be had or is not what was signed, or the disk is full.
     """
-    tree.remove(upgrades.next)
-    tree.remove(upgrades.old)
-    root = upgrades.next / switch.ROOT
+    switch.take_over(upgrades)
+    switch.clear(upgrades)
     try:
-        root.mkdir(parents=True)
+        root = switch.new_folder(upgrades, plan.release.version)
         upgrades.download.mkdir(parents=True, exist_ok=True)
         for component in plan.changed:
             _fetch(component, source, upgrades, root, say)
-        (upgrades.next / bundle.MANIFEST).write_text(plan.release.to_json(), encoding="utf-8")
+        switch.share(upgrades, root)
         os.sync()
-    except OSError as error:
-        tree.remove(upgrades.next)
+    except BaseException as error:
+        switch.clear(upgrades)
+        if not isinstance(error, OSError):
+            raise
         raise UpgradeError(
             f"the release could not be unpacked: {error.strerror or error}",
             "make room (df -h /opt), then run the same command again; what has arrived is kept",
         ) from error
-    except BaseException:
-        tree.remove(upgrades.next)
-        raise
     tree.remove(upgrades.download)
+    return root
 
 
 def _fetch(component: Component, source: Source, upgrades: Upgrades, root: Path, say: Say) -> None:
@@ -243,25 +247,26 @@ def _fetch(component: Component, source: Source, upgrades: Upgrades, root: Path,
         archive.unlink()
 
 
-def upgrade_state(plan: Plan, instance: Instance, upgrades: Upgrades, timeout_s: float) -> State:
-    """The exchange that leads to the release, which lies unpacked beside."""
-    items = []
-    for path in sorted({path for component in plan.changed for path in component.paths} | set(plan.retired)):
-        item = _item(path, upgrades)
-        if (item.old or item.new) and not _switched_off(item, upgrades.root):
-            items.append(item)
-    former = upgrades.installed_file.read_text() if upgrades.installed_file.exists() else None
+def upgrade_state(plan: Plan, folder: Path, instance: Instance, upgrades: Upgrades, timeout_s: float) -> State:
+    """The exchange that leads to the release, which lies unpacked in `folder`."""
+    touched = sorted({path for component in plan.changed for path in component.paths} | set(plan.retired))
+    for path in touched:
+        if path in plan.retired or _switched_off(path, upgrades.root):
+            tree.remove(folder / path)
+    paths = tuple(path for path in touched if tree.exists(upgrades.root / path) or tree.exists(folder / path))
     return State(
         operation="upgrade",
         from_version=instance.version,
         to_version=plan.release.version,
-        items=tuple(items),
+        former=switch.running(upgrades, instance.version, paths),
+        target=folder.name,
+        paths=paths,
         units=units_of([*plan.release.paths, *plan.retired, *_former_paths(upgrades)]),
         ports=dict(instance.ports),
         new_ports=plan.release.ports,
         timeout_s=timeout_s,
         release=plan.release.to_json(),
-        former_release=former,
+        former_release=upgrades.installed,
         chat_changes=_chat_changes(plan.changed),
     )
 
@@ -272,25 +277,20 @@ def rollback_state(instance: Instance, upgrades: Upgrades, timeout_s: float) -> 
     Raises:
         UpgradeError: none is kept.
     """
+    switch.take_over(upgrades)
     kept = upgrades.kept
     if kept is None:
         raise UpgradeError(
             "no earlier release is kept on this instance",
             "sudo aisandbox upgrade SOURCE --allow-downgrade takes an older one",
         )
-    return State(
-        operation="rollback",
+    return replace(
+        kept,
         from_version=instance.version,
-        to_version=kept["version"],
-        items=tuple(Item(**item) for item in kept["items"]),
-        units=tuple(kept["units"]),
+        former=switch.running(upgrades, instance.version, kept.paths),
         ports=dict(instance.ports),
-        new_ports=kept["ports"],
+        former_release=upgrades.installed,
         timeout_s=timeout_s,
-        release=kept["release"],
-        former_release=upgrades.installed_file.read_text() if upgrades.installed_file.exists() else None,
-        chat_changes=kept["chat_changes"],
-        restore=kept["database"],
     )
 
 
@@ -309,6 +309,9 @@ def place_tool(upgrades: Upgrades, instance: Instance, package: Path) -> None:
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
+    entry = fresh / package.name / ENTRY
+    entry.parent.mkdir()
+    entry.write_text("from aisandbox.instance.keep.upgrade.worker import main\n\nmain()\n")
     tree.remove(upgrades.tool)
     tree.move(fresh, upgrades.tool)
     places = {"run": str(instance.run), "data": str(instance.data)}
@@ -317,10 +320,11 @@ def place_tool(upgrades: Upgrades, instance: Instance, package: Path) -> None:
 
 def forget(upgrades: Upgrades) -> int:
     """Remove the release before, and the record of how the last upgrade ended. Returns how many bytes were freed."""
+    switch.take_over(upgrades)
     freed = disk_use(upgrades)
     # Without its record, nothing that is left of it can be taken for a release.
     files.remove(upgrades.previous_file)
-    for path in (upgrades.previous, upgrades.next, upgrades.old, upgrades.download, upgrades.backups):
+    for path in _forgettable(upgrades):
         tree.remove(path)
     files.remove(upgrades.result_file)
     return freed
@@ -328,22 +332,21 @@ def forget(upgrades: Upgrades) -> int:
 
 def disk_use(upgrades: Upgrades) -> int:
     """Bytes that the release before takes, and copies of the database."""
-    found = 0
-    for folder in (upgrades.previous, upgrades.next, upgrades.old, upgrades.download, upgrades.backups):
-        found += sum(status.st_blocks * 512 for _, status in tree.entries(folder.parent, [folder.name]))
-    return found
+    return sum(
+        status.st_blocks * 512
+        for path in _forgettable(upgrades)
+        for _, status in tree.entries(path.parent, [path.name])
+    )
 
 
-def _item(path: str, upgrades: Upgrades) -> Item:
-    live, new = upgrades.root / path, upgrades.next / switch.ROOT / path
-    folder = any(place.is_dir() and not place.is_symlink() for place in (live, new))
-    return Item(path, folder, old=tree.exists(live), new=tree.exists(new))
+def _forgettable(upgrades: Upgrades) -> list[Path]:
+    return [*switch.unused(upgrades, rollback=False), upgrades.download, upgrades.backups]
 
 
-def _switched_off(item: Item, root: Path) -> bool:
-    """Whether the item would make a service start with the machine that its owner has disabled."""
-    found = WANTS.fullmatch(item.path)
-    return bool(found and not item.old and tree.exists(root / rules.UNITS / found["unit"]))
+def _switched_off(path: str, root: Path) -> bool:
+    """Whether the link would make a service start with the machine that its owner has disabled."""
+    found = WANTS.fullmatch(path)
+    return bool(found and not tree.exists(root / path) and tree.exists(root / rules.UNITS / found["unit"]))
 
 
 def _former_paths(upgrades: Upgrades) -> list[str]:

@@ -9,6 +9,9 @@ import stat
 OPT = "opt/aisandbox"
 UNITS = "etc/systemd/system"
 STATE = f"{OPT}/upgrade"
+RELEASES = f"{OPT}/releases"
+CURRENT = f"{OPT}/current"
+OURS = (STATE, RELEASES, CURRENT)
 """Where upgrades keep their own things; no release brings any."""
 
 FOLDERS = (
@@ -41,13 +44,18 @@ def clean(path: str) -> bool:
     )
 
 
+def in_opt(path: str) -> bool:
+    """Whether a path relative to `/` lies in `/opt/aisandbox`."""
+    return path.startswith(f"{OPT}/")
+
+
 def may_replace(path: str) -> bool:
     """Whether a release may own this path, relative to `/`: a file or folder as a whole."""
-    if not clean(path) or path == STATE or path.startswith(f"{STATE}/"):
+    if not clean(path) or any(path == own or path.startswith(f"{own}/") for own in OURS):
         return False
-    if path.startswith(f"{OPT}/"):
+    if in_opt(path):
         # envs is shared by several components.
-        return path != f"{OPT}/envs"
+        return path == _entry(path) != f"{OPT}/envs"
     return path in FILES or any(path.startswith(f"{folder}/") for folder in FOLDERS)
 
 
@@ -71,8 +79,15 @@ def refusal_of_link(path: str, target: str) -> str:
             return ""
         return f"is a link to {target}"
     end = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
-    if path.startswith(f"{OPT}/") and (end == OPT or end.startswith(f"{OPT}/")):
+    # What lies beside it on the instance need not lie beside it in the folder of its release.
+    if in_opt(path) and f"{end}/".startswith(f"{_entry(path)}/"):
         return ""
     if posixpath.dirname(end).startswith(UNITS) and path.startswith(f"{UNITS}/"):
         return ""
     return f"is a link to {target}, which leads out of its place"
+
+
+def _entry(path: str) -> str:
+    """The entry of `/opt/aisandbox`, or of its `envs`, that a path belongs to."""
+    parts = path.split("/")
+    return "/".join(parts[: 4 if path.startswith(f"{OPT}/envs/") else 3])

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from aisandbox.instance.keep.upgrade import rules
-from aisandbox.instance.keep.upgrade.state import Item
 
 CONFIGURE = "aisandbox-configure.service"
 WORKER = "aisandbox-upgrade.service"
@@ -16,7 +15,7 @@ KEPT = frozenset({WORKER, "aisandbox-upgrade-recover.service", "aisandbox-data.s
 """Never stopped: the upgrade itself, and what holds the data volume."""
 STOP_TIMEOUT_S = 180
 CRASHES = 3
-"""So many starts in vain, and a service is not going to serve."""
+"""After this many failed starts the service counts as broken."""
 WANTS = re.compile(rf"{rules.UNITS}/[^/]+\.wants/(?P<unit>[^/]+\.service)")
 UNIT = re.compile(rf"{rules.UNITS}/(?P<unit>[^/]+\.service)")
 
@@ -65,13 +64,12 @@ class Services:
             self._do("stop", *known, timeout=STOP_TIMEOUT_S)
             _run("systemctl", "reset-failed", *known, check=False)
 
-    def settle(self, items: Sequence[Item]) -> None:
+    def settle(self, paths: Sequence[str]) -> None:
         """Have the machine take up the files that were exchanged, and configure the instance anew.
 
         Raises:
             Unfit: it refuses them.
         """
-        paths = [item.path for item in items]
         self._do("daemon-reload")
         self._try("systemd-tmpfiles", "--create", "aisandbox.conf")
         for path in paths:

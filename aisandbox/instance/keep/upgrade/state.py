@@ -1,4 +1,4 @@
-"""What upgrades keep on disk, and where: all of it lies beside the release, in its own folder."""
+"""What upgrades keep on disk, and where."""
 
 from __future__ import annotations
 
@@ -6,44 +6,24 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from aisandbox.instance import files
-from aisandbox.instance.keep.upgrade import rules
+from aisandbox.instance.keep.upgrade import rules, tree
 from aisandbox.instance.keep.upgrade.errors import UpgradeError
 
-Phase = Literal["ready", "switching", "checking", "undoing", "undone", "committing"]
+Phase = Literal["ready", "switching", "undone", "committing"]
 """
-ready       everything is unpacked beside the release that runs
-switching   services are stopped, and paths are being exchanged
-checking    the new release is in place and must prove itself
-undoing     paths are being exchanged back
+ready       the new release lies beside the one that runs
+switching   services are stopped, and the new release is put in place and proves itself, or is being undone
 undone      the former release is in place; its services are still to be seen to
-committing  the new release has proved itself; what it needs no more is being removed
+committing  the new release has proved itself; what nobody needs any more is being removed
 
 A power cut before `committing` leads back to the former release.
 """
-
-
-@dataclass(frozen=True)
-class Item:
-    """A path that is exchanged as a whole."""
-
-    path: str
-    """Relative to `/`."""
-    tree: bool
-    """A folder, which is moved; a file is replaced in place."""
-    old: bool
-    """Whether it is there before."""
-    new: bool
-    """Whether it is there after."""
-
-    @property
-    def reversed(self) -> Item:
-        return Item(self.path, self.tree, old=self.new, new=self.old)
 
 
 @dataclass
@@ -53,7 +33,12 @@ class State:
     operation: Literal["upgrade", "rollback"]
     from_version: str
     to_version: str
-    items: tuple[Item, ...]
+    former: str
+    """Name of the folder of the release that runs."""
+    target: str
+    """Name of the folder of the new one."""
+    paths: tuple[str, ...]
+    """Relative to `/`: all that differs between the two."""
     units: tuple[str, ...]
     """Services of both releases: stopped before the exchange."""
     ports: dict[str, int]
@@ -77,41 +62,63 @@ class State:
     detail: str = ""
     """Last words of what failed, for those who may read the journal."""
 
+    @property
+    def reversed(self) -> State:
+        """The way back."""
+        return replace(
+            self,
+            operation="rollback",
+            from_version=self.to_version,
+            to_version=self.from_version,
+            former=self.target,
+            target=self.former,
+            ports=self.new_ports,
+            new_ports=self.ports,
+            release=self.former_release,
+            former_release=self.release,
+            restore=self.backup,
+            phase="ready",
+            before={},
+            backup=None,
+        )
+
 
 class Upgrades:
-    """The folder of upgrades of the instance below `root`."""
+    """The releases of the instance below `root`, and what upgrades know about them."""
 
     def __init__(self, root: Path, data: Path) -> None:
         self.root = root
         self.base = root / rules.STATE
+        self.releases = root / rules.RELEASES
+        """A folder for each release, in which its paths lie as they do below `/`."""
+        self.current = root / rules.CURRENT
+        """The link that says which of them runs."""
         self.state_file = self.base / "state.json"
         self.result_file = self.base / "result.json"
         self.installed_file = self.base / "installed.json"
-        """Description of the release that runs; missing while that is the image's own."""
+        self.previous_file = self.base / "previous.json"
+        """The release that a rollback leads to."""
         self.digests_file = self.base / "digests.json"
         self.log = self.base / "progress.log"
-        self.next = self.base / "next"
-        self.old = self.base / "old"
-        self.previous = self.base / "previous"
-        self.previous_file = self.previous / "previous.json"
         self.download = self.base / "download"
         self.tool = self.base / "tool"
         self.backups = data / "upgrade"
         """Copies of the chat page's database, on the disk where it lies itself."""
         self.database = data / "open-webui" / "data" / "webui.db"
 
+    @property
+    def under_way(self) -> dict[str, Any] | None:
+        """The upgrade under way, if one is, by whatever version."""
+        return files.read_json(self.state_file)
+
     def load(self) -> State | None:
-        """The upgrade under way, if one is."""
-        value = files.read_json(self.state_file)
-        if value is None:
-            return None
-        items = tuple(Item(**item) for item in value.pop("items"))
-        return State(items=items, units=tuple(value.pop("units")), **value)
+        """The upgrade under way, by this version."""
+        return _state(self.under_way)
 
     def save(self, state: State) -> None:
         self.base.mkdir(parents=True, exist_ok=True)
         files.write_json(self.state_file, asdict(state))
-        _sync(self.base)
+        tree.sync_folder(self.base)
 
     def finish(self, state: State, outcome: Literal["done", "undone", "broken"], message: str, fix: str = "") -> None:
         """Record how it ended, and that nothing is under way any more."""
@@ -127,7 +134,12 @@ class Upgrades:
         }
         files.write_json(self.result_file, result)
         files.remove(self.state_file)
-        _sync(self.base)
+        tree.sync_folder(self.base)
+
+    @property
+    def installed(self) -> str | None:
+        """Description of the release that runs, if it is not the image's own."""
+        return self.installed_file.read_text(encoding="utf-8") if self.installed_file.exists() else None
 
     @property
     def result(self) -> dict[str, Any] | None:
@@ -135,9 +147,9 @@ class Upgrades:
         return files.read_json(self.result_file)
 
     @property
-    def kept(self) -> dict[str, Any] | None:
-        """The release that a rollback leads to."""
-        return files.read_json(self.previous_file)
+    def kept(self) -> State | None:
+        """The rollback that the last upgrade or rollback has left."""
+        return _state(files.read_json(self.previous_file))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -153,10 +165,10 @@ class Upgrades:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UpgradeError("another aisandbox upgrade is at work", "wait until it has ended") from None
-            state = self.load()
+            state = self.under_way
             if state:
                 raise UpgradeError(
-                    f"the {state.operation} to {state.to_version} is under way ({state.phase})",
+                    f"the {state['operation']} to {state['to_version']} is under way ({state['phase']})",
                     "follow it with: sudo aisandbox upgrade --status",
                 )
             yield
@@ -164,9 +176,7 @@ class Upgrades:
             os.close(descriptor)
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _state(value: dict[str, Any] | None) -> State | None:
+    if value is None:
+        return None
+    return State(**{**value, "paths": tuple(value["paths"]), "units": tuple(value["units"])})

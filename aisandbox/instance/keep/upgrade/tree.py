@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from aisandbox.instance import files
+from aisandbox.instance.keep.upgrade import rules
 
 BLOCK = 1 << 20
 Progress = Callable[[int], None]
@@ -32,11 +33,13 @@ class Measure:
 def entries(root: Path, paths: Sequence[str]) -> Iterator[tuple[str, os.stat_result]]:
     """Everything at and below these paths (relative to `root`) in a fixed order, folders before what is in them.
 
-    What is missing is left out.
+    What is missing is left out. A link into the current release counts as what it leads to.
     """
     for path in sorted(paths):
         try:
             status = os.lstat(root / path)
+            if stat.S_ISLNK(status.st_mode) and is_own_link(root, path):
+                status = (root / path).stat()
         except FileNotFoundError:
             continue
         yield path, status
@@ -56,7 +59,7 @@ def measure(root: Path, paths: Sequence[str], progress: Progress | None = None) 
         kind = stat.S_IFMT(status.st_mode)
         content = ""
         if kind == stat.S_IFREG:
-            content = _digest_file(root / path, progress)
+            content = file_digest(root / path, progress)
             size += status.st_size
         elif kind == stat.S_IFLNK:
             content = str((root / path).readlink())
@@ -104,13 +107,8 @@ class Memory:
         files.write_json(self._file, self._known)
 
 
-def file_digest(path: Path) -> str:
+def file_digest(path: Path, progress: Progress | None = None) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _digest_file(path: Path, progress: Progress | None) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(BLOCK):
@@ -118,6 +116,17 @@ def _digest_file(path: Path, progress: Progress | None) -> str:
             if progress:
                 progress(len(block))
     return digest.hexdigest()
+
+
+def own_link(path: str) -> str:
+    """Text of the link at that path, relative to `/`, which leads to the same path of the current release."""
+    return os.path.relpath(f"{rules.CURRENT}/{path}", os.path.dirname(path))  # noqa: PTH120 - no Path, but text
+
+
+def is_own_link(root: Path, path: str) -> bool:
+    """Whether such a link is there."""
+    live = root / path
+    return rules.in_opt(path) and live.is_symlink() and str(live.readlink()) == own_link(path)
 
 
 def exists(path: Path) -> bool:
@@ -138,7 +147,7 @@ def move(source: Path, target: Path) -> None:
 
     By a rename. Where the kernel refuses that (a folder of a lower layer of an overlay), by a copy.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     try:
         source.rename(target)
     except OSError as error:
@@ -152,7 +161,7 @@ def move(source: Path, target: Path) -> None:
 
 def copy(source: Path, target: Path) -> None:
     """Copy a folder, file or link with all that its digest covers; `target` appears whole and replaces a file."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     partial = partial_of(target)
     remove(partial)
     _copy(source, partial)
@@ -160,6 +169,26 @@ def copy(source: Path, target: Path) -> None:
         os.sync()
     partial.rename(target)
     sync_folder(target.parent)
+
+
+def link(path: Path, text: str) -> None:
+    """Make the path a symbolic link with that text; it replaces a link or a file atomically."""
+    make_folder(path.parent)
+    partial = partial_of(path)
+    remove(partial)
+    if path.is_symlink() and str(path.readlink()) == text:
+        return
+    partial.symlink_to(text)
+    partial.rename(path)
+    sync_folder(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Create a folder and its parents, readable by every service whatever the umask is."""
+    if not path.exists():
+        make_folder(path.parent)
+        path.mkdir()
+        path.chmod(0o755)
 
 
 def partial_of(target: Path) -> Path:

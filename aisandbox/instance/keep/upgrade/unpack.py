@@ -1,4 +1,4 @@
-"""Unpacks a component beside the running release. Its archive was signed; it is not believed either."""
+"""Unpacks a component beside the running release. The archive is signed, but treated as untrusted."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import subprocess
 import tarfile
 from pathlib import Path
 
-from aisandbox.instance.keep.upgrade import rules
+from aisandbox.instance.keep.upgrade import rules, tree
 from aisandbox.instance.keep.upgrade.bundle import ASK, Component
 from aisandbox.instance.keep.upgrade.errors import UpgradeError
 from aisandbox.instance.keep.upgrade.tree import BLOCK, Progress
 
 OWNERS = frozenset({(0, 0)})
 """User and group numbers that files of a release may belong to."""
-AGAIN = "get the release again; if it stays so, ask whoever made it"
+AGAIN = "download the release again; if the error persists, report it to the vendor"
 
 
 def unpack(archive: Path, component: Component, root: Path, progress: Progress) -> None:
@@ -42,12 +42,12 @@ def unpack(archive: Path, component: Component, root: Path, progress: Progress) 
 def _unpack(members: tarfile.TarFile, component: Component, root: Path, progress: Progress) -> None:
     folders = set[str]()
     for path in component.paths:
-        (root / path).parent.mkdir(parents=True, exist_ok=True)
+        tree.make_folder((root / path).parent)
     size = 0
     for count, member in enumerate(members, 1):
         size += member.size
         if count > component.entries or size > component.bytes:
-            raise _refusal(component, f"holds more than the {component.entries} files or {component.bytes} bytes told")
+            raise _refusal(component, f"holds more than {component.entries} files or {component.bytes} bytes")
         _admit(member, component, folders)
         target = root / member.name
         if member.isdir():
@@ -74,7 +74,7 @@ def _admit(member: tarfile.TarInfo, component: Component, folders: set[str]) -> 
     parent = name.rpartition("/")[0]
     # Every parent is a folder of this archive: nothing is ever written through a link.
     if not rules.clean(name) or not (name in component.paths or parent in folders):
-        raise _refusal(component, f"holds {name!r}, which is not its own")
+        raise _refusal(component, f"holds {name!r}, which is outside the component")
     if not (member.isreg() or member.isdir() or member.issym()):
         raise _refusal(component, f"holds {name!r}, which is neither file, folder nor symbolic link")
     if (member.uid, member.gid) not in OWNERS:

@@ -40,10 +40,11 @@ class Worker:
         state = self._upgrades.load()
         if state is None:
             return
-        if state.phase == "ready":
+        if state.phase == "ready" and not state.reason:
             self._perform(state)
         elif state.phase == "undone":
-            self._prove_former(state)
+            # It was put back at boot: its services are starting already.
+            self._end(state, lambda: self._prove(state, state.ports))
         elif state.phase == "committing":
             self._commit(state)
         else:
@@ -55,13 +56,13 @@ class Worker:
         if state is None:
             return
         if state.phase == "ready":
-            switch.clear_undone(self._upgrades, state)
+            switch.clear(self._upgrades, state)
             message = f"The {state.operation} to {state.to_version} had not begun when the machine was restarted."
             self._upgrades.finish(state, "undone", f"{message} Version {state.from_version} serves.", SILENCE)
-        elif state.phase in ("switching", "checking", "undoing"):
+        elif state.phase == "switching":
             self._say(f"Putting version {state.from_version} back: {state.reason or CUT}.")
-            self._enter(state, "undoing", reason=state.reason or CUT)
-            switch.undo(self._upgrades, state)
+            state.reason = state.reason or CUT
+            switch.switch(self._upgrades, state, state.former)
             self._enter(state, "undone")
             self._services.reload_early()
 
@@ -80,7 +81,7 @@ class Worker:
                 self._exchange(state)
             self._bring_up(state, state.new_ports)
         except lock.BusyError:
-            switch.clear_undone(self._upgrades, state)
+            switch.clear(self._upgrades, state)
             message = f"The {state.operation} to {state.to_version} did not begin: aisandbox configure is at work."
             self._upgrades.finish(state, "undone", message, "Run it again when that has ended.")
             self._say(message)
@@ -99,22 +100,25 @@ class Worker:
         self._services.stop(state.units)
         if state.chat_changes:
             state.backup = database.back_up(self._upgrades, state.from_version)
-        (self._upgrades.old / switch.ROOT).mkdir(parents=True, exist_ok=True)
+        switch.remember(self._upgrades, state)
         self._enter(state, "switching")
-        self._say(f"Exchanging {len(state.items)} files and folders.")
-        switch.apply(self._upgrades, state)
+        self._say(f"Exchanging {len(state.paths)} files and folders.")
+        switch.switch(self._upgrades, state, state.target)
         if state.restore:
             self._restore(state, state.restore, state.from_version)
-        self._enter(state, "checking")
 
     def _bring_up(self, state: State, ports: dict[str, int]) -> None:
         """Start the services of the release that is in place, and wait until they serve."""
         self._say("Starting the services.")
-        self._services.settle(state.items)
-        units = enabled(self._upgrades.root, state.units)
-        self._services.start(units)
+        self._services.settle(state.paths)
+        self._services.start(enabled(self._upgrades.root, state.units))
         self._say(f"Checking that everything answers that did before (for up to {state.timeout_s:.0f} s).")
-        self._probe.wait(from_json(state.before), ports, units, state.timeout_s, self._say)
+        self._prove(state, ports)
+
+    def _prove(self, state: State, ports: dict[str, int]) -> None:
+        if state.before:
+            units = enabled(self._upgrades.root, state.units)
+            self._probe.wait(from_json(state.before), ports, units, state.timeout_s, self._say)
 
     def _commit(self, state: State) -> None:
         self._enter(state, "committing")
@@ -127,33 +131,23 @@ class Worker:
         self._say(f"Version {state.to_version} does not serve: {reason}. {detail}".strip())
         self._say(f"Putting version {state.from_version} back.")
         state.detail = detail
-        self._enter(state, "undoing", reason=reason)
+        self._enter(state, state.phase, reason=reason)
         with suppress(Unfit):
             self._services.stop(state.units)
-        switch.undo(self._upgrades, state)
+        if state.phase == "switching":
+            switch.switch(self._upgrades, state, state.former)
         self._enter(state, "undone")
         self._restore(state, state.backup, state.to_version)
-        try:
-            self._bring_up(state, state.ports)
-        except (Unfit, OSError) as error:
-            self._end(state, error)
-        else:
-            self._end(state, None)
+        self._end(state, lambda: self._bring_up(state, state.ports))
 
-    def _prove_former(self, state: State) -> None:
-        """After a boot on which the former release was put back: its services are starting already."""
-        try:
-            if state.before:
-                units = enabled(self._upgrades.root, state.units)
-                self._probe.wait(from_json(state.before), state.ports, units, state.timeout_s, self._say)
-        except (Unfit, OSError) as error:
-            self._end(state, error)
-        else:
-            self._end(state, None)
-
-    def _end(self, state: State, failure: Exception | None) -> None:
+    def _end(self, state: State, prove: Callable[[], None]) -> None:
         """Record that it was undone, and whether the former release serves again."""
-        switch.clear_undone(self._upgrades, state)
+        failure: Exception | None = None
+        try:
+            prove()
+        except (Unfit, OSError) as error:
+            failure = error
+        switch.clear(self._upgrades, state)
         what = f"The {state.operation} to {state.to_version} was undone: {state.reason}."
         if failure is None:
             message = f"{what} Version {state.from_version} serves again."
