@@ -10,11 +10,10 @@ import pytest
 
 from aisandbox.instance.choose import configure, editing, options
 from aisandbox.instance.choose.options import InvalidOptionError
-from aisandbox.instance.choose.options import container as environment
 from aisandbox.instance.observe import status
 from aisandbox.instance.places import PROGRAMS, Places
 from aisandbox.instance.run import environment_file
-from aisandbox.instance.run.container import logs, program
+from aisandbox.instance.run.container import environment, logs, program
 from aisandbox.instance.run.container.catalogue import Catalogue, Program, Runs, clock
 from tests.support.appliance import GUIDE, MANIFEST, make
 

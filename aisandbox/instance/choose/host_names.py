@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aisandbox.instance.choose.options import Choice, cloud_init, container
+from aisandbox.instance.choose.options import Choice, cloud_init
 from aisandbox.instance.choose.options.rules import host_name
 from aisandbox.instance.places import Places
+from aisandbox.instance.run.container import environment
 from aisandbox.manifest import Manifest
 
 
@@ -42,7 +43,7 @@ def _cloud(places: Places) -> Iterator[str]:
 
 def _proxy(places: Places, manifest: Manifest) -> Iterator[str]:
     for port in ("chat", "api"):
-        if address := container.address(places, manifest.ports[port].port):
+        if address := environment.address(places, manifest.ports[port].port):
             yield urlsplit(address).hostname or ""
 
 

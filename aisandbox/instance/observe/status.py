@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aisandbox.instance import clock, files
 from aisandbox.instance.choose.options import cloud_init
-from aisandbox.instance.choose.options.container import address as address_of_proxy
 from aisandbox.instance.fit import gpu
 from aisandbox.instance.guard.access import Access
 from aisandbox.instance.observe import timeline
@@ -23,6 +22,7 @@ from aisandbox.instance.observe.timeline import Span
 from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.problem import Problem
 from aisandbox.instance.run import services
+from aisandbox.instance.run.container.environment import address as address_of_proxy
 from aisandbox.instance.run.services import Unit
 from aisandbox.manifest import Manifest, Part
 

@@ -24,10 +24,10 @@ class Inside:
 
     @classmethod
     def of(cls, places: Places, manifest: Manifest, secrets: Mapping[str, str]) -> Inside:
-        from aisandbox.instance.choose.options import container as options
+        from aisandbox.instance.run.container import environment
 
         mark = hashlib.sha256(f"visitor {secrets['webui_secret_key']}".encode()).hexdigest()
-        found = {name: options.address(places, manifest.ports[name].port) for name in ("chat", "sandbox")}
+        found = {name: environment.address(places, manifest.ports[name].port) for name in ("chat", "sandbox")}
         return cls(f"X-Aisandbox-Visitor-{mark[:16]}", {name: origin for name, origin in found.items() if origin})
 
     def pattern(self, name: str) -> str:
