@@ -7,11 +7,11 @@ from pathlib import Path
 
 from aisandbox import manifest
 from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.choose.resolve import resolve
 from aisandbox.instance.fit import sizing
 from aisandbox.instance.fit.hardware import GIB, Hardware
 from aisandbox.instance.fit.sizing.fit import Fit
 from aisandbox.instance.fit.tables import Tables
-from aisandbox.instance.plan import decide
 
 TABLES = Path(__file__).parents[1] / "data" / "vllm-tables.json"
 """What the locked vLLM knows."""
@@ -49,6 +49,6 @@ def make(name: str, folder: Path, hardware: Hardware) -> Estimate:
     config = sizing.parse((folder / "config.json").read_bytes())
     known = Tables.model_validate_json(TABLES.read_bytes())
     files = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
-    sized = sizing.size(decide(Choice(model=name), (), listing, hardware), config, files, listing, known)
+    sized = sizing.size(resolve(Choice(model=name), (), listing, hardware), config, files, listing, known)
     assert sized.fit
     return Estimate(sized.args, sized.sentence, sized.fit)

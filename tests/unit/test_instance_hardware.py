@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import files, plan
+from aisandbox.instance import files
 from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.choose.resolve import resolve
 from aisandbox.instance.fit import hardware
 from aisandbox.instance.fit.hardware import Hardware, kernel
 from aisandbox.instance.observe.doctor import machine
@@ -210,7 +211,7 @@ def test_memory_of_another_program_is_not_counted_and_only_the_doctor_names_it(f
     assert "another process has 10.0 GiB of the memory of GPU 0 (NVIDIA L4)" in reasons(found)
     assert "the model is fitted to the rest" in reasons(found)
     assert "sudo aisandbox doctor" in fixes(found)
-    planned = plan.decide(Choice(), (), MANIFEST, found)
+    planned = resolve(Choice(), (), MANIFEST, found)
     assert "blender" not in planned.model_dump_json(), "everybody may read the plan, and the progress page shows it"
     said = [finding.text for finding in machine.gpu(Instance(places, MANIFEST)) if finding.severity == "warning"]
     assert f"The memory of GPU 0 (NVIDIA L4) is also used by blender (process {os.getpid()})." in said

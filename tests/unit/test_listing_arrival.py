@@ -33,6 +33,7 @@ from aisandbox.builder.listing.formats import VENDOR_PART
 from aisandbox.instance.choose import options
 from aisandbox.instance.choose.options import Choice, Source, container
 from aisandbox.instance.places import PROGRAMS, Places
+from aisandbox.instance.run.container import environment as given_variables
 from tests.support import appliance, arm, cloudformation, metadata
 
 MANIFEST = manifests.load()
@@ -485,7 +486,7 @@ def by_environment(root: Path, variables: Mapping[str, str]) -> Choice:
     programs.parent.mkdir()
     programs.write_text("{}")
     places.environment.parent.mkdir(parents=True)
-    places.environment.write_text(json.dumps(container.taken(variables)))
+    places.environment.write_text(json.dumps(given_variables.taken(variables)))
     choice, problems = options.read(places, MANIFEST)
     assert problems == ()
     return choice
@@ -505,7 +506,7 @@ def test_every_variable_of_the_hub_and_of_compose_arrives(written: Path, tmp_pat
     filled = re.sub(r"^      # (AISANDBOX_\w+: )", r"      \1", text, flags=re.MULTILINE)
     for content, count in ((text, 0), (filled, len(given))):
         variables = yaml.safe_load(content)["services"][MANIFEST.product.id]["environment"]
-        ours = {name: str(value) for name, value in variables.items() if name.startswith(container.PREFIX)}
+        ours = {name: str(value) for name, value in variables.items() if name.startswith(given_variables.PREFIX)}
         assert len(ours) == count
         choice = by_environment(tmp_path / f"compose{count}", ours)
         assert sum(getattr(choice, key) is not None for key in given) == max(count, 1)  # the sandbox has a default

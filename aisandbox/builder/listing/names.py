@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from aisandbox.instance.choose.options import SECTION
-from aisandbox.instance.choose.options.container import PREFIX, UNAVAILABLE
+from aisandbox.instance.choose.options.container import UNAVAILABLE
 from aisandbox.instance.choose.options.deployment import FORM_SUFFIX
+from aisandbox.instance.run.container.environment import PREFIX
 from aisandbox.manifest import Option
 
 Name = Callable[[Option], str]

@@ -13,7 +13,7 @@ from aisandbox.instance.commands.console import BAD_INPUT, need_root, say
 
 if TYPE_CHECKING:
     from aisandbox.instance.keep.upgrade.prepare import Instance, Plan
-    from aisandbox.instance.keep.upgrade.state import State
+    from aisandbox.instance.keep.upgrade.state import State, Upgrades
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest
 
@@ -80,7 +80,7 @@ def _upgrade(
     from aisandbox.instance.keep.upgrade.source import open_source
 
     key = _key(places, manifest, public_key)
-    upgrades, instance = places.upgrades, _instance(places, manifest)
+    upgrades, instance = _upgrades(places), _instance(places, manifest)
     source = open_source(name)
     with upgrades.locked():
         release = prepare.read_release(source, key, upgrades.download)
@@ -101,7 +101,7 @@ def _upgrade(
 def _roll_back(places: Places, manifest: Manifest, timeout_s: float) -> None:
     from aisandbox.instance.keep.upgrade import prepare
 
-    upgrades, instance = places.upgrades, _instance(places, manifest)
+    upgrades, instance = _upgrades(places), _instance(places, manifest)
     with upgrades.locked():
         _begin(places, instance, prepare.rollback_state(instance, upgrades, timeout_s))
 
@@ -116,7 +116,7 @@ def _begin(places: Places, instance: Instance, state: State) -> NoReturn:
     from aisandbox.instance.keep.upgrade import prepare
     from aisandbox.instance.keep.upgrade.services import WORKER
 
-    upgrades = places.upgrades
+    upgrades = _upgrades(places)
     prepare.place_tool(upgrades, instance, Path(aisandbox.__file__).parent)
     files.remove(upgrades.log)
     files.remove(upgrades.result_file)
@@ -183,7 +183,7 @@ def _describe(plan: Plan, instance: Instance) -> None:
 def _show(places: Places, manifest: Manifest) -> None:
     from aisandbox.instance.keep.upgrade import prepare
 
-    upgrades, instance = places.upgrades, _instance(places, manifest)
+    upgrades, instance = _upgrades(places), _instance(places, manifest)
     print(f"Version {instance.version} ({instance.flavour}) is installed.")
     state, result, kept = upgrades.under_way, upgrades.result, upgrades.kept
     if state:
@@ -204,9 +204,16 @@ def _show(places: Places, manifest: Manifest) -> None:
 def _forget(places: Places) -> None:
     from aisandbox.instance.keep.upgrade import prepare
 
-    with places.upgrades.locked():
-        freed = prepare.forget(places.upgrades)
+    upgrades = _upgrades(places)
+    with upgrades.locked():
+        freed = prepare.forget(upgrades)
     print(f"The release before is gone; {freed / 1e6:.0f} MB are free again.")
+
+
+def _upgrades(places: Places) -> Upgrades:
+    from aisandbox.instance.keep.upgrade.state import Upgrades
+
+    return Upgrades(places.root, places.data)
 
 
 def _tell(text: str) -> None:

@@ -19,8 +19,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from aisandbox.instance.last_words import describe
 from aisandbox.instance.serve import engine_tables
-from aisandbox.instance.serve.engine_watch import describe, die_with_parent, is_healthy
+from aisandbox.instance.serve.engine_watch import die_with_parent, is_healthy
 
 WATCH_SECONDS = 0.5
 LAST_WORDS_SECONDS = 1

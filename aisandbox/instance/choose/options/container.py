@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from aisandbox.instance import files
 from aisandbox.instance.choose.options.choice import Unavailable
-from aisandbox.instance.choose.options.source import SECTION, Source
+from aisandbox.instance.choose.options.source import Source
 from aisandbox.instance.places import Places
+from aisandbox.instance.run.container import environment
+from aisandbox.instance.run.container.environment import DEBUG, PREFIX
 
 NAME = "environment variables"
-PREFIX = f"{SECTION.upper()}_"
-DEBUG = f"{PREFIX}DEBUG"
-"""Of ours, but no option."""
-RUNPOD = "RUNPOD_POD_ID"
-"""RunPod names the pod, and so its addresses: its proxy hides the name that a visitor's browser used."""
-
 PLATFORM = "the platform's proxy, or one of your own, serves HTTPS"
 UNAVAILABLE = {
     "allowed_cidrs": Unavailable(
@@ -36,23 +30,12 @@ UNAVAILABLE = {
 }
 
 
-def taken(environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables that are ours to know, of a container's environment."""
-    return {name: value for name, value in environment.items() if name.startswith(PREFIX) or name == RUNPOD}
-
-
 def read(places: Places) -> Iterator[Source]:
     """`AISANDBOX_MODEL` and so on, one for each option; empty ones count as left out, as in a form."""
-    given = files.read_json(places.environment) or {}
+    given = environment.given(places)
     values = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in given.items()
         if name.startswith(PREFIX) and name != DEBUG and str(value).strip()
     }
     yield Source(NAME, values)
-
-
-def address(places: Places, port: int) -> str | None:
-    """Where the platform's proxy serves that port, where that is known."""
-    pod = str((files.read_json(places.environment) or {}).get(RUNPOD) or "")
-    return f"https://{pod}-{port}.proxy.runpod.net" if re.fullmatch(r"[a-z0-9]{1,63}", pod) else None

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from aisandbox import manifest as manifests
 from aisandbox.instance import files
-from aisandbox.instance.choose.options import container as options
 from aisandbox.instance.places import PROGRAMS, Places
 from aisandbox.instance.run import services
+from aisandbox.instance.run.container import environment
 from aisandbox.instance.run.container.catalogue import Catalogue
 from aisandbox.instance.run.container.program import PATH
 
@@ -40,9 +40,9 @@ def main() -> None:
         print(f"{error}", file=sys.stderr)
         sys.exit(MISTAKE)
     # Nothing of what may be secret goes on from here but by files.
-    kept = {name: value for name, value in given.items() if name not in options.taken(given)}
+    kept = {name: value for name, value in given.items() if name not in environment.taken(given)}
     kept["PATH"] = PATH
-    debug = {name: given[name] for name in (options.DEBUG,) if name in given}
+    debug = {name: given[name] for name in (environment.DEBUG,) if name in given}
     with catalogue.log("aisandbox-configure").open("wb") as log:
         command = ["/usr/local/bin/aisandbox", "configure", "--boot"]
         done = subprocess.run(command, env=kept | debug, stdout=log, stderr=subprocess.STDOUT, check=False)
@@ -57,7 +57,7 @@ def main() -> None:
     os.execve(supervisord, [supervisord, "-c", configuration], kept)
 
 
-def prepare(places: Places, catalogue: Catalogue, environment: dict[str, str]) -> None:
+def prepare(places: Places, catalogue: Catalogue, given: dict[str, str]) -> None:
     """Have an empty run folder, and every place that the services write to.
 
     Raises:
@@ -80,7 +80,7 @@ def prepare(places: Places, catalogue: Catalogue, environment: dict[str, str]) -
         home = Path(program.home)
         if places.data in home.parents and home.stat().st_uid != pwd.getpwnam(program.user).pw_uid:
             raise UnfitError(f"{home} does not belong to {program.user}. {_volume(places)}")
-    files.write(places.environment, json.dumps(options.taken(environment)), 0o600)
+    files.write(places.environment, json.dumps(environment.taken(given)), 0o600)
 
 
 def _volume(places: Places) -> str:
