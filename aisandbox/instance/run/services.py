@@ -113,7 +113,7 @@ def backend() -> Backend:
     """What runs the services here."""
     module = "container.supervisor" if PROGRAMS.exists() else "systemd"
     # Not by an import: both need what stands above.
-    runs: Backend = import_module(f"aisandbox.instance.{module}")
+    runs: Backend = import_module(f"aisandbox.instance.run.{module}")
     return runs
 
 
