@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance.serve import engine_args, engine_start, engine_watch
+from aisandbox.instance import last_words
+from aisandbox.instance.serve import engine_args, engine_start
 from aisandbox.instance.serve.engine_attempts import Attempt, Record
 from aisandbox.instance.serve.engine_files import (
     Candidate,
@@ -291,9 +292,9 @@ def test_baking_names_the_architectures_and_the_formats_of_weights(tmp_path: Pat
 
 def test_the_cause_is_found_in_the_output() -> None:
     core = "(EngineCore pid=7) ERROR 11-22 07:15:48 [core.py:1506] "
-    assert engine_watch.last_error([]) == ""
-    assert engine_watch.last_error(["INFO: all is well", "Route: /error: x"]) == ""
-    assert engine_watch.last_error(
+    assert last_words.last_error([]) == ""
+    assert last_words.last_error(["INFO: all is well", "Route: /error: x"]) == ""
+    assert last_words.last_error(
         [
             core + "Traceback (most recent call last):",
             core + "ValueError: To serve at least one request with the model's max seq len (9999) ...",
@@ -302,7 +303,7 @@ def test_the_cause_is_found_in_the_output() -> None:
         ]
     ).startswith("ValueError: To serve at least one request")
     assert (
-        engine_watch.last_error(
+        last_words.last_error(
             [
                 "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
                 "  Value error, The checkpoint has model type `x`. [type=value_error, input_value=Args(",
@@ -311,16 +312,16 @@ def test_the_cause_is_found_in_the_output() -> None:
         )
         == "The checkpoint has model type `x`."
     )
-    assert engine_watch.last_error(["api_server.py: error: unrecognized arguments: --nonsense"]) == (
+    assert last_words.last_error(["api_server.py: error: unrecognized arguments: --nonsense"]) == (
         "unrecognized arguments: --nonsense"
     )
 
 
 def test_an_exception_is_told_in_one_line() -> None:
-    assert engine_watch.describe(KeyError()) == "KeyError"
-    assert engine_watch.describe(TimeoutError("late")) == "TimeoutError: late"
-    assert engine_watch.describe(ValueError("1 error for Config\n  Value error, too long [type=x]")) == "too long"
-    assert engine_watch.describe(RuntimeError("See root cause above.")).startswith("RuntimeError: See")
+    assert last_words.describe(KeyError()) == "KeyError"
+    assert last_words.describe(TimeoutError("late")) == "TimeoutError: late"
+    assert last_words.describe(ValueError("1 error for Config\n  Value error, too long [type=x]")) == "too long"
+    assert last_words.describe(RuntimeError("See root cause above.")).startswith("RuntimeError: See")
 
 
 # process control

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from aisandbox.instance.choose.options import cloud_init
 from aisandbox.instance.choose.options.container import address as address_of_proxy
 from aisandbox.instance.fit import gpu
 from aisandbox.instance.guard.access import Access
+from aisandbox.instance.http_probe import ask, listening
 from aisandbox.instance.observe import timeline
 from aisandbox.instance.observe.journal import Line
 from aisandbox.instance.observe.notices import SecurityWarning, warnings
@@ -210,7 +210,8 @@ def _endpoints(manifest: Manifest, access: Access, host: str, ssh: str, certifie
     for name, path in (("chat", "/"), ("api", "/v1")):
         port = manifest.ports[name]
         base = f"https://{access.domain}" if certified and access.domain else f"http://{host}:{port.port}"
-        ready = _healthy(manifest.ports[f"{name}_upstream"].port) and listening(port.port)
+        healthy = ask(manifest.ports[f"{name}_upstream"].port, "/health", HEALTH_TIMEOUT_S).ok
+        ready = healthy and listening(port.port, HEALTH_TIMEOUT_S)
         found.append(Endpoint(name=name, label=port.label, url=base + path, ready=ready))
     if access.sandbox != "off":
         port = manifest.ports["sandbox"]
@@ -220,7 +221,7 @@ def _endpoints(manifest: Manifest, access: Access, host: str, ssh: str, certifie
                 name="sandbox",
                 label=port.label,
                 url=f"http://{'localhost' if local else host}:{port.port}/",
-                ready=listening(port.port),
+                ready=listening(port.port, HEALTH_TIMEOUT_S),
                 tunnel=ssh.replace("ssh ", f"ssh -L {port.port}:localhost:{port.port} ", 1) if local else "",
             )
         )
@@ -284,27 +285,6 @@ def _upgrade(places: Places, public: bool) -> tuple[Problem, ...]:
     detail = "" if public else str(result.get("detail", ""))
     reason = " ".join(filter(None, (str(result.get("message", "")), detail)))
     return (Problem(reason=reason, fix=str(result.get("fix", ""))),)
-
-
-def _healthy(port: int) -> bool:
-    """Whether the server on loopback says that it is healthy."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HEALTH_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def listening(port: int) -> bool:
-    """Whether something takes connections on loopback."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), HEALTH_TIMEOUT_S):
-            return True
-    except OSError:
-        return False
 
 
 def address(places: Places) -> str:

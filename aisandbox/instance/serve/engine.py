@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
+from aisandbox.instance.last_words import describe
 from aisandbox.instance.serve import engine_causes, engine_plain, engine_start
 from aisandbox.instance.serve.engine_args import build_argv, environment, is_cpu_build
 from aisandbox.instance.serve.engine_attempts import VARIABLE, Attempt, Memory
@@ -35,7 +36,6 @@ from aisandbox.instance.serve.engine_files import (
     read_config,
     wait_for_config,
 )
-from aisandbox.instance.serve.engine_watch import describe
 
 PROCESSOR = "aisandbox.instance.serve.engine_processor"
 REASON = "AISANDBOX_ENGINE_REASON"

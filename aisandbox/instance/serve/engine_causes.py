@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aisandbox.instance import safetensors
+from aisandbox.instance.last_words import last_error
 from aisandbox.instance.serve.engine_files import Candidate
-from aisandbox.instance.serve.engine_watch import last_error
 
 Blame = Literal["model", "memory", "machine", "unknown"]
 """`model`: starting it another way cannot help. `memory`: asking for less may. `machine`: no other model would fare

@@ -25,7 +25,11 @@ PER_ENTRY = 1024
 """Bytes that a file takes beside its content."""
 CHAT = f"{rules.OPT}/envs/open-webui"
 SHOWN_S = 5.0
-TOOL = ("__init__.py", "instance/__init__.py", "instance/files.py", "instance/lock.py", "instance/upgrade")
+TOOL = (
+    "__init__.py",
+    *(f"instance/{name}.py" for name in ("__init__", "files", "http_probe", "last_words", "lock")),
+    *(f"instance/{name}" for name in ("run/__init__.py", "run/systemctl.py", "keep/__init__.py", "keep/upgrade")),
+)
 """What the worker is made of: it needs nothing else."""
 Say = Callable[[str], None]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import ipaddress
 import stat
 import struct
@@ -10,10 +9,12 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+from aisandbox.instance.http_probe import ask
 from aisandbox.instance.observe.doctor.finding import Finding, Instance, failed, ok, skipped, warning
 from aisandbox.instance.run import services
 
 UNITS = (*services.SERVICES, services.STATUS, services.FIREWALL, services.CERTIFICATE)
+TIMEOUT_S = 5.0
 LISTENS = "0A"
 """State of a listening socket in the kernel's table."""
 NAME_SERVICES = {53, 5355}
@@ -173,18 +174,12 @@ def sandbox(instance: Instance) -> Iterator[Finding]:
         yield ok("off, as chosen")
         return
     port = instance.port("sandbox")
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/v1/openapi.json")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        cause = str(error) or type(error).__name__
-        yield failed(f"The sandbox does not answer on port {port}.", "sudo aisandbox logs sandbox", cause)
-        return
-    finally:
-        connection.close()
-    # Who asks for its key is well.
-    if status < http.client.INTERNAL_SERVER_ERROR:
+    answer = ask(port, "/v1/openapi.json", TIMEOUT_S)
+    # A server that asks for its key works.
+    if answer.serves:
         yield ok(f"answers on port {port}")
+    elif answer.status:
+        yield failed(f"The sandbox answers {answer.status}.", "sudo aisandbox logs sandbox")
     else:
-        yield failed(f"The sandbox answers {status}.", "sudo aisandbox logs sandbox")
+        text = f"The sandbox does not answer on port {port}."
+        yield failed(text, "sudo aisandbox logs sandbox", answer.error)
