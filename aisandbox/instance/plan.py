@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 
+from aisandbox.instance.access import Access
 from aisandbox.instance.choose.options import Choice
 from aisandbox.instance.fit.hardware import Hardware
 from aisandbox.instance.guard import access
-from aisandbox.instance.guard.access import Access
 from aisandbox.instance.problem import Problem
 from aisandbox.manifest import Manifest, Model, Parser, Part
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from aisandbox.instance.access import Access
 from aisandbox.instance.choose import configure
 from aisandbox.instance.choose.options import Choice
 from aisandbox.instance.guard import access
-from aisandbox.instance.guard.access import Access
 from aisandbox.instance.observe.notices import warnings
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import rendering, services

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from aisandbox.instance import files
+from aisandbox.instance.commands.doctor import instance
 from aisandbox.instance.fit import hardware
 from aisandbox.instance.fit.hardware import Hardware, kernel
-from aisandbox.instance.observe.doctor import machine
-from aisandbox.instance.observe.doctor.finding import Instance
+from aisandbox.instance.observe.probes import machine
 from aisandbox.instance.places import Places
 from tests.support import appliance, nvml
 from tests.support.nvml import Card, recorded
@@ -268,14 +268,14 @@ def test_what_slows_a_gpu_down_is_a_warning_of_the_doctor_only(
     assert (len(found.gpus), found.problems) == (1, ())
     (condition,) = found.conditions
     assert reason in condition.reason and fix in condition.fix
-    findings = list(machine.gpu(Instance(places, appliance.MANIFEST)))
+    findings = list(machine.gpu(instance(places, appliance.MANIFEST)))
     assert [finding.severity for finding in findings] == ["ok", "warning"]
     assert reason in findings[1].text
 
 
 def test_the_doctor_warns_of_lasting_faults(find: Find, places: Places) -> None:
     find(recorded(L4, LOST))
-    ok, warning = machine.gpu(Instance(places, appliance.MANIFEST))
+    ok, warning = machine.gpu(instance(places, appliance.MANIFEST))
     assert (ok.severity, ok.text) == ("ok", "NVIDIA L4 (22.5 GiB)")
     assert (warning.severity, warning.text.partition(" (")[0]) == ("warning", "GPU 1 has fallen off the bus")
 

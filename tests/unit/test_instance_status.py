@@ -20,8 +20,8 @@ from typer.testing import CliRunner, Result
 
 from aisandbox import manifest as manifests
 from aisandbox.instance import cli, clock, files
+from aisandbox.instance.access import Access
 from aisandbox.instance.choose import configure
-from aisandbox.instance.guard.access import Access
 from aisandbox.instance.observe import journal, notices, publisher, status, timeline
 from aisandbox.instance.observe.report import Reporter
 from aisandbox.instance.places import Places

@@ -20,7 +20,7 @@ def check(
     """Look for what makes this instance unsafe: open ports, failed units, passwords, pending updates."""
     from aisandbox import check as checks
     from aisandbox.instance import files
-    from aisandbox.instance.guard.access import Access
+    from aisandbox.instance.access import Access
 
     manifest, places = context.obj.manifest, context.obj.places
     access = Access.model_validate((files.read_json(places.plan) or {}).get("access") or {})

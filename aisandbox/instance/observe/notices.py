@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from aisandbox.manifest import Manifest, Part
 
 if TYPE_CHECKING:  # volume.py reads but one word here, early at boot
-    from aisandbox.instance.guard.access import Access
+    from aisandbox.instance.access import Access
 
 SET = "sudo aisandbox configure --set"
 

@@ -10,6 +10,15 @@ from typing import Any, Literal
 
 from aisandbox.instance import clock, files
 
+PHASES = ("configure", "model", "engine")
+"""Services that report, in the order in which they work towards the first answer."""
+CERTIFICATE = "certificate"
+"""Reports only when there is a domain."""
+DEVICES = "gpu"
+FABRIC = "fabric"
+MACHINE = (DEVICES, FABRIC)
+"""What prepares the machine's GPUs; reports only where it applies."""
+
 State = Literal["running", "done", "failed"]
 
 NOTICE = "<5>" if {"JOURNAL_STREAM", "SUPERVISOR_ENABLED"} & set(os.environ) else ""

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from aisandbox.instance import address as addresses
 from aisandbox.instance import clock, files
-from aisandbox.instance.choose.options import cloud_init
-from aisandbox.instance.choose.options.container import address as address_of_proxy
-from aisandbox.instance.fit import gpu
-from aisandbox.instance.guard.access import Access
-from aisandbox.instance.http_probe import ask, listening
+from aisandbox.instance.access import Access
+from aisandbox.instance.http_probe import listening
 from aisandbox.instance.observe import timeline
 from aisandbox.instance.observe.journal import Line
 from aisandbox.instance.observe.notices import SecurityWarning, warnings
-from aisandbox.instance.observe.report import State, now
+from aisandbox.instance.observe.probes import doors
+from aisandbox.instance.observe.report import CERTIFICATE, MACHINE, PHASES, State, now
 from aisandbox.instance.observe.timeline import Span
 from aisandbox.instance.places import Places, cached_model
 from aisandbox.instance.problem import Problem
@@ -26,10 +24,6 @@ from aisandbox.instance.run import services
 from aisandbox.instance.run.services import Unit
 from aisandbox.manifest import Manifest, Part
 
-PHASES = ("configure", "model", "engine")
-"""Services that report, in the order in which they work towards the first answer."""
-CERTIFICATE = "certificate"
-"""Reports only when there is a domain."""
 ESSENTIAL = (services.CONFIGURE, services.MODEL, services.VLLM, services.OPEN_WEBUI, services.NGINX)
 """Without one of these there is no first answer."""
 SHELL = "docker exec -it CONTAINER bash"
@@ -154,7 +148,7 @@ def compose(
     units = (watch or services.units)() if places.live else ()
     access = Access.model_validate(plan.get("access") or {})
     certified = any(phase.phase == CERTIFICATE and phase.state == "done" for phase in phases)
-    host = address(places)
+    host = addresses.host(places)
     ssh = SHELL if places.container else f"ssh {manifest.os.default_user}@{host}"
     endpoints = (
         _published(places, manifest, access) if places.container else _endpoints(manifest, access, host, ssh, certified)
@@ -166,7 +160,7 @@ def compose(
     ready = all(endpoint.ready for endpoint in endpoints if endpoint.name != "sandbox")
     failed = any((reports[name] or {}).get("state") == "failed" for name in ("model", "engine"))
     release = files.read_json(places.release) or {}
-    machine = tuple(_phase(report, name) for name in gpu.REPORTS if (report := files.read_json(places.status(name))))
+    machine = tuple(_phase(report, name) for name in MACHINE if (report := files.read_json(places.status(name))))
     return Overview(
         product=manifest.product.name,
         version=release.get("version", manifest.product.version),
@@ -207,11 +201,11 @@ def _phase(report: dict[str, Any] | None, name: str) -> Phase:
 
 def _endpoints(manifest: Manifest, access: Access, host: str, ssh: str, certified: bool) -> tuple[Endpoint, ...]:
     found = []
-    for name, path in (("chat", "/"), ("api", "/v1")):
+    ports = {name: port.port for name, port in manifest.ports.items()}
+    for name, server, path in (("chat", "chat-server", "/"), ("api", "engine", "/v1")):
         port = manifest.ports[name]
         base = f"https://{access.domain}" if certified and access.domain else f"http://{host}:{port.port}"
-        healthy = ask(manifest.ports[f"{name}_upstream"].port, "/health", HEALTH_TIMEOUT_S).ok
-        ready = healthy and listening(port.port, HEALTH_TIMEOUT_S)
+        ready = doors.serves(server, ports, HEALTH_TIMEOUT_S) and listening(port.port, HEALTH_TIMEOUT_S)
         found.append(Endpoint(name=name, label=port.label, url=base + path, ready=ready))
     if access.sandbox != "off":
         port = manifest.ports["sandbox"]
@@ -233,7 +227,7 @@ def _published(places: Places, manifest: Manifest, access: Access) -> tuple[Endp
     found = []
     for endpoint in _endpoints(manifest, access, "localhost", "", certified=False):
         port = manifest.ports[endpoint.name].port
-        proxy = address_of_proxy(places, port)
+        proxy = addresses.of_proxy(places, port)
         url = endpoint.url.replace(f"http://localhost:{port}", proxy) if proxy else endpoint.url
         if endpoint.name != "sandbox" or access.sandbox == "public":
             found.append(endpoint.model_copy(update={"url": url, "tunnel": ""}))
@@ -285,16 +279,3 @@ def _upgrade(places: Places, public: bool) -> tuple[Problem, ...]:
     detail = "" if public else str(result.get("detail", ""))
     reason = " ".join(filter(None, (str(result.get("message", "")), detail)))
     return (Problem(reason=reason, fix=str(result.get("fix", ""))),)
-
-
-def address(places: Places) -> str:
-    """Where to reach the instance: its public address when the cloud tells, else its route's."""
-    public = cloud_init.metadata(places).get("public-ipv4")
-    if isinstance(public, str) and public:
-        return public
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a datagram socket only picks the route: nothing is sent
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])

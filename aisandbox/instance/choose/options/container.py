@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 from aisandbox.instance import files
+from aisandbox.instance.address import RUNPOD
 from aisandbox.instance.choose.options.choice import Unavailable
 from aisandbox.instance.choose.options.source import SECTION, Source
 from aisandbox.instance.places import Places
@@ -14,8 +14,6 @@ NAME = "environment variables"
 PREFIX = f"{SECTION.upper()}_"
 DEBUG = f"{PREFIX}DEBUG"
 """Of ours, but no option."""
-RUNPOD = "RUNPOD_POD_ID"
-"""RunPod names the pod, and so its addresses: its proxy hides the name that a visitor's browser used."""
 
 PLATFORM = "the platform's proxy, or one of your own, serves HTTPS"
 UNAVAILABLE = {
@@ -50,9 +48,3 @@ def read(places: Places) -> Iterator[Source]:
         if name.startswith(PREFIX) and name != DEBUG and str(value).strip()
     }
     yield Source(NAME, values)
-
-
-def address(places: Places, port: int) -> str | None:
-    """Where the platform's proxy serves that port, where that is known."""
-    pod = str((files.read_json(places.environment) or {}).get(RUNPOD) or "")
-    return f"https://{pod}-{port}.proxy.runpod.net" if re.fullmatch(r"[a-z0-9]{1,63}", pod) else None

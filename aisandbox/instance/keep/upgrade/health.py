@@ -13,6 +13,7 @@ from typing import Any
 from aisandbox.instance import files
 from aisandbox.instance.http_probe import ask
 from aisandbox.instance.keep.upgrade.services import Services, Unfit
+from aisandbox.instance.observe.probes import doors
 
 REQUEST_TIMEOUT_S = 20
 QUICK_TIMEOUT_S = 3
@@ -81,11 +82,11 @@ class Probe:
         """
         models = _models(ports["api_upstream"])
         return Health(
-            chat=ask(ports["chat"], "/health", QUICK_TIMEOUT_S).ok,
-            api=ask(ports["api"], "/ready", QUICK_TIMEOUT_S).ok,
+            chat=doors.serves("chat", ports, QUICK_TIMEOUT_S),
+            api=doors.serves("api", ports, QUICK_TIMEOUT_S),
             completion=bool(models) and _completes(ports["api_upstream"], models[0]),
             models=models,
-            sandbox=ask(ports["sandbox"], "/v1/openapi.json", QUICK_TIMEOUT_S).serves,
+            sandbox=doors.serves("sandbox", ports, QUICK_TIMEOUT_S),
             failed=self._services.failed(),
             complaint=self._complaint(since),
         )

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from aisandbox.instance import address as addresses
+
 if TYPE_CHECKING:
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest
@@ -24,10 +26,8 @@ class Inside:
 
     @classmethod
     def of(cls, places: Places, manifest: Manifest, secrets: Mapping[str, str]) -> Inside:
-        from aisandbox.instance.choose.options import container as options
-
         mark = hashlib.sha256(f"visitor {secrets['webui_secret_key']}".encode()).hexdigest()
-        found = {name: options.address(places, manifest.ports[name].port) for name in ("chat", "sandbox")}
+        found = {name: addresses.of_proxy(places, manifest.ports[name].port) for name in ("chat", "sandbox")}
         return cls(f"X-Aisandbox-Visitor-{mark[:16]}", {name: origin for name, origin in found.items() if origin})
 
     def pattern(self, name: str) -> str:

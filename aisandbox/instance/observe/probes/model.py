@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aisandbox.instance import files, safetensors
-from aisandbox.instance.observe.doctor.finding import Finding, Instance, failed, ok, skipped
+from aisandbox.instance.observe.probes.instance import Instance
+from aisandbox.instance.observe.probes.registry import Finding, failed, ok, probe, skipped
 from aisandbox.instance.places import cached_model
 from aisandbox.instance.problem import printable
 
 INDEX = "model.safetensors.index.json"
 
 
+@probe("Whether the model's files are all there, and whole", name="model")
 def cache(instance: Instance) -> Iterator[Finding]:
     engine = files.read_json(instance.places.engine)
     if not engine or not isinstance(engine.get("model"), str):
