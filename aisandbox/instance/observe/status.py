@@ -9,13 +9,12 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aisandbox.instance import address as addresses
-from aisandbox.instance import clock, files
+from aisandbox.instance import clock, doors, files
 from aisandbox.instance.access import Access
 from aisandbox.instance.http_probe import listening
 from aisandbox.instance.observe import timeline
 from aisandbox.instance.observe.journal import Line
 from aisandbox.instance.observe.notices import SecurityWarning, warnings
-from aisandbox.instance.observe.probes import doors
 from aisandbox.instance.observe.report import CERTIFICATE, MACHINE, PHASES, State, now
 from aisandbox.instance.observe.timeline import Span
 from aisandbox.instance.places import Places, cached_model
@@ -48,6 +47,8 @@ class Phase(BaseModel):
     state: State | Literal["waiting"] = "waiting"
     message: str = ""
     fix: str = ""
+    began: str | None = None
+    """When its work began; it took until `since`, unless it is running."""
     since: str | None = None
     updated: str | None = None
 

@@ -10,10 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aisandbox.instance import files
+from aisandbox.instance import doors, files
 from aisandbox.instance.http_probe import ask
 from aisandbox.instance.keep.upgrade.services import Services, Unfit
-from aisandbox.instance.observe.probes import doors
 
 REQUEST_TIMEOUT_S = 20
 QUICK_TIMEOUT_S = 3

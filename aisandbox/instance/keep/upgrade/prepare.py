@@ -27,9 +27,8 @@ CHAT = f"{rules.OPT}/envs/open-webui"
 SHOWN_S = 5.0
 TOOL = (
     "__init__.py",
-    *(f"instance/{name}.py" for name in ("__init__", "files", "http_probe", "last_words", "lock")),
+    *(f"instance/{name}.py" for name in ("__init__", "doors", "files", "http_probe", "last_words", "lock")),
     *(f"instance/{name}" for name in ("keep/__init__.py", "keep/upgrade", "run/__init__.py", "run/systemctl.py")),
-    *(f"instance/observe/{name}.py" for name in ("__init__", "probes/__init__", "probes/doors")),
 )
 """What the worker is made of: it needs nothing else."""
 Say = Callable[[str], None]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aisandbox.check import sockets
-from aisandbox.instance.observe.probes.doors import DOORS
+from aisandbox.instance.doors import DOORS
 from aisandbox.instance.observe.probes.instance import Instance
 from aisandbox.instance.observe.probes.registry import Finding, failed, ok, probe, skipped, warning
 from aisandbox.instance.run import services
