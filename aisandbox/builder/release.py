@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,6 +24,7 @@ from aisandbox.builder.container import OVERLAY_OPTIONS, enter_namespaces, envir
 from aisandbox.builder.errors import BuildError
 from aisandbox.builder.layers import cache_directory
 from aisandbox.builder.progress import Phases
+from aisandbox.check import dpkg
 from aisandbox.instance.keep.upgrade import bundle, rules, tree
 from aisandbox.instance.keep.upgrade.bundle import Archive, Component, Release
 from aisandbox.instance.keep.upgrade.errors import UpgradeError
@@ -192,12 +193,9 @@ def _packaged(root: Path) -> frozenset[str]:
 
 def _originals(root: Path) -> dict[str, str]:
     """Configuration files of packages, and the MD5 of each as the package brought it."""
-    found = {}
-    for line in (root / "var/lib/dpkg/status").read_text(errors="replace").splitlines():
-        parts = line.split()
-        if line.startswith(" /") and len(parts) >= 2:
-            found[parts[0].lstrip("/")] = parts[1]
-    return found
+    listed = (record.get("Conffiles", "").splitlines() for record in _records(root / dpkg.STATUS))
+    files = (line.split() for lines in listed for line in lines)
+    return {parts[0].lstrip("/"): parts[1] for parts in files if len(parts) >= 2}
 
 
 def packages(root: Path, system: Path, minimum: Mapping[str, str]) -> dict[str, str]:
@@ -217,15 +215,11 @@ def packages(root: Path, system: Path, minimum: Mapping[str, str]) -> dict[str, 
 
 
 def _installed(root: Path) -> set[str]:
-    records = _records(root / "var/lib/dpkg/status")
-    return {record["Package"] for record in records if record["Status"].endswith(" installed")}
+    return {record["Package"] for record in _records(root / dpkg.STATUS) if dpkg.installed(record)}
 
 
-def _records(path: Path) -> list[dict[str, str]]:
-    """The records of a file of dpkg's or apt's; of values of several lines the first line."""
-    blocks = path.read_text(errors="replace").split("\n\n") if path.exists() else []
-    lines = ([line for line in block.splitlines() if not line.startswith(" ")] for block in blocks if block.strip())
-    return [dict(line.split(": ", 1) for line in block if ": " in line) for block in lines]
+def _records(path: Path) -> Iterator[dict[str, str]]:
+    return dpkg.paragraphs(path.read_text(errors="replace") if path.exists() else "")
 
 
 def _write(job: dict[str, object], out: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-import urllib.request
 from typing import Any
+from urllib.parse import urlsplit
 
 from aisandbox import manifest
 from aisandbox.builder.errors import BuildError
@@ -13,10 +13,13 @@ from aisandbox.builder.layers import Layer
 from aisandbox.builder.machine import Machine
 from aisandbox.builder.progress import Phases
 from aisandbox.builder.remote import Remote
+from aisandbox.instance.http_probe import Answer, ask
 
 INSTANCE = manifest.REPOSITORY / "build" / "instance.json"
 READY_SECONDS = 30
 """What a first boot is expected to take on two cores; for the progress bar."""
+TIMEOUT_S = 2.0
+LONGEST_ANSWER = 1 << 20
 LAST_WORDS = 8
 """Lines of the console that say why a machine stopped."""
 NOISE = "Attempted to remove disk file system"
@@ -80,21 +83,23 @@ class Watch:
         return all(map(_answers, (f"{api}/ready", f"{chat}/health", f"{chat}/aisandbox/ready")))
 
 
+def _ask(url: str, most: int = 0) -> Answer:
+    parts = urlsplit(url)
+    assert parts.hostname and parts.port
+    return ask(parts.port, parts.path, TIMEOUT_S, host=parts.hostname, most=most)
+
+
 def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=2):
-            return True
-    except OSError:
-        return False
+    return _ask(url).ok
 
 
 def _get(url: str) -> dict[str, Any] | None:
+    answer = _ask(url, LONGEST_ANSWER)
     try:
-        with urllib.request.urlopen(url, timeout=2) as response:
-            answer = json.load(response)
-    except (OSError, ValueError):
+        content = json.loads(answer.content) if answer.ok else None
+    except ValueError:
         return None
-    return answer if isinstance(answer, dict) else None
+    return content if isinstance(content, dict) else None
 
 
 def _tail(machine: Machine) -> str:

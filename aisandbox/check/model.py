@@ -9,6 +9,7 @@ from datetime import date
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
+from aisandbox.check import dpkg
 from aisandbox.check.tree import Tree
 
 if TYPE_CHECKING:
@@ -137,17 +138,13 @@ class Subject:
     @cached_property
     def packages(self) -> dict[str, dict[str, str]]:
         """Debian packages that dpkg knows, by name; several architectures of one name count as the last."""
-        found = {}
-        for block in (self.tree.text("/var/lib/dpkg/status") or "").split("\n\n"):
-            record = dict(line.split(": ", 1) for line in block.splitlines() if ": " in line and line[0] != " ")
-            if "Package" in record:
-                found[record["Package"]] = record
-        return found
+        records = dpkg.paragraphs(self.tree.text(f"/{dpkg.STATUS}") or "")
+        return {record["Package"]: record for record in records if "Package" in record}
 
     def installed(self, name: str) -> str | None:
         """Version of an installed Debian package."""
         record = self.packages.get(name)
-        return record.get("Version") if record and record.get("Status", "").endswith(" installed") else None
+        return record.get("Version") if record and dpkg.installed(record) else None
 
     def rows(self, path: str, columns: int) -> Iterator[list[str]]:
         for line in self.tree.lines(path):

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import stat
 from collections.abc import Iterator
 
+from aisandbox.check import sockets
 from aisandbox.check.model import Finding, NotCheckedError, Subject, check
 
 BOTH = ("image", "instance")
-LISTENING = "0A"
-UNCONNECTED = "07"
 CLIENTS = {68, 546}
 """Ports of UDP where answers to the machine's own DHCP requests arrive."""
 
@@ -57,26 +55,14 @@ def broken_cycles(subject: Subject) -> Iterator[Finding]:
     live=True,
 )
 def listening_ports(subject: Subject) -> Iterator[Finding]:
-    found = False
-    for table in ("tcp", "tcp6", "udp", "udp6"):
-        for line in (subject.tree.text(f"/proc/net/{table}") or "").splitlines()[1:]:
-            found = True
-            words = line.split()
-            address, port = words[1].split(":")
-            number, host = int(port, 16), _address(address)
-            waits = words[3] == (LISTENING if table.startswith("tcp") else UNCONNECTED)
-            answers = table.startswith("udp") and number in CLIENTS
-            if waits and not answers and not host.is_loopback and number not in subject.settings.ports:
-                yield Finding(f"{table}/{number}", f"listens on {host}")
-    if not found:
+    tables = {name: subject.tree.text(f"/proc/net/{name}") or "" for name in ("tcp", "tcp6", "udp", "udp6")}
+    for table, text in tables.items():
+        for address, port in sockets.waiting(table, text):
+            answers = table.startswith("udp") and port in CLIENTS
+            if not answers and not address.is_loopback and port not in subject.settings.ports:
+                yield Finding(f"{table}/{port}", f"listens on {address}")
+    if not any(text.splitlines()[1:] for text in tables.values()):
         raise NotCheckedError("/proc/net could not be read")
-
-
-def _address(words: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
-    """An address as the kernel writes it: words of 32 bits, each in the order of this machine."""
-    raw = b"".join(bytes.fromhex(words[i : i + 8])[::-1] for i in range(0, len(words), 8))
-    address = ipaddress.ip_address(raw)
-    return (isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped) or address
 
 
 @check(

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from aisandbox.instance.commands import certificate, change, check, doctor, keys, look, models, schema, units, upgrade
-from aisandbox.instance.commands.console import Context, manifest, say
+from aisandbox.instance.commands.console import Context, say
 
 # The commands import their own modules: `configure` is on the way to the first answer, and must not wait for
-# what only `model-fetch` needs.
+# what only `model-fetch` needs; nor does `--help` need the manifest.
 
 app = typer.Typer(
     name="aisandbox",
@@ -21,6 +23,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
 )
 
 
@@ -32,14 +35,17 @@ def _main(
     context.obj = Context(root)
 
 
-for command in (look.status, change.command(manifest()), look.logs):
-    app.command()(command)
+def _add(command: Callable[..., None], **settings: Any) -> None:
+    """Add a command. Its summary is given, as one that is taken from the docstring is cut to the line's width."""
+    app.command(short_help=(inspect.getdoc(command) or "").partition("\n")[0], **settings)(command)
+
+
+_add(look.status)
+_add(change.configure, cls=change.Configure)
+_add(look.logs)
 app.add_typer(models.app, name="models")
-app.command()(keys.keys)
-app.command()(doctor.doctor)
-app.command()(check.check)
-app.command()(upgrade.upgrade)
-app.command()(schema.schema)
+for shown in (keys.keys, doctor.doctor, check.check, upgrade.upgrade, schema.schema):
+    _add(shown)
 for hidden in (
     look.motd,
     units.mount_volume,
@@ -48,9 +54,9 @@ for hidden in (
     units.model_fetch,
     units.engine_sync,
     units.status_publish,
+    certificate.certificate,
 ):
-    app.command(hidden=True)(hidden)
-app.command(hidden=True)(certificate.certificate)
+    _add(hidden, hidden=True)
 
 
 def main() -> None:

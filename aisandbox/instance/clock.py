@@ -21,6 +21,11 @@ def process_age() -> float:
     return _age("self")
 
 
+def process_start() -> str:
+    """When this process was started, by the wall clock."""
+    return (datetime.now(UTC) - timedelta(seconds=process_age())).isoformat(timespec="milliseconds")
+
+
 def _age(process: str) -> float:
     ticks = int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
     return time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 CONFIGURE = "sudo aisandbox configure"
@@ -12,6 +13,11 @@ SET = f"{CONFIGURE} --set"
 def printable(text: object) -> str:
     """The text on one line, without what could move a terminal's cursor."""
     return "".join(letter if letter.isprintable() else " " if letter == "\n" else "?" for letter in str(text))
+
+
+def sentence_case(clause: str) -> str:
+    """The clause with a capital letter, unless it begins with a name, such as that of a unit or a model."""
+    return clause[:1].upper() + clause[1:] if re.match(r"[a-z]+[ ,]", clause) else clause
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,4 +44,4 @@ class Problem:
     def __str__(self) -> str:
         what = " ".join(filter(None, (self.option, self.value and f"'{self.value}'")))
         where = f" ({self.source})" if self.source else ""
-        return f"{what}{where}: {self.reason}" if what or where else self.reason
+        return f"{what}{where}: {self.reason}" if what or where else sentence_case(self.reason)

@@ -12,7 +12,7 @@ from aisandbox.builder import appliance_container
 from aisandbox.builder.progress import Phases
 from aisandbox.builder.sandbox import podman
 from aisandbox.instance.choose.configure import SECRETS
-from aisandbox.instance.observe.status import PHASES
+from aisandbox.instance.observe.report import PHASES
 from aisandbox.instance.run import services
 from tests.support import whole
 from tests.support.machines import Visitor, url, wait_for

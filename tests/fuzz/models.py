@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from aisandbox.instance.fit import sizing
 from aisandbox.instance.fit.sizing import UnobtainableError
-from aisandbox.instance.observe.doctor import model
+from aisandbox.instance.observe.probes import model
 from aisandbox.instance.serve import engine_causes
 from tests.fuzz.search import Property
 from tests.support.appliance import MANIFEST

@@ -31,13 +31,15 @@ def at(second: float) -> str:
 CONFIGURED = {
     "phase": "configure",
     "state": "done",
-    "since": at(4),
+    "began": at(4.7),
+    "since": at(5),
     "updated": at(5),
     "message": "Configured to serve it.",
 }
 FETCHING = {
     "phase": "model",
     "state": "running",
+    "began": at(5),
     "since": at(5),
     "updated": at(74),
     "message": "Downloading Qwen/Qwen3-8B.",
@@ -49,6 +51,7 @@ FETCHING = {
 IMPORTING = {
     "phase": "engine",
     "state": "running",
+    "began": at(5),
     "since": at(5),
     "updated": at(6),
     "message": "Waiting for the model",
@@ -56,7 +59,8 @@ IMPORTING = {
 FAILED = {
     "phase": "model",
     "state": "failed",
-    "since": at(5),
+    "began": at(5),
+    "since": at(10),
     "updated": at(10),
     "message": "There is no model Qwen/Qwen3-8C on the hub. Did you mean Qwen/Qwen3-8B?",
     "fix": "sudo aisandbox configure --model Qwen/Qwen3-8B",
@@ -228,6 +232,30 @@ def test_it_loads_nothing_from_elsewhere(browser: Browser, gateway: Gateway) -> 
         policy = page.locator("meta[http-equiv='Content-Security-Policy']").get_attribute("content")
         assert policy and "default-src 'none'" in policy and "connect-src 'self'" in policy
     assert any("127.0.0.1:1" in refusal for refusal in refusals)
+
+
+def test_when_all_is_ready_it_says_so_and_how_long_each_phase_took(page: Page, gateway: Gateway) -> None:
+    fetched = {**FETCHING, "state": "done", "since": at(214), "updated": at(214), "message": "It is here."}
+    loaded = {**IMPORTING, "state": "done", "since": at(95), "updated": at(900), "message": "It serves."}
+    publish(gateway, state(1000, state="ready", phases=[CONFIGURED, fetched, loaded]))
+    with Upstream(gateway.port("chat_upstream")):
+        files.write(gateway.www / "ready", "ready\n")
+        page.goto(f"{gateway.url('chat').rstrip('/')}/aisandbox/progress.html")
+        expect(page.locator("#summary")).to_have_text("Chat and API answer.")
+        expect(page.get_by_role("heading", level=1)).to_have_text("AI Sandbox is ready")
+        took = [page.locator(f"#took-{name}") for name in ("configure", "model", "engine")]
+        for node, text in zip(took, ("< 1 s", "3 min 29 s", "1 min 30 s"), strict=True):
+            expect(node).to_have_text(text)
+        expect(page.get_by_role("link", name="Open the chat")).to_be_visible()
+        expect(page.get_by_role("link", name="Go to the chat anyway")).to_be_hidden()
+    (gateway.www / "ready").unlink()
+    (gateway.www / "status.json").unlink()
+
+
+def test_a_problem_begins_with_a_capital_letter(progress: Page, gateway: Gateway) -> None:
+    clause = {"option": None, "value": None, "reason": "this image uses no GPU", "fix": "Deploy.", "source": None}
+    publish(gateway, state(76, problems=[clause]))
+    expect(progress.get_by_text("This image uses no GPU")).to_be_visible()
 
 
 def test_what_is_selected_stays_selected(progress: Page, gateway: Gateway) -> None:

@@ -17,8 +17,8 @@ from pathlib import Path
 import openai
 
 from aisandbox.instance.fit.hardware import GIB
+from aisandbox.instance.http_probe import ask
 from aisandbox.instance.last_words import describe
-from aisandbox.instance.serve.engine_watch import is_healthy
 from tests.bench.starts import ENGINE, LOOK_SECONDS, SERVED_NAME, Machine, free_port
 from tests.gpu import logs, speed
 from tests.gpu.figures import STREAMS, Figures, Unfinished
@@ -113,7 +113,7 @@ class Bench:
         health = ("--weight-cache-health-host", "127.0.0.1", "--weight-cache-health-port", str(port))
         place = ("--weight-cache-socket-dir", str(sockets))
         with holder.process(*PRELOAD, str(self.model), *without_servers(self.args), *place, *health) as process:
-            while not is_healthy(port):
+            while not ask(port, "/health", 2).ok:
                 holder.check(process)
                 time.sleep(LOOK_SECONDS)
             # Without fallback: a restart that reads from the disk would prove nothing.

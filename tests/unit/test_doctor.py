@@ -27,10 +27,15 @@ from urllib.parse import quote
 import pytest
 from typer.testing import CliRunner, Result
 
+from aisandbox.check import sockets
 from aisandbox.instance import cli, environment_file, files, scrub
+from aisandbox.instance.commands.doctor import instance as examined
 from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.observe import doctor
-from aisandbox.instance.observe.doctor import Finding, Instance, bundle, machine, model, network, services
+from aisandbox.instance.observe.doctor import bundle
+from aisandbox.instance.observe.probes import machine, model, network, services
+from aisandbox.instance.observe.probes.instance import Instance
+from aisandbox.instance.observe.probes.registry import PROBES, Finding, Probe
 from aisandbox.instance.places import Places
 from aisandbox.instance.run.services import SANDBOX
 from aisandbox.instance.serve import engine_causes
@@ -49,7 +54,7 @@ def places(tmp_path: Path) -> Places:
 
 @pytest.fixture
 def instance(places: Places) -> Instance:
-    return Instance(places, MANIFEST, root=True)
+    return replace(examined(places, MANIFEST), root=True)
 
 
 def look(check: Look, instance: Instance) -> dict[str, list[Finding]]:
@@ -114,7 +119,7 @@ def test_the_cpu_flavour_needs_no_gpu_and_says_when_there_is_one(instance: Insta
     device.mkdir(parents=True)
     (device / "vendor").write_text("0x10de\n")
     (device / "class").write_text("0x030200\n")
-    assert [*look(machine.flavour, instance)] == ["warning"]
+    assert [*look(machine.flavour, instance_again(instance))] == ["warning"]
     instance.places.release.unlink()
     assert [*look(machine.flavour, instance)] == ["failed"]
 
@@ -206,7 +211,7 @@ def test_problems_of_the_configuration(instance: Instance) -> None:
 
 def instance_again(before: Instance) -> Instance:
     """The same place, looked at afresh."""
-    return Instance(before.places, before.manifest, before.root)
+    return replace(before)
 
 
 UNIT = "Id={}\nLoadState=loaded\nActiveState={}\nSubState=x\nResult={}\nNRestarts={}\n"
@@ -254,7 +259,11 @@ SOCKETS = """\
 def test_listening_sockets_by_the_kernels_table(tmp_path: Path) -> None:
     (tmp_path / "tcp").write_text(SOCKETS.format("0100007F", 3001))
     (tmp_path / "tcp6").write_text(SOCKETS.format("00000000000000000000000001000000", 3000))
-    found = [(str(address), port) for address, port in services.listening(tmp_path)]
+    found = [
+        (str(s.address), s.port)
+        for name in ("tcp", "tcp6")
+        for s in sockets.waiting(name, (tmp_path / name).read_text())
+    ]
     assert found == [("127.0.0.1", 3001), ("::1", 3000)]
 
 
@@ -526,7 +535,8 @@ def test_checks_run_side_by_side_and_none_holds_up_the_others(instance: Instance
 
     began = time.monotonic()
     checks = {"a": slow, "b": slow, "c": slow, "hangs": hangs, "crashes": crashes}
-    diagnosis = doctor.examine(instance, checks, timeout_s=1)
+    probes = [Probe(name, "", look) for name, look in checks.items()]
+    diagnosis = doctor.examine(instance, probes, timeout_s=1)
     assert time.monotonic() - began < 1.5
     found = {result.check: result.findings[0] for result in diagnosis.results}
     assert list(found) == list(checks)
@@ -539,8 +549,8 @@ def test_checks_run_side_by_side_and_none_holds_up_the_others(instance: Instance
 def test_every_check_ends_on_a_bare_tree(tmp_path: Path) -> None:
     places = Places.of(MANIFEST, tmp_path)
     files.write_json(places.release, {"flavour": "cpu"})
-    diagnosis = doctor.examine(Instance(places, MANIFEST, root=False))
-    assert [result.check for result in diagnosis.results] == list(doctor.CHECKS)
+    diagnosis = doctor.examine(replace(examined(places, MANIFEST), root=False))
+    assert [result.check for result in diagnosis.results] == [probe.name for probe in doctor.probes()]
     assert not [r for r in diagnosis.results for f in r.findings if "check itself" in f.text], diagnosis
     assert not diagnosis.complete
 
@@ -556,7 +566,7 @@ def test_the_command_for_people_and_for_programs(places: Places, monkeypatch: py
     assert "configuration FAILED" in people.stdout
     assert "is [bold]not[/] right" in people.stdout and "Mend it." in people.stdout
     programs = json.loads(command(places.root, "--json").stdout)
-    assert {result["check"] for result in programs["results"]} == set(doctor.CHECKS)
+    assert {result["check"] for result in programs["results"]} == set(PROBES)
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert "sudo aisandbox doctor" in command(places.root).stderr
     monkeypatch.setattr(doctor, "examine", lambda instance: doctor.Diagnosis(results=(), complete=True))

@@ -87,7 +87,9 @@ def test_status_tells_phase_state_and_times(tmp_path: Path) -> None:
     status.publish("serve", "done", "Serving")
     third = json.loads(path.read_text())
 
-    assert first.keys() == {*("service", "phase", "state", "message", "fix", "since", "updated", "mode", "timeline")}
+    assert first.keys() == {
+        *("service", "phase", "state", "message", "fix", "began", "since", "updated", "mode", "timeline")
+    }
     assert second["since"] == first["since"] <= second["updated"] <= third["since"]
     assert (third["phase"], third["state"], third["config"]) == ("serve", "done", "abc")
     assert list(third["timeline"]) == ["serve", "wait"]

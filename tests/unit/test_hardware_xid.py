@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from aisandbox.instance import files
-from aisandbox.instance.fit.hardware import Hardware, xid
-from aisandbox.instance.fit.hardware.xid import Errors
-from aisandbox.instance.observe import journal
+from aisandbox.instance.fit.hardware import Hardware
+from aisandbox.instance.observe import journal, xid
 from aisandbox.instance.observe.doctor import Instance, machine
 from aisandbox.instance.observe.status import compose
+from aisandbox.instance.observe.xid import Errors
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
 from tests.support.programs import fake

@@ -12,10 +12,10 @@ import pytest
 from aisandbox.instance import files
 from aisandbox.instance.choose.options import Choice
 from aisandbox.instance.choose.resolve import resolve
+from aisandbox.instance.commands.doctor import instance
 from aisandbox.instance.fit import hardware
 from aisandbox.instance.fit.hardware import Hardware, kernel
-from aisandbox.instance.observe.doctor import machine
-from aisandbox.instance.observe.doctor.finding import Instance
+from aisandbox.instance.observe.probes import machine
 from aisandbox.instance.places import Places
 from tests.support import appliance, nvml
 from tests.support.appliance import MANIFEST
@@ -212,8 +212,8 @@ def test_memory_of_another_program_is_not_counted_and_only_the_doctor_names_it(f
     assert "the model is fitted to the rest" in reasons(found)
     assert "sudo aisandbox doctor" in fixes(found)
     planned = resolve(Choice(), (), MANIFEST, found)
-    assert "blender" not in planned.model_dump_json(), "everybody may read the plan, and the progress page shows it"
-    said = [finding.text for finding in machine.gpu(Instance(places, MANIFEST)) if finding.severity == "warning"]
+    assert "blender" not in repr(planned), "everybody may read the plan, and the progress page shows it"
+    said = [finding.text for finding in machine.gpu(instance(places, MANIFEST)) if finding.severity == "warning"]
     assert f"The memory of GPU 0 (NVIDIA L4) is also used by blender (process {os.getpid()})." in said
 
 
@@ -278,14 +278,14 @@ def test_what_slows_a_gpu_down_is_a_warning_of_the_doctor_only(
     assert (len(found.gpus), found.problems) == (1, ())
     (condition,) = found.conditions
     assert reason in condition.reason and fix in condition.fix
-    findings = list(machine.gpu(Instance(places, appliance.MANIFEST)))
+    findings = list(machine.gpu(instance(places, appliance.MANIFEST)))
     assert [finding.severity for finding in findings] == ["ok", "warning"]
     assert reason in findings[1].text
 
 
 def test_the_doctor_warns_of_lasting_faults(find: Find, places: Places) -> None:
     find(recorded(L4, LOST))
-    ok, warning = machine.gpu(Instance(places, appliance.MANIFEST))
+    ok, warning = machine.gpu(instance(places, appliance.MANIFEST))
     assert (ok.severity, ok.text) == ("ok", "NVIDIA L4 (22.5 GiB)")
     assert (warning.severity, warning.text.partition(" (")[0]) == ("warning", "GPU 1 has fallen off the bus")
 

@@ -273,7 +273,7 @@ def test_the_certificate_is_a_phase_only_where_there_is_one(places: Places) -> N
     report(places, "certificate", "failed")
     overview = status.compose(places, on_ports({}))
     assert overview.phases[-1].phase == "certificate"
-    assert [str(problem) for problem in overview.problems] == ["certificate is failed."]
+    assert [str(problem) for problem in overview.problems] == ["Certificate is failed."]
     # Chat and API come up all the same.
     assert overview.state == "starting"
 
@@ -410,11 +410,11 @@ ExecMainStartTimestampMonotonic={1}
 """
 
 
-def test_times_of_systemd_count_from_power_on() -> None:
+def test_times_of_systemd_count_from_power_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = round((time.clock_gettime(time.CLOCK_MONOTONIC) - clock.since_power_on()) * 1e6)
     shown = SHOW_TIMES.format(*(base + second * 1_000_000 for second in (1, 2, 3)))
-    times = timeline.systemd_times(lambda: shown)
-    assert times == {
+    fake(tmp_path, monkeypatch, "systemctl", f"cat <<'E'\n{shown}E")
+    assert timeline.systemd_times() == {
         "cloud-init began": pytest.approx(1, abs=0.05),
         "cloud-init ended": pytest.approx(3, abs=0.05),
     }
@@ -430,6 +430,24 @@ def test_a_service_that_starts_again_carries_its_timeline_on(tmp_path: Path) -> 
     again.done("fetch", "Here.")
     kept = (files.read_json(path) or {})["timeline"]
     assert kept["download"] == first < kept["done"]
+
+
+def test_a_report_says_when_its_work_began(tmp_path: Path) -> None:
+    path = tmp_path / "status" / "model.json"
+
+    def began() -> str:
+        return str((files.read_json(path) or {})["began"])
+
+    reporter = Reporter(path, quiet=True)
+    time.sleep(0.01)
+    reporter.running("look-up", "Looking.")
+    first = began()
+    reporter.done("download", "Here.")
+    entry = files.read_json(path) or {}
+    assert entry["began"] == first < entry["since"]
+    time.sleep(0.01)
+    reporter.running("look-up", "Once more.")
+    assert began() > first
 
 
 def test_the_timeline_is_kept_from_the_first_answer_on(

@@ -54,7 +54,7 @@ def run(places: Places, *arguments: str) -> tuple[int, str]:
 
 def test_one_under_way_is_shown(places: Places) -> None:
     upgrades(places).save(STATE)
-    assert "the upgrade to version 1.3.0 is under way" in told(places)
+    assert "The upgrade to version 1.3.0 is under way" in told(places)
     assert "is under way (ready)" in run(places, "--status")[1]
 
 

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from aisandbox.builder.supply import licences
 from aisandbox.builder.supply.inventory import Findings, Kind, Package, clean
 from aisandbox.builder.supply.licences import NOASSERTION
+from aisandbox.check.dpkg import STATUS, installed, paragraphs
 from aisandbox.check.tree import Tree
 
-STATUS = "var/lib/dpkg/status"
 LARGEST_COPYRIGHT = 4 * 2**20
-FIELD = re.compile(r"^([A-Za-z][A-Za-z0-9-]*):[ \t]*(.*)$")
 FORMAT = re.compile(r"copyright-format|dep-?5", re.IGNORECASE)
 
 
@@ -36,7 +34,7 @@ def read(tree: Tree) -> Findings:
     distribution = _distribution(tree)
     seen: dict[str, Copyright] = {}
     for record in paragraphs(status):
-        if "installed" not in record.get("Status", "").split():
+        if not installed(record):
             continue
         name, version = clean(record.get("Package")), clean(record.get("Version"))
         if not name or not version:
@@ -88,23 +86,6 @@ def _content(tree: Tree, name: str, architecture: str) -> str:
         if sums is not None:
             return "sha256:" + hashlib.sha256(b"\n".join(sorted(sums.splitlines()))).hexdigest()
     return ""
-
-
-def paragraphs(text: str) -> Iterator[dict[str, str]]:
-    """Paragraphs of a control file: fields, whose further lines follow after newlines."""
-    fields: dict[str, str] = {}
-    name = ""
-    for line in [*text.splitlines(), ""]:
-        if not line.strip():
-            if fields:
-                yield fields
-            fields, name = {}, ""
-        elif line[0] in " \t":
-            if name:
-                fields[name] += "\n" + line.strip()
-        elif not line.startswith("#") and (match := FIELD.match(line)):
-            name = match[1]
-            fields[name] = match[2]
 
 
 def copyright_of(text: str, source: str) -> Copyright:

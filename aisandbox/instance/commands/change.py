@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
-from aisandbox.instance.commands.console import BAD_INPUT, need_root, say
+from aisandbox.instance.commands.console import BAD_INPUT, manifest, need_root, say
 
 if TYPE_CHECKING:
     from aisandbox.instance.choose.configure import Outcome
@@ -24,10 +25,26 @@ ASK = "-"
 """In place of a secret: read it from standard input, where no other user of the machine sees it."""
 
 
-def command(manifest: Manifest) -> Callable[..., None]:
-    """The command, with a flag for every option of the manifest."""
+def configure() -> None:
+    """Change options, or apply the options file again after editing it."""
 
-    def configure(
+
+class Configure(TyperCommand):
+    """`configure`, which gets its flags once it is called for: they take the whole manifest."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        if not self.params:
+            app = typer.Typer(add_completion=False)
+            app.command()(_command(manifest()))
+            made = typer.main.get_command(app)
+            self.params, self.callback = made.params, made.callback
+        return super().get_params(ctx)
+
+
+def _command(manifest: Manifest) -> Callable[..., None]:
+    """What the command does, with a flag for every option of the manifest."""
+
+    def carry_out(
         context: typer.Context,
         assignments: Annotated[
             list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Set any option.")
@@ -41,7 +58,6 @@ def command(manifest: Manifest) -> Callable[..., None]:
         boot: Annotated[bool, typer.Option(hidden=True)] = False,
         **flags: str | None,
     ) -> None:
-        """Change options, or apply the options file again after editing it."""
         places = context.obj.places
         if boot:
             _boot(places, manifest)
@@ -56,13 +72,13 @@ def command(manifest: Manifest) -> Callable[..., None]:
         edited = _edited(places, manifest) if edit else None
         _carry_out(places, manifest, lambda at: edited or _change(at, manifest, values, unset or []), dry_run)
 
-    signature = inspect.signature(configure, eval_str=True)
+    signature = inspect.signature(carry_out, eval_str=True)
     parameters = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     context, *others = parameters
-    configure.__signature__ = signature.replace(  # type: ignore[attr-defined]
+    carry_out.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[context, *(_flag(option) for option in manifest.options), *others]
     )
-    return configure
+    return carry_out
 
 
 def _flag(option: Option) -> inspect.Parameter:
@@ -73,7 +89,6 @@ def _flag(option: Option) -> inspect.Parameter:
         f"--{option.key.replace('_', '-')}",
         metavar=option.type.upper(),
         help=f"{option.help}{choices}{notes}",
-        rich_help_panel="Choices",
         show_default=False,
     )
     kind = inspect.Parameter.POSITIONAL_OR_KEYWORD

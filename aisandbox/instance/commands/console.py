@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from aisandbox import manifest as manifests
-
 if TYPE_CHECKING:
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest
@@ -23,6 +21,8 @@ BAD_INPUT = 2
 @functools.cache
 def manifest() -> Manifest:
     """The product's manifest."""
+    from aisandbox import manifest as manifests
+
     return manifests.load()
 
 

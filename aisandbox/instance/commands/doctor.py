@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +13,9 @@ from aisandbox.instance.commands.console import say
 
 if TYPE_CHECKING:
     from aisandbox.instance.observe.doctor import Diagnosis
+    from aisandbox.instance.observe.probes.instance import Instance
+    from aisandbox.instance.places import Places
+    from aisandbox.manifest import Manifest
 
 MARKS = {"ok": ("ok", "green"), "skipped": ("--", ""), "warning": ("!", "yellow"), "failed": ("FAILED", "red")}
 
@@ -27,8 +31,8 @@ def doctor(
     """Check this instance, and say what is wrong, why, and what mends it. Ends with 1 if something failed."""
     from aisandbox.instance.observe import doctor as doctors
 
-    instance = doctors.Instance(context.obj.places, context.obj.manifest)
-    diagnosis = doctors.examine(instance)
+    looked_at = instance(context.obj.places, context.obj.manifest)
+    diagnosis = doctors.examine(looked_at)
     if as_json:
         print(diagnosis.model_dump_json(indent=1))
     else:
@@ -38,12 +42,24 @@ def doctor(
 
         target = file or Path(time.strftime("aisandbox-support-%Y%m%dT%H%M%S.tar.gz", time.gmtime()))
         try:
-            count = bundles.write(instance, diagnosis, target)
+            count = bundles.write(looked_at, diagnosis, target)
         except OSError as error:
             say(f"The archive {target} cannot be written: {error.strerror}. Name another file.")
             raise typer.Exit(1) from None
         say(f"Wrote {target} with {count} files. Secrets are masked; look through it before you pass it on.")
     raise typer.Exit(0 if diagnosis.healthy else 1)
+
+
+def instance(places: Places, manifest: Manifest) -> Instance:
+    """The instance as probes look at it, with what only those who decide know."""
+    from aisandbox.instance.choose import options
+    from aisandbox.instance.fit import hardware
+    from aisandbox.instance.observe.probes.instance import Instance, Owners
+
+    def given(places: Places, manifest: Manifest) -> list[Mapping[str, Any]]:
+        return [source.values for source in options.sources(places, manifest)]
+
+    return Instance(places, manifest, Owners(hardware.find, given, hardware.CUDA, hardware.LEAST_DRIVER))
 
 
 def _show(diagnosis: Diagnosis) -> None:

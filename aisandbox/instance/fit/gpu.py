@@ -13,21 +13,14 @@ from pathlib import Path
 
 from aisandbox.instance import files
 from aisandbox.instance.fit.hardware import kernel
-from aisandbox.instance.observe.report import Reporter
+from aisandbox.instance.observe.report import DEVICES, FABRIC, Reporter
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import services
-
-DEVICES = "gpu"
-FABRIC = "fabric"
-REPORTS = (DEVICES, FABRIC)
-"""What is reported here, by the names of the status files; there only where it applies."""
+from aisandbox.instance.run.services import FABRIC_MANAGER
 
 MODPROBE = "nvidia-modprobe"
 CONTROL_MINOR = 255
 """Of /dev/nvidiactl; the GPUs' own minor numbers count from 0."""
-FABRIC_MANAGER = "nvidia-fabricmanager.service"
-UNITS = ("aisandbox-gpu.service", "aisandbox-fabric.service", FABRIC_MANAGER)
-"""The flavour cuda has them."""
 MODPROBE_TIMEOUT_S = 60
 """Loading the driver of a machine with eight GPUs takes about ten seconds."""
 FABRIC_TIMEOUT_S = 180

@@ -21,8 +21,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from aisandbox.instance import files, scrub
-from aisandbox.instance.fit.hardware import xid
-from aisandbox.instance.fit.hardware.xid import Error, Errors
+from aisandbox.instance.observe import xid
+from aisandbox.instance.observe.xid import Error, Errors
 from aisandbox.instance.places import Places
 from aisandbox.instance.problem import Problem
 from aisandbox.instance.run import services

@@ -7,9 +7,10 @@ import time
 from typing import Any
 
 from aisandbox.instance import clock, files
+from aisandbox.instance.http_probe import listening
 from aisandbox.instance.observe import timeline
 from aisandbox.instance.observe.journal import KernelErrors, Tail
-from aisandbox.instance.observe.status import POLL_S, Overview, Phase, compose, listening
+from aisandbox.instance.observe.status import HEALTH_TIMEOUT_S, POLL_S, Overview, Phase, compose
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import rendering, services
 from aisandbox.manifest import Manifest
@@ -83,7 +84,7 @@ def _number(value: object) -> int | float | None:
 def _note_times(places: Places, manifest: Manifest, overview: Overview, seen: dict[str, float]) -> None:
     """Remember when the chat port first answered, and when everything did."""
     new = {}
-    if "chat_port" not in seen and listening(manifest.ports["chat"].port):
+    if "chat_port" not in seen and listening(manifest.ports["chat"].port, HEALTH_TIMEOUT_S):
         new["chat_port"] = round(clock.since_power_on(), 2)
     if "ready" not in seen and overview.ready:
         new["ready"] = round(clock.since_power_on(), 2)

@@ -10,6 +10,15 @@ from typing import Any, Literal
 
 from aisandbox.instance import clock, files
 
+PHASES = ("configure", "model", "engine")
+"""Services that report, in the order in which they work towards the first answer."""
+CERTIFICATE = "certificate"
+"""Reports only when there is a domain."""
+DEVICES = "gpu"
+FABRIC = "fabric"
+MACHINE = (DEVICES, FABRIC)
+"""What prepares the machine's GPUs; reports only where it applies."""
+
 State = Literal["running", "done", "failed"]
 
 NOTICE = "<5>" if {"JOURNAL_STREAM", "SUPERVISOR_ENABLED"} & set(os.environ) else ""
@@ -24,14 +33,15 @@ def now() -> str:
 class Reporter:
     """Writes the status file of one service, and a journal line whenever the message changes (unless `quiet`).
 
-    `phase` names the step at hand; `since` in the file is when its state was entered, `timeline` when each step was
-    first entered since power-on, in seconds; a service that is started again carries it on.
+    `phase` names the step at hand; in the file, `began` is when this run of the work began, `since` when its state was
+    entered, `timeline` when each step was first entered since power-on, in seconds; a service that is started again
+    carries it on.
     """
 
     def __init__(self, path: Path, quiet: bool = False) -> None:
         self._path = path
         self._quiet = quiet
-        self._since = now()
+        self._began = self._since = now()
         self._state: State | None = None
         self._message = ""
         earlier = (files.read_json(path) or {}).get("timeline")
@@ -48,6 +58,8 @@ class Reporter:
 
     def _write(self, phase: str, state: State, message: str, fix: str, facts: dict[str, Any]) -> None:
         if state != self._state:
+            if state == "running" and self._state:  # after an end: the work is done once more
+                self._began = now()
             self._state, self._since = state, now()
         if message != self._message:
             self._message = message
@@ -60,6 +72,7 @@ class Reporter:
             "state": state,
             "message": message,
             "fix": fix,
+            "began": self._began,
             "since": self._since,
             "updated": now(),
             "timeline": self._timeline,

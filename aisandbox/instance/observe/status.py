@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
-import socket
 import time
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,15 +9,15 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aisandbox.instance import address as addresses
-from aisandbox.instance import clock, files
+from aisandbox.instance import clock, doors, files
 from aisandbox.instance.access import Access
 from aisandbox.instance.deployment import Deployment
-from aisandbox.instance.fit import gpu
+from aisandbox.instance.http_probe import listening
 from aisandbox.instance.keep.upgrade.state import Upgrades
 from aisandbox.instance.observe import timeline
 from aisandbox.instance.observe.journal import Line, kernel_errors
 from aisandbox.instance.observe.notices import SecurityWarning, warnings
-from aisandbox.instance.observe.report import State, now
+from aisandbox.instance.observe.report import CERTIFICATE, MACHINE, PHASES, State, now
 from aisandbox.instance.observe.timeline import Span
 from aisandbox.instance.places import Places
 from aisandbox.instance.problem import Problem
@@ -27,10 +25,6 @@ from aisandbox.instance.run import services
 from aisandbox.instance.run.services import Unit
 from aisandbox.manifest import Manifest, Part
 
-PHASES = ("configure", "model", "engine")
-"""Services that report, in the order in which they work towards the first answer."""
-CERTIFICATE = "certificate"
-"""Reports only when there is a domain."""
 ESSENTIAL = (services.CONFIGURE, services.MODEL, services.VLLM, services.OPEN_WEBUI, services.NGINX)
 """Without one of these there is no first answer."""
 SHELL = "docker exec -it CONTAINER bash"
@@ -55,6 +49,8 @@ class Phase(BaseModel):
     state: State | Literal["waiting"] = "waiting"
     message: str = ""
     fix: str = ""
+    began: str | None = None
+    """When its work began; it took until `since`, unless it is running."""
     since: str | None = None
     updated: str | None = None
 
@@ -167,7 +163,7 @@ def compose(
     ready = all(endpoint.ready for endpoint in endpoints if endpoint.name != "sandbox")
     failed = any((reports[name] or {}).get("state") == "failed" for name in ("model", "engine"))
     release = files.read_json(places.release) or {}
-    machine = tuple(_phase(report, name) for name in gpu.REPORTS if (report := files.read_json(places.status(name))))
+    machine = tuple(_phase(report, name) for name in MACHINE if (report := files.read_json(places.status(name))))
     return Overview(
         product=manifest.product.name,
         version=release.get("version", manifest.product.version),
@@ -212,10 +208,11 @@ def _phase(report: dict[str, Any] | None, name: str) -> Phase:
 
 def _endpoints(manifest: Manifest, access: Access, host: str, ssh: str, certified: bool) -> tuple[Endpoint, ...]:
     found = []
-    for name, path in (("chat", "/"), ("api", "/v1")):
+    ports = {name: port.port for name, port in manifest.ports.items()}
+    for name, server, path in (("chat", "chat-server", "/"), ("api", "engine", "/v1")):
         port = manifest.ports[name]
         base = f"https://{access.domain}" if certified and access.domain else f"http://{host}:{port.port}"
-        ready = _healthy(manifest.ports[f"{name}_upstream"].port) and listening(port.port)
+        ready = doors.serves(server, ports, HEALTH_TIMEOUT_S) and listening(port.port, HEALTH_TIMEOUT_S)
         found.append(Endpoint(name=name, label=port.label, url=base + path, ready=ready))
     if access.sandbox != "off":
         port = manifest.ports["sandbox"]
@@ -225,7 +222,7 @@ def _endpoints(manifest: Manifest, access: Access, host: str, ssh: str, certifie
                 name="sandbox",
                 label=port.label,
                 url=f"http://{'localhost' if local else host}:{port.port}/",
-                ready=listening(port.port),
+                ready=listening(port.port, HEALTH_TIMEOUT_S),
                 tunnel=ssh.replace("ssh ", f"ssh -L {port.port}:localhost:{port.port} ", 1) if local else "",
             )
         )
@@ -289,24 +286,3 @@ def _upgrade(places: Places, public: bool) -> tuple[Problem, ...]:
     detail = "" if public else str(result.get("detail", ""))
     reason = " ".join(filter(None, (str(result.get("message", "")), detail)))
     return (Problem(reason=reason, fix=str(result.get("fix", ""))),)
-
-
-def _healthy(port: int) -> bool:
-    """Whether the server on loopback says that it is healthy."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HEALTH_TIMEOUT_S)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == http.client.OK
-    except (OSError, http.client.HTTPException):
-        return False
-    finally:
-        connection.close()
-
-
-def listening(port: int) -> bool:
-    """Whether something takes connections on loopback."""
-    try:
-        with socket.create_connection(("127.0.0.1", port), HEALTH_TIMEOUT_S):
-            return True
-    except OSError:
-        return False

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from aisandbox.instance import clock, files
 from aisandbox.instance.places import Places
-from aisandbox.instance.run import services
+from aisandbox.instance.run import services, systemctl
 from aisandbox.manifest import Part
 
 CLOUD_INIT_FIRST = "cloud-init-local.service"
 CLOUD_INIT_LAST = ("cloud-init-network.service", "cloud-init.service")
 """The network stage, whose unit has two names, by version."""
+EVENTS = ("InactiveExit", "ActiveEnter", "ExecMainStart")
+STAMP = "TimestampMonotonic"
 
 Times = Mapping[str, float]
 """Seconds since power-on, by what happened then."""
@@ -69,43 +71,27 @@ def spans(units: Times, configure: Times, model: Times, engine: Times, publish: 
     return (Span(name="power-on", began_s=0, ended_s=0), *sorted(known, key=lambda span: span.began_s))
 
 
-def systemd_times(show: Callable[[], str] | None = None) -> dict[str, float]:
+def systemd_times() -> dict[str, float]:
     """When units began and ended, by systemd; empty where it cannot be asked."""
+    names = (CLOUD_INIT_FIRST, *CLOUD_INIT_LAST, services.CONFIGURE, services.VLLM)
     try:
-        blocks = dict(_blocks((show or _show)()))
+        shown = systemctl.show(names, *(f"{event}{STAMP}" for event in EVENTS), timeout_s=10)
     except (OSError, subprocess.SubprocessError):
         return {}
-    stages = [blocks[name] for name in CLOUD_INIT_LAST if blocks.get(name, {}).get("ActiveEnter")]
-    first, configure, engine = (blocks.get(name, {}) for name in (CLOUD_INIT_FIRST, services.CONFIGURE, services.VLLM))
+    stages = [at for name in CLOUD_INIT_LAST if (at := _stamp(shown, name, "ActiveEnter"))]
     times = {
-        "cloud-init began": first.get("InactiveExit"),
-        "cloud-init ended": stages[0]["ActiveEnter"] if stages else None,
-        "configure began": configure.get("InactiveExit"),
-        "engine": engine.get("ExecMainStart"),
+        "cloud-init began": _stamp(shown, CLOUD_INIT_FIRST, "InactiveExit"),
+        "cloud-init ended": stages[0] if stages else None,
+        "configure began": _stamp(shown, services.CONFIGURE, "InactiveExit"),
+        "engine": _stamp(shown, services.VLLM, "ExecMainStart"),
     }
     return {name: round(at, 2) for name, at in times.items() if at is not None}
 
 
-def _show() -> str:
-    names = (CLOUD_INIT_FIRST, *CLOUD_INIT_LAST, services.CONFIGURE, services.VLLM)
-    properties = ",".join(f"{event}TimestampMonotonic" for event in ("InactiveExit", "ActiveEnter", "ExecMainStart"))
-    command = ["systemctl", "show", f"--property=Id,{properties}", *names]
-    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
-
-
-def _blocks(shown: str) -> Iterator[tuple[str, dict[str, float]]]:
-    """Each unit's time stamps, in seconds since power-on; those that never came are left out."""
-    for block in shown.strip().split("\n\n"):
-        values = dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        name = values.pop("Id", "")
-        yield (
-            name,
-            {
-                key.removesuffix("TimestampMonotonic"): clock.of_systemd(int(value))
-                for key, value in values.items()
-                if value.isdigit() and int(value)
-            },
-        )
+def _stamp(shown: systemctl.Properties, unit: str, event: str) -> float | None:
+    """When it happened, in seconds since power-on; None if it never did."""
+    value = shown.get(unit, {}).get(f"{event}{STAMP}", "")
+    return clock.of_systemd(int(value)) if value.isdigit() and int(value) else None
 
 
 def _times(places: Places, service: str) -> dict[str, float]:

@@ -29,6 +29,9 @@ AUXILIARY = "auxiliary.service"
 NGINX = "nginx.service"
 CERTIFICATE = "aisandbox-certificate.service"
 FIREWALL = "nftables.service"
+FABRIC_MANAGER = "nvidia-fabricmanager.service"
+GPU = ("aisandbox-gpu.service", "aisandbox-fabric.service", FABRIC_MANAGER)
+"""The flavour cuda has them."""
 SANDBOX_API = "sandbox-api.service"
 SANDBOX = (
     SANDBOX_API,

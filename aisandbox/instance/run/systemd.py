@@ -8,13 +8,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from aisandbox.instance.run import systemctl
 from aisandbox.instance.run.services import Crashes, Unit, last_words
+from aisandbox.instance.run.systemctl import PATIENCE_S
 
 FAILED = "d9b373ed55a64feb8242e02dbe79a49c"
 """How systemd marks its journal entry of a unit's failure (its catalogue: "Unit failed")."""
 LAST_LINES = 60
-PATIENCE_S = 60
-"""A busy or emulated machine takes its time to answer."""
+PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "NRestarts", "ActiveEnterTimestampMonotonic")
 
 
 def units(names: tuple[str, ...]) -> tuple[Unit, ...]:
@@ -29,19 +30,17 @@ def watch(names: tuple[str, ...]) -> Callable[[], tuple[Unit, ...]]:
     return UnitWatch(names).units
 
 
-def show(names: tuple[str, ...]) -> str:
-    """The units' properties, for `parse`; empty where systemd cannot be asked."""
-    properties = "Id,LoadState,ActiveState,SubState,Result,NRestarts,ActiveEnterTimestampMonotonic"
+def show(names: tuple[str, ...]) -> systemctl.Properties:
+    """The units' properties, for `parse`; none where systemd cannot be asked."""
     try:
-        return _run("show", f"--property={properties}", *names)
+        return systemctl.show(names, *PROPERTIES)
     except (OSError, subprocess.SubprocessError):
-        return ""
+        return {}
 
 
-def parse(shown: str) -> tuple[Unit, ...]:
+def parse(shown: systemctl.Properties) -> tuple[Unit, ...]:
     """States of those of the units that exist, by what `show` gave."""
-    blocks = (dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n"))
-    return tuple(_unit(block) for block in blocks if block.get("LoadState") == "loaded")
+    return tuple(_unit(name, shown[name]) for name in shown if shown[name].get("LoadState") == "loaded")
 
 
 def crashes(name: str) -> Crashes:
@@ -67,8 +66,8 @@ def restart(*names: str) -> None:
     Raises:
         OSError, subprocess.SubprocessError: systemd refused or cannot be asked.
     """
-    _run("reset-failed", *names, check=False)
-    _run("restart", "--no-block", *names)
+    systemctl.run("reset-failed", *names, check=False)
+    systemctl.run("restart", "--no-block", *names)
 
 
 def reload(*names: str) -> None:
@@ -77,7 +76,7 @@ def reload(*names: str) -> None:
     Raises:
         OSError, subprocess.SubprocessError: systemd refused or cannot be asked.
     """
-    _run("reload-or-restart", "--no-block", *names)
+    systemctl.run("reload-or-restart", "--no-block", *names)
 
 
 def refresh(*names: str) -> None:
@@ -86,7 +85,7 @@ def refresh(*names: str) -> None:
     Raises:
         OSError, subprocess.SubprocessError: systemd refused or cannot be asked.
     """
-    _run("try-reload-or-restart", "--no-block", *names)
+    systemctl.run("try-reload-or-restart", "--no-block", *names)
 
 
 def reload_now(name: str) -> None:
@@ -95,12 +94,12 @@ def reload_now(name: str) -> None:
     Raises:
         OSError, subprocess.SubprocessError: the unit refuses its configuration, or systemd cannot be asked.
     """
-    _run("try-reload-or-restart", name)
+    systemctl.run("try-reload-or-restart", name)
 
 
-def _unit(block: dict[str, str]) -> Unit:
+def _unit(name: str, block: dict[str, str]) -> Unit:
     return Unit(
-        name=block["Id"],
+        name=name,
         active=block.get("ActiveState", ""),
         sub=block.get("SubState", ""),
         result=block.get("Result", ""),
@@ -119,8 +118,3 @@ def _age(monotonic_us: str) -> float | None:
 def clock() -> float:
     """Seconds on the clock that systemd and the journal call monotonic."""
     return time.clock_gettime(time.CLOCK_MONOTONIC)
-
-
-def _run(*arguments: str, check: bool = True) -> str:
-    command = ["systemctl", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=check).stdout

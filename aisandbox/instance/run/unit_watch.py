@@ -15,6 +15,7 @@ from jeepney.wrappers import unwrap_msg
 
 from aisandbox.instance.run import systemd
 from aisandbox.instance.run.services import Unit
+from aisandbox.instance.run.systemctl import PATIENCE_S, Properties
 
 MANAGER = DBusAddress(
     "/org/freedesktop/systemd1", "org.freedesktop.systemd1", interface="org.freedesktop.systemd1.Manager"
@@ -29,7 +30,7 @@ class UnitWatch:
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self._names = names
-        self._shown = ""
+        self._shown: Properties = {}
         self._asked_at = float("-inf")
         self._bus: DBusConnection | None = None
 
@@ -63,7 +64,7 @@ def _listen(names: tuple[str, ...]) -> DBusConnection:
         MatchRule(type="signal", interface=PROPERTIES, member="PropertiesChanged", path=_path(name)) for name in names
     )
     for call in (new_method_call(MANAGER, "Subscribe"), *map(message_bus.AddMatch, rules)):
-        unwrap_msg(bus.send_and_get_reply(call, timeout=systemd.PATIENCE_S))
+        unwrap_msg(bus.send_and_get_reply(call, timeout=PATIENCE_S))
     return bus
 
 

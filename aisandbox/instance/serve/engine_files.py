@@ -69,7 +69,8 @@ class Status:
         self._timeline.setdefault(phase, round(clock.process_age(), 2))
         print(f"engine: {phase} {state}: {message}", flush=True)
         entry = {"phase": phase, "state": state, "message": message, "fix": fix}
-        times = {"since": self._since, "updated": now(), "timeline": self._timeline}
+        began = clock.process_start()
+        times = {"began": began, "since": self._since, "updated": now(), "timeline": self._timeline}
         taken = {"config": self.config} if self.config else {}
         content = {**facts, "service": "engine", "mode": self.mode, **entry, **times, **taken}
         try:

@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from types import FrameType
 
-from aisandbox.instance.serve.engine_watch import die_with_parent, is_healthy
+from aisandbox.instance.http_probe import ask
+from aisandbox.instance.serve.engine_watch import die_with_parent
 
 SERVER = "vllm.entrypoints.openai.api_server"
 LINES_KEPT = 400
@@ -42,7 +43,7 @@ def serve(module: str, argv: list[str], port: int, on_healthy: Callable[[], None
     reader = threading.Thread(target=_pass_on, args=(process, tail), daemon=True)
     reader.start()
     try:
-        while process.poll() is None and not is_healthy(port):
+        while process.poll() is None and not ask(port, "/health", 2).ok:
             time.sleep(WATCH_SECONDS)
         if process.poll() is None:
             on_healthy()

@@ -19,9 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO, cast
 
+from aisandbox.instance.http_probe import ask
 from aisandbox.instance.last_words import describe
 from aisandbox.instance.serve import engine_tables
-from aisandbox.instance.serve.engine_watch import die_with_parent, is_healthy
+from aisandbox.instance.serve.engine_watch import die_with_parent
 
 WATCH_SECONDS = 0.5
 LAST_WORDS_SECONDS = 1
@@ -202,7 +203,7 @@ async def _serve(args: Any, on_healthy: Callable[[], None]) -> None:
 
 async def _watch(engine: Any, port: int, on_healthy: Callable[[], None]) -> None:
     """Report health once, then end the server as soon as its engine core is gone."""
-    while not await asyncio.to_thread(is_healthy, port):
+    while not (await asyncio.to_thread(ask, port, "/health", 2)).ok:
         await asyncio.sleep(0.02)
     on_healthy()
     while not engine.errored:

@@ -1,24 +1,11 @@
-"""What the fast and the plain start share: health, and children that never outlive us."""
+"""Children of the engine that never outlive it."""
 
 from __future__ import annotations
 
 import ctypes
 import signal
-from http.client import HTTPConnection, HTTPException
 
 PR_SET_PDEATHSIG = 1
-
-
-def is_healthy(port: int) -> bool:
-    """Whether the API server answers its health check."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=2)
-    try:
-        connection.request("GET", "/health")
-        return connection.getresponse().status == 200
-    except (OSError, HTTPException):
-        return False
-    finally:
-        connection.close()
 
 
 def die_with_parent() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from aisandbox.instance import files
+from aisandbox.instance import doors, files
+from aisandbox.instance.http_probe import ask
 from aisandbox.instance.keep.upgrade.services import Services, Unfit
 
 REQUEST_TIMEOUT_S = 20
@@ -81,12 +81,11 @@ class Probe:
         """
         models = _models(ports["api_upstream"])
         return Health(
-            chat=_get(ports["chat"], "/health")[0] == http.client.OK,
-            api=_get(ports["api"], "/ready")[0] == http.client.OK,
+            chat=doors.serves("chat", ports, QUICK_TIMEOUT_S),
+            api=doors.serves("api", ports, QUICK_TIMEOUT_S),
             completion=bool(models) and _completes(ports["api_upstream"], models[0]),
             models=models,
-            # With a key of its own it refuses, and answers all the same.
-            sandbox=0 < _get(ports["sandbox"], "/v1/openapi.json")[0] < http.client.INTERNAL_SERVER_ERROR,
+            sandbox=doors.serves("sandbox", ports, QUICK_TIMEOUT_S),
             failed=self._services.failed(),
             complaint=self._complaint(since),
         )
@@ -136,30 +135,13 @@ class Probe:
 
 
 def _models(port: int) -> tuple[str, ...]:
-    status, body = _get(port, "/v1/models")
+    answer = ask(port, "/v1/models", QUICK_TIMEOUT_S, most=LONGEST_ANSWER)
     try:
-        return tuple(str(model["id"]) for model in json.loads(body)["data"]) if status == http.client.OK else ()
+        return tuple(str(model["id"]) for model in json.loads(answer.content)["data"]) if answer.ok else ()
     except (ValueError, KeyError, TypeError):
         return ()
 
 
 def _completes(port: int, model: str) -> bool:
     question = json.dumps({"model": model, "prompt": "Hello", "max_tokens": 1, "temperature": 0})
-    return _ask(port, "POST", "/v1/completions", question, REQUEST_TIMEOUT_S)[0] == http.client.OK
-
-
-def _get(port: int, path: str) -> tuple[int, bytes]:
-    return _ask(port, "GET", path, None, QUICK_TIMEOUT_S)
-
-
-def _ask(port: int, method: str, path: str, body: str | None, timeout: float) -> tuple[int, bytes]:
-    """Status and content of an answer; status 0 without one."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
-    try:
-        connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
-        response = connection.getresponse()
-        return response.status, response.read(LONGEST_ANSWER)
-    except (OSError, http.client.HTTPException):
-        return 0, b""
-    finally:
-        connection.close()
+    return ask(port, "/v1/completions", REQUEST_TIMEOUT_S, body=question).ok

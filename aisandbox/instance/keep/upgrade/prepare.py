@@ -25,8 +25,11 @@ PER_ENTRY = 1024
 """Bytes that a file takes beside its content."""
 CHAT = f"{rules.OPT}/envs/open-webui"
 SHOWN_S = 5.0
-TOOL = ("__init__.py", "instance/__init__.py", "instance/files.py", "instance/lock.py",
-        "instance/keep/__init__.py", "instance/keep/upgrade")  # fmt: skip
+TOOL = (
+    "__init__.py",
+    *(f"instance/{name}.py" for name in ("__init__", "doors", "files", "http_probe", "last_words", "lock")),
+    *(f"instance/{name}" for name in ("keep/__init__.py", "keep/upgrade", "run/__init__.py", "run/systemctl.py")),
+)
 """What the worker is made of: it needs nothing else."""
 ENTRY = "instance/upgrade/worker.py"
 """By this name units start the worker, those of releases since 0.1 included: one release's unit runs another's tool."""

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from aisandbox.instance.keep.upgrade import rules
+from aisandbox.instance.last_words import last_words
+from aisandbox.instance.run import systemctl
 
 CONFIGURE = "aisandbox-configure.service"
 WORKER = "aisandbox-upgrade.service"
@@ -45,7 +47,7 @@ class Services:
 
     def active(self, units: Sequence[str]) -> tuple[str, ...]:
         """Those of the services that run or are being started."""
-        shown = self._properties(units, "ActiveState")
+        shown = systemctl.show(units, "ActiveState")
         return tuple(unit for unit, state in shown.items() if state["ActiveState"] not in ("inactive", "failed"))
 
     def failed(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ class Services:
 
     def broken(self, units: Sequence[str]) -> tuple[str, str] | None:
         """A service that has failed or keeps crashing, and its last words."""
-        for unit, state in self._properties(units, "ActiveState", "NRestarts", "Result").items():
+        for unit, state in systemctl.show(units, "ActiveState", "NRestarts", "Result").items():
             if state["ActiveState"] == "failed":
                 return f"{unit} has failed ({state['Result']})", self._last_words(unit)
             if int(state["NRestarts"] or 0) >= CRASHES:
@@ -114,24 +116,14 @@ class Services:
         _run("systemctl", "start", "--no-block", "multi-user.target", check=False)
 
     def _known(self, units: Sequence[str]) -> tuple[str, ...]:
-        shown = self._properties(units, "LoadState")
+        shown = systemctl.show(units, "LoadState")
         return tuple(unit for unit, state in shown.items() if state["LoadState"] == "loaded")
-
-    def _properties(self, units: Sequence[str], *names: str) -> dict[str, dict[str, str]]:
-        if not units:
-            return {}
-        shown = _run("systemctl", "show", f"--property=Id,{','.join(names)}", *units)
-        blocks = [
-            dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in shown.split("\n\n")
-        ]
-        return {block["Id"]: {name: block.get(name, "") for name in names} for block in blocks if "Id" in block}
 
     def _last_words(self, unit: str) -> str:
         """The last line that names an error, else the last of all."""
         said = _run("journalctl", "--boot", "--quiet", "--output=cat", "--lines=60", f"--unit={unit}", check=False)
         lines = [line.strip() for line in said.splitlines() if line.strip()]
-        errors = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-        return ((errors or lines or [""])[-1])[:300]
+        return (last_words(lines) or (lines or [""])[-1])[:300]
 
     def _do(self, *arguments: str, timeout: float = 60) -> None:
         self._try("systemctl", *arguments, timeout=timeout)

@@ -7,39 +7,16 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Sequence
 
-from aisandbox.instance.observe.doctor import machine, model, network, services
-from aisandbox.instance.observe.doctor.finding import Finding, Instance, Severity, failed
+from aisandbox.instance.observe.probes import machine, model, network, services
+from aisandbox.instance.observe.probes.instance import Instance
+from aisandbox.instance.observe.probes.registry import PROBES, Finding, Probe, failed
 from aisandbox.manifest import Part
 
-__all__ = ["CHECKS", "Check", "Diagnosis", "Finding", "Instance", "Result", "Severity", "examine"]
-
 TIMEOUT_S = 15.0
-
-Check = Callable[[Instance], Iterable[Finding]]
-
-CHECKS: dict[str, Check] = {
-    "gpu": machine.gpu,
-    "driver": machine.driver,
-    "flavour": machine.flavour,
-    "disk": machine.disk,
-    "memory": machine.memory,
-    "clock": machine.clock,
-    "cloud-init": machine.cloud_init,
-    "configuration": services.configuration,
-    "units": services.units,
-    "progress": services.progress,
-    "ports": services.ports,
-    "firewall": services.firewall,
-    "secrets": services.secrets,
-    "sandbox": services.sandbox,
-    "model": model.cache,
-    "hub": network.hub,
-    "domain": network.domain,
-    "certificate": network.certificate,
-}
-"""In the order in which they are shown."""
+AREAS = (machine, services, model, network)
+"""Modules of probes, in the order in which their findings are shown."""
 
 
 class Result(Part):
@@ -61,24 +38,30 @@ class Diagnosis(Part):
         return not any(finding.severity == "failed" for result in self.results for finding in result.findings)
 
 
-def examine(instance: Instance, checks: Mapping[str, Check] = CHECKS, timeout_s: float = TIMEOUT_S) -> Diagnosis:
-    """Run the checks side by side. One that fails by itself, or takes too long, is a finding, too."""
+def probes() -> tuple[Probe, ...]:
+    """All of the registry, in the order in which they are shown."""
+    return tuple(probe for area in AREAS for probe in PROBES.values() if probe.look.__module__ == area.__name__)
+
+
+def examine(instance: Instance, chosen: Sequence[Probe] | None = None, timeout_s: float = TIMEOUT_S) -> Diagnosis:
+    """Run the probes side by side. One that fails by itself, or takes too long, is a finding, too."""
+    chosen = probes() if chosen is None else chosen
     found: dict[str, tuple[Finding, ...]] = {}
 
-    def run(name: str, check: Check) -> None:
+    def run(probe: Probe) -> None:
         try:
-            found[name] = tuple(check(instance))
+            found[probe.name] = tuple(probe.look(instance))
         except Exception as error:
             reason = f"{type(error).__name__}: {error}"
-            found[name] = (failed("The check itself failed.", "Please report this.", reason),)
+            found[probe.name] = (failed("The check itself failed.", "Please report this.", reason),)
 
     # Daemons, so that a check that hangs cannot keep the program from ending.
-    threads = [threading.Thread(target=run, args=item, daemon=True) for item in checks.items()]
+    threads = [threading.Thread(target=run, args=(probe,), daemon=True) for probe in chosen]
     deadline = time.monotonic() + timeout_s
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(max(deadline - time.monotonic(), 0))
     late = (failed(f"No answer within {timeout_s:.0f} s.", "Run it again; if it stays so, something hangs there."),)
-    results = tuple(Result(check=name, findings=found.get(name, late)) for name in checks)
+    results = tuple(Result(check=probe.name, findings=found.get(probe.name, late)) for probe in chosen)
     return Diagnosis(results=results, complete=instance.root)

@@ -20,10 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox.instance import scrub
-from aisandbox.instance.choose import options
-from aisandbox.instance.fit import gpu
 from aisandbox.instance.observe import status
-from aisandbox.instance.observe.doctor import Diagnosis, Instance
+from aisandbox.instance.observe.doctor import Diagnosis
+from aisandbox.instance.observe.probes.instance import Instance
 from aisandbox.instance.run import services
 
 FOLDER = "aisandbox-support"
@@ -40,7 +39,7 @@ JOURNALS = (
     services.ENGINE_SYNC,
     services.FIREWALL,
     services.CERTIFICATE,
-    *gpu.UNITS,
+    *services.GPU,
 )
 PERSONAL = ("chat_email", "tls_email")
 QUOTES_A_REQUEST = re.compile(
@@ -85,8 +84,8 @@ def secrets(instance: Instance) -> set[str]:
     keys = {option.key for option in manifest.options if option.type == "secret"} | set(PERSONAL)
     # As it was given, so that an invalid one is hidden as well.
     # Who may not read them cannot put them into the archive, either.
-    for source in options.sources(places, manifest) if instance.root else ():
-        found |= {str(value).strip() for key, value in source.values.items() if key in keys and value is not None}
+    for given in instance.owners.given(places, manifest) if instance.root else ():
+        found |= {str(value).strip() for key, value in given.items() if key in keys and value is not None}
     for folder in (places.secrets, places.hf_token.parent):
         found |= {text.strip() for _, text in _files(folder)}
     for _, text in _files(places.etc):

@@ -11,8 +11,9 @@ from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
 from aisandbox.instance import address as addresses
-from aisandbox.instance.observe.doctor.finding import Finding, Instance, Severity, failed, ok, skipped, warning
-from aisandbox.instance.observe.doctor.machine import SET_CLOCK
+from aisandbox.instance.observe.probes.instance import Instance
+from aisandbox.instance.observe.probes.machine import SET_CLOCK
+from aisandbox.instance.observe.probes.registry import Finding, Severity, failed, ok, probe, skipped, warning
 
 HUB = "https://huggingface.co"
 TIMEOUT_S = 5.0
@@ -21,6 +22,7 @@ RENEWAL_DAYS = 14
 """Certificates are renewed long before; with fewer days left, that has failed."""
 
 
+@probe("The way to the hub: name, network, encryption, clock and token")
 def hub(instance: Instance) -> Iterator[Finding]:
     """Name, way, encryption, clock and token, in that order: each needs the one before."""
     endpoint = instance.deployment and instance.deployment.hub_endpoint
@@ -77,6 +79,7 @@ def _skew(date: str | None) -> float | None:
         return None
 
 
+@probe("Whether the domain points here")
 def domain(instance: Instance) -> Iterator[Finding]:
     name = instance.access.domain
     if not name:
@@ -96,6 +99,7 @@ def domain(instance: Instance) -> Iterator[Finding]:
         yield warning(f"{name} points to {', '.join(found)}, and this instance knows itself as {own}.", fix)
 
 
+@probe("Whether the domain's certificate is valid, and for how long")
 def certificate(instance: Instance) -> Iterator[Finding]:
     name = instance.access.domain
     if not name:

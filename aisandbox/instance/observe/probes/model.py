@@ -7,12 +7,14 @@ from pathlib import Path
 
 from aisandbox.instance import files, safetensors
 from aisandbox.instance.deployment import Deployment
-from aisandbox.instance.observe.doctor.finding import Finding, Instance, failed, ok, skipped
+from aisandbox.instance.observe.probes.instance import Instance
+from aisandbox.instance.observe.probes.registry import Finding, failed, ok, probe, skipped
 from aisandbox.instance.problem import printable
 
 INDEX = "model.safetensors.index.json"
 
 
+@probe("Whether the model's files are all there, and whole", name="model")
 def cache(instance: Instance) -> Iterator[Finding]:
     located = Deployment.find(instance.places.located)
     if not located or not located.candidates:

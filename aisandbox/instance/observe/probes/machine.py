@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aisandbox.instance import files
-from aisandbox.instance.fit import hardware
-from aisandbox.instance.fit.hardware import xid
-from aisandbox.instance.observe.doctor.finding import Finding, Instance, failed, ok, skipped, warning
+from aisandbox.instance.observe import xid
+from aisandbox.instance.observe.probes.instance import Instance
+from aisandbox.instance.observe.probes.registry import Finding, failed, ok, probe, skipped, warning
 from aisandbox.instance.problem import Problem
 
 GIB = 1024**3
@@ -22,11 +22,12 @@ LARGER = "Take a plan with more memory, or a smaller model: sudo aisandbox confi
 SET_CLOCK = "sudo timedatectl set-ntp true && sudo systemctl restart systemd-timesyncd"
 
 
+@probe("The GPUs that the model server uses")
 def gpu(instance: Instance) -> Iterator[Finding]:
     found = instance.hardware
     if found.flavour == "cpu":
         yield skipped("The CPU flavour of the image uses no GPU.")
-    elif found.fault and not (found.gpus and _too_old(found.driver)):
+    elif found.fault and not (found.gpus and _too_old(instance)):
         yield failed("No GPU can be used.", found.fix or "", found.fault)
     else:
         yield ok(", ".join(f"{gpu.name} ({gpu.memory_gib:g} GiB)" for gpu in found.gpus))
@@ -35,12 +36,13 @@ def gpu(instance: Instance) -> Iterator[Finding]:
             yield warning(sentence(problem), problem.fix)
 
 
+@probe("Whether NVIDIA's driver serves the engine's CUDA")
 def driver(instance: Instance) -> Iterator[Finding]:
     found = instance.hardware
-    need = f"CUDA {hardware.CUDA} needs driver {hardware.LEAST_DRIVER} or newer"
+    need = f"CUDA {instance.owners.cuda} needs driver {instance.owners.least_driver} or newer"
     if found.flavour == "cpu" or not found.driver:
         yield skipped("No NVIDIA driver is in use.")
-    elif _too_old(found.driver):
+    elif _too_old(instance):
         yield failed(f"The NVIDIA driver {found.driver} is too old.", found.fix or "", need)
     else:
         yield ok(f"NVIDIA driver {found.driver}, CUDA {found.cuda}; {need}.")
@@ -51,23 +53,25 @@ def sentence(problem: Problem) -> str:
     return f"{problem.reason[:1].upper()}{problem.reason[1:]}."
 
 
-def _too_old(version: str | None) -> bool:
-    major = (version or "").partition(".")[0]
-    return major.isdigit() and int(major) < hardware.LEAST_DRIVER
+def _too_old(instance: Instance) -> bool:
+    major = (instance.hardware.driver or "").partition(".")[0]
+    return major.isdigit() and int(major) < instance.owners.least_driver
 
 
+@probe("Whether the image is the right one for this machine")
 def flavour(instance: Instance) -> Iterator[Finding]:
     release = files.read_json(instance.places.release)
     name = (release or {}).get("flavour")
     if name not in ("cpu", "cuda"):
         text = f"{instance.places.release} does not tell the flavour of the image."
         yield failed(text, "Deploy the image again: this file is part of it.")
-    elif name == "cpu" and (unused := hardware.unused_gpu(instance.places)):
-        yield warning(sentence(unused), unused.fix)
+    elif name == "cpu" and (unused := instance.hardware.problems):
+        yield from (warning(sentence(problem), problem.fix) for problem in unused)
     else:
         yield ok(f"{name}, version {(release or {}).get('version')}")
 
 
+@probe("Free space of the system's and the data's disk")
 def disk(instance: Instance) -> Iterator[Finding]:
     places = {"System disk": instance.places.root, "Data directory": instance.places.data}
     seen = set()
@@ -103,6 +107,7 @@ def space(name: str, usage: os.statvfs_result) -> Iterator[Finding]:
         )
 
 
+@probe("Free memory, and programs that were ended for want of it")
 def memory(instance: Instance) -> Iterator[Finding]:
     fields = _fields(instance.places.root / "proc" / "meminfo")
     if not fields:
@@ -126,6 +131,7 @@ def _fields(path: Path) -> dict[str, int]:
     return {row[0]: int(row[1]) for row in rows if len(row) > 1 and row[1].isdigit()}
 
 
+@probe("Whether the clock is synchronised")
 def clock(_: Instance) -> Iterator[Finding]:
     command = ["timedatectl", "show", "--property=NTPSynchronized", "--value"]
     try:
@@ -140,6 +146,7 @@ def clock(_: Instance) -> Iterator[Finding]:
         yield warning(text, SET_CLOCK)
 
 
+@probe("What cloud-init says of its work")
 def cloud_init(instance: Instance) -> Iterator[Finding]:
     folder = instance.places.cloud_run
     result = (files.read_json(folder / "result.json") or {}).get("v1")

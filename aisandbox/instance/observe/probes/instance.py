@@ -1,46 +1,31 @@
-"""What a check finds, and what it may look at."""
+"""The instance that probes look at."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 from aisandbox.instance import files
 from aisandbox.instance.access import Access
 from aisandbox.instance.deployment import Deployment, Hardware
-from aisandbox.instance.fit import hardware
 from aisandbox.instance.places import Places
-from aisandbox.manifest import Manifest, Part
-
-Severity = Literal["ok", "skipped", "warning", "failed"]
+from aisandbox.manifest import Manifest
 
 
-class Finding(Part):
-    """One thing that a check found. What is not well comes with what mends it."""
+@dataclass(frozen=True)
+class Owners:
+    """What those who decide know, for probes to look at: handed in, as observing imports nothing above it."""
 
-    severity: Severity
-    text: str
-    cause: str = ""
-    fix: str = ""
-
-
-def ok(text: str) -> Finding:
-    return Finding(severity="ok", text=text)
-
-
-def skipped(text: str) -> Finding:
-    """For what cannot be looked at here, which is no fault."""
-    return Finding(severity="skipped", text=text)
-
-
-def warning(text: str, fix: str, cause: str = "") -> Finding:
-    return Finding(severity="warning", text=text, cause=cause, fix=fix)
-
-
-def failed(text: str, fix: str, cause: str = "") -> Finding:
-    return Finding(severity="failed", text=text, cause=cause, fix=fix)
+    hardware: Callable[[Places], Hardware]
+    given: Callable[[Places, Manifest], Iterable[Mapping[str, Any]]]
+    """The options as they were given, valid or not."""
+    cuda: str
+    """Release of CUDA that the image's engine needs."""
+    least_driver: int
+    """Oldest NVIDIA driver that serves it."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +34,7 @@ class Instance:
 
     places: Places
     manifest: Manifest
+    owners: Owners
     root: bool = field(default_factory=lambda: os.geteuid() == 0)
     """Whether everything may be looked at."""
 
@@ -63,7 +49,7 @@ class Instance:
 
     @cached_property
     def hardware(self) -> Hardware:
-        return hardware.find(self.places)
+        return self.owners.hardware(self.places)
 
     def report(self, service: str) -> dict[str, Any]:
         """What the service last reported."""

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-import http.client
-import ipaddress
 import stat
-import struct
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-from aisandbox.instance.observe.doctor.finding import Finding, Instance, failed, ok, skipped, warning
+from aisandbox.check import sockets
+from aisandbox.instance.doors import DOORS
+from aisandbox.instance.observe.probes.instance import Instance
+from aisandbox.instance.observe.probes.registry import Finding, failed, ok, probe, skipped, warning
 from aisandbox.instance.run import services
 
 UNITS = (*services.SERVICES, services.STATUS, services.FIREWALL, services.CERTIFICATE)
-LISTENS = "0A"
-"""State of a listening socket in the kernel's table."""
+TIMEOUT_S = 5.0
 NAME_SERVICES = {53, 5355}
 """systemd-resolved answers these for the machine itself."""
 
 
+@probe("The choice, and what is wrong with it")
 def configuration(instance: Instance) -> Iterator[Finding]:
     if instance.deployment is None:
         cause = str(instance.report("configure").get("message") or "")
@@ -32,6 +32,7 @@ def configuration(instance: Instance) -> Iterator[Finding]:
         yield ok(f"{instance.deployment.model} is chosen")
 
 
+@probe("Units that have failed, keep crashing, or are disabled")
 def units(_: Instance) -> Iterator[Finding]:
     found = services.units(UNITS)
     if not found:
@@ -63,6 +64,7 @@ def _enabled(names: list[str]) -> dict[str, str]:
     return dict(zip(names, said, strict=True)) if len(said) == len(names) else {}
 
 
+@probe("What the steps to the first answer say")
 def progress(instance: Instance) -> Iterator[Finding]:
     """What the services on the way to the first answer say."""
     for name in ("model", "engine"):
@@ -75,9 +77,10 @@ def progress(instance: Instance) -> Iterator[Finding]:
             yield skipped(f"{name}: it has not reported yet")
 
 
+@probe("Who listens on which port")
 def ports(instance: Instance) -> Iterator[Finding]:
-    listeners = list(listening(instance.places.root / "proc" / "net"))
-    here = {port for _, port in listeners}
+    listeners = [found for table in ("tcp", "tcp6") for found in sockets.waiting(table, _table(instance, table))]
+    here = {listener.port for listener in listeners}
     expected = {"chat": "nginx", "api": "nginx", "chat_upstream": "open-webui", "auxiliary_upstream": "auxiliary"}
     if instance.report("engine").get("state") == "done":
         expected["api_upstream"] = "vllm"
@@ -103,22 +106,14 @@ def ports(instance: Instance) -> Iterator[Finding]:
         yield ok(f"{', '.join(sorted(str(instance.port(name)) for name in expected))} listen")
 
 
-def listening(folder: Path) -> Iterator[tuple[ipaddress.IPv4Address | ipaddress.IPv6Address, int]]:
-    """Address and port of every TCP socket that listens, by the kernel's tables `tcp` and `tcp6`."""
-    for name in ("tcp", "tcp6"):
-        try:
-            rows = (folder / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for row in rows:
-            _, local, _, state, *_ = row.split()
-            if state == LISTENS:
-                address, port = local.split(":")
-                # Four bytes at a time, in the machine's own order.
-                words = [int(address[at : at + 8], 16) for at in range(0, len(address), 8)]
-                yield ipaddress.ip_address(struct.pack(f"={len(words)}I", *words)), int(port, 16)
+def _table(instance: Instance, name: str) -> str:
+    try:
+        return (instance.places.root / "proc" / "net" / name).read_text()
+    except OSError:
+        return ""
 
 
+@probe("Whether our rules are loaded")
 def firewall(instance: Instance) -> Iterator[Finding]:
     if instance.places.container:
         yield skipped("A container has none: what stands before it is the host's.")
@@ -139,6 +134,7 @@ def firewall(instance: Instance) -> Iterator[Finding]:
         yield failed("Our firewall is not loaded.", f"sudo systemctl restart {services.FIREWALL}", cause)
 
 
+@probe("Whether root alone can read them")
 def secrets(instance: Instance) -> Iterator[Finding]:
     places = instance.places
     folders = (places.secrets, places.hf_token.parent)
@@ -167,23 +163,17 @@ def _open_to_others(path: Path) -> bool:
         return False
 
 
+@probe("Whether the sandbox answers")
 def sandbox(instance: Instance) -> Iterator[Finding]:
     if instance.access.sandbox == "off":
         yield ok("off, as chosen")
         return
     port = instance.port("sandbox")
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-    try:
-        connection.request("GET", "/v1/openapi.json")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        cause = str(error) or type(error).__name__
-        yield failed(f"The sandbox does not answer on port {port}.", "sudo aisandbox logs sandbox", cause)
-        return
-    finally:
-        connection.close()
-    # Who asks for its key is well.
-    if status < http.client.INTERNAL_SERVER_ERROR:
+    answer = DOORS["sandbox"].ask(port, TIMEOUT_S)
+    if answer.serves:
         yield ok(f"answers on port {port}")
+    elif answer.status:
+        yield failed(f"The sandbox answers {answer.status}.", "sudo aisandbox logs sandbox")
     else:
-        yield failed(f"The sandbox answers {status}.", "sudo aisandbox logs sandbox")
+        text = f"The sandbox does not answer on port {port}."
+        yield failed(text, "sudo aisandbox logs sandbox", answer.error)
