@@ -10,6 +10,7 @@ from pydantic import BaseModel, Field
 from sandbox_api.browser.models import ScreenshotRequest
 from sandbox_api.compat.open_webui.conversation import InConversation
 from sandbox_api.errors import SandboxError
+from sandbox_api.file.models import FileInfo, GlobFile
 from sandbox_api.file.service import EXCERPT_LINES
 from sandbox_api.shell.command import Command
 from sandbox_api.shell.models import LONGEST_COMMAND
@@ -94,19 +95,16 @@ async def run_code(body: CodeRequest, chat: InConversation) -> dict[str, Any]:
     return {**answer, "traceback": done.traceback} if done.traceback else answer
 
 
+def _described(file: FileInfo | GlobFile) -> dict[str, Any]:
+    kind = "directory" if file.is_directory else "file"
+    return {"type": kind, "size": file.size, "modified": file.modified_time}
+
+
 @router.get("/files/list", operation_id="list_files", summary="List a folder")
 async def list_files(chat: InConversation, directory: Path = ".") -> dict[str, Any]:
     folder = chat.path(directory)
     listed = await chat.services.file.list(folder, sort_by="type")
-    entries = [
-        {
-            "name": entry.name,
-            "type": "directory" if entry.is_directory else "file",
-            "size": entry.size,
-            "modified": entry.modified_time,
-        }
-        for entry in listed.files
-    ]
+    entries = [{"name": entry.name, **_described(entry)} for entry in listed.files]
     return {"dir": listed.path, "writable": True, "entries": entries, "truncated": listed.truncated}
 
 
@@ -177,15 +175,7 @@ async def glob_search(
 ) -> dict[str, Any]:
     below = pattern if "/" in pattern else f"**/{pattern}"
     found = await chat.services.file.glob(chat.path(path), below, files_only=False, max_results=max_results)
-    matches = [
-        {
-            "path": file.path,
-            "type": "directory" if file.is_directory else "file",
-            "size": file.size,
-            "modified": file.modified_time,
-        }
-        for file in found.files
-    ]
+    matches = [{"path": file.path, **_described(file)} for file in found.files]
     return {"path": found.path, "matches": matches, "truncated": found.truncated}
 
 
