@@ -124,7 +124,7 @@ def test_the_lazy_disk_of_the_benchmark_waits_once_for_each_block(tmp_path: Path
     file = cold(tmp_path / "disk", 4 * CHUNK)
     disk = LazyDisk(file, CHUNK, delay=0.2)
     with serving(disk, tmp_path / "socket") as address:
-        copy = ["qemu-img", "convert", "-f", "raw", "-O", "raw", address, tmp_path / "copy"]
+        copy = ["qemu-img", "convert", "-f", "raw", "-O", "raw", address, str(tmp_path / "copy")]
         began = time.monotonic()
         subprocess.run(copy, check=True)
         assert (disk.fetched, time.monotonic() - began > 0.2) == (4, True)
