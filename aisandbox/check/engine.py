@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
@@ -21,6 +22,9 @@ PLUGINS = (
 """Libraries that are loaded only where what they are for is there."""
 SYSTEM = ("/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64", "/usr/lib", "/usr/local/lib")
 TOOLKIT = ("bin/nvcc", "bin/ptxas", "nvvm/bin/cicc", "include/cuda_runtime.h", "lib64/libcudart.so")
+
+TABLES = ("architectures", "defaults", "formats", "not_float16", "prescaled_ropes", "reasoning_parsers", "tool_parsers")
+"""What the bake reads out of vLLM for every flavour (aisandbox/instance/serve/engine_tables.py)."""
 
 
 def environment(subject: Subject) -> str | None:
@@ -136,3 +140,28 @@ def engine_compilers(subject: Subject) -> Iterator[Finding]:
     headers = (f"/usr/include/{version}/Python.h", f"{subject.settings.opt}/python/*/include/{version}/Python.h")
     if not any(subject.tree.glob(*headers)):
         yield Finding(headers[0], "missing")
+
+
+@check(
+    "What vLLM knows is in the image",
+    why="Without it a model that cannot be served is found out only after its download.",
+    fix="correct aisandbox/instance/serve/engine_tables.py for this vLLM, and bake again",
+    sources=("stricter than the vendors",),
+    severity="warning",
+    stages=("image", "instance"),
+)
+def engine_tables(subject: Subject) -> Iterator[Finding]:
+    opt = subject.settings.opt
+    # The layers below bring the engine alone.
+    if not subject.tree.find(f"{opt}/release.json"):
+        return
+    path = f"{opt}/cache/vllm/tables.json"
+    try:
+        known = json.loads(subject.tree.text(path) or "{}")
+    except ValueError:
+        known = {}
+    for name in TABLES:
+        if not known.get(name):
+            yield Finding(path, f"no table of {name}")
+    if environment(subject) and not known.get("capability"):
+        yield Finding(path, "no oldest GPU")

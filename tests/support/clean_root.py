@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+
+from aisandbox.check import engine
 
 STATUS = """Package: {name}
 Status: install ok installed
@@ -70,6 +73,7 @@ FILES: dict[str, str | bytes] = {
     f"usr/lib/modules/{KERNEL}/modules.dep": "",
     "boot/grub/grub.cfg": f"linux /boot/vmlinuz-{KERNEL} ro console=ttyS0,115200n8 earlyprintk=ttyS0 rootdelay=300\n",
     "opt/aisandbox/release.json": "{}\n",
+    "opt/aisandbox/cache/vllm/tables.json": json.dumps(dict.fromkeys(engine.TABLES, ["x"])),
     "opt/aisandbox/lib/marketplace.yaml": "schema: 1\n",
     "opt/aisandbox/lib/aisandbox/__init__.py": "",
     "var/lib/dpkg/status": "\n".join(STATUS.format(name=name, version=version) for name, version in PACKAGES.items()),

@@ -256,7 +256,7 @@ FAULTS: dict[str, Plant | tuple[Plant, ...]] = {
 }  # fmt: skip
 ELSEWHERE = {"security-updates"}
 """Planted in test_check_updates.py."""
-ENGINE = {"engine-libraries", "engine-versions", "engine-kernels", "engine-compilers"}
+ENGINE = {"engine-libraries", "engine-versions", "engine-kernels", "engine-compilers", "engine-tables"}
 """Planted in test_check_engine.py."""
 PLANTED = [
     pytest.param(name, plant, id=f"{name}-{number}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 
 from aisandbox.builder import checking
 from aisandbox.check import Report, Settings, elf
+from aisandbox.check import engine as rules
+from aisandbox.instance.serve import engine_tables
 from tests.support.clean_root import Root
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can check a root file system")
@@ -68,6 +71,8 @@ def root(tmp_path: Path) -> Root:
     ):
         root.write(path)
     root.link(f"{ENV}/bin/python", "/usr/bin/python3.11")
+    tables = dict.fromkeys((*rules.TABLES, "capability"), ["x"])
+    root.write("opt/aisandbox/cache/vllm/tables.json", json.dumps(tables))
     return root
 
 
@@ -117,6 +122,16 @@ FAULTS: dict[str, tuple[str, Callable[[Root], object], str]] = {
         lambda root: shutil.rmtree(root.folder / f"{PACKAGES}/flashinfer_cubin-0.7.0.post1.dist-info"),
         f"/{ENV}: flashinfer-cubin is not installed",
     ),
+    "a table that was not found in this vLLM": (
+        "engine-tables",
+        lambda root: _leave_out(root, "formats"),
+        "/opt/aisandbox/cache/vllm/tables.json: no table of formats",
+    ),
+    "no oldest GPU": (
+        "engine-tables",
+        lambda root: _leave_out(root, "capability"),
+        "/opt/aisandbox/cache/vllm/tables.json: no oldest GPU",
+    ),
     "no headers of Python": (
         "engine-compilers",
         lambda root: root.remove("usr/include/python3.11/Python.h"),
@@ -125,6 +140,14 @@ FAULTS: dict[str, tuple[str, Callable[[Root], object], str]] = {
     "no toolkit": ("engine-compilers", lambda root: root.remove(f"{ENV}/cuda"), f"/{ENV}/cuda/bin/nvcc: missing"),
     "no C compiler": ("engine-compilers", lambda root: root.remove("usr/bin/gcc"), "/usr/bin/gcc: missing"),
 }
+
+
+WARNED = ("engine-kernels", "engine-tables")
+
+
+def _leave_out(root: Root, name: str) -> None:
+    file = root.folder / "opt/aisandbox/cache/vllm/tables.json"
+    file.write_text(json.dumps({key: table for key, table in json.loads(file.read_text()).items() if key != name}))
 
 
 def _exchange(root: Root, name: str, before: str, after: str) -> None:
@@ -139,7 +162,11 @@ def test_a_fault_fails_its_check_and_no_other(root: Root, fault: str) -> None:
     report = engine(root)
     assert list(found(report)) == [name]
     assert text in found(report)[name]
-    assert report.failed == (name != "engine-kernels"), "an image without kernels works, and is warned of"
+    assert report.failed == (name not in WARNED), "an image without kernels, or tables, works, and is warned of"
+
+
+def test_the_tables_are_those_that_the_bake_reads() -> None:
+    assert {*rules.TABLES, "capability"} == {*engine_tables.TABLES, "architectures"}
 
 
 def test_the_flavour_cpu_is_asked_for_none_of_it(root: Root) -> None:

@@ -1,7 +1,7 @@
 """What vLLM knows of models and GPUs, read out of it while the image is baked; `fit.sizing.tables` reads it back.
 
-Only vLLM's environment can run this. A table that is no longer where it was ends the bake: the image would refuse
-models that it serves, or download others that it does not.
+Only vLLM's environment can run this. A table that is no longer where it was is left out, and the image check says so:
+without it the instance leaves to vLLM what it would know before a download.
 """
 
 from __future__ import annotations
@@ -17,7 +17,12 @@ ROPE = "longrope"
 
 def write(file: Path, architectures: Iterable[str]) -> None:
     """Write all tables as JSON, one on each line."""
-    tables = {name: table() for name, table in TABLES.items()}
+    tables = {}
+    for name, table in TABLES.items():
+        try:
+            tables[name] = table()
+        except Exception as error:
+            print(f"engine: not baked: {name}: {type(error).__name__}: {error}", flush=True)
     tables["architectures"] = sorted({*architectures, *_of_transformers()})
     lines = (f"{json.dumps(name)}: {json.dumps(tables[name])}" for name in sorted(tables))
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n")
