@@ -48,12 +48,6 @@ def test_a_document_of_the_engine_names_what_to_serve(tmp_path: Path) -> None:
         engine_files.read(path)
 
 
-def test_nothing_but_the_standard_library_is_imported_before_vllm() -> None:
-    """Whatever the engine waited for here, a good start would wait for as well."""
-    code = "import sys, aisandbox.instance.serve.engine\nprint({'pydantic', 'yaml'} & sys.modules.keys())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
-
-
 def test_waiting_outlasts_absence_and_nonsense(tmp_path: Path) -> None:
     path = tmp_path / LOCATED
     complaints: list[str] = []

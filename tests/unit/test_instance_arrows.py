@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -75,6 +77,14 @@ def test_there_is_no_circle() -> None:
     while done := {name for name, targets in left.items() if not targets & left.keys()}:
         left = {name: targets for name, targets in left.items() if name not in done}
     assert not left, "modules that import each other, and those that import them"
+
+
+@pytest.mark.parametrize("module", ["serve.engine", "run.container.program", "keep.upgrade.worker"])
+def test_the_standard_library_must_do(module: str) -> None:
+    """For what runs in another environment than the appliance's, or before it imports anything heavy."""
+    code = f"import sys, {ROOT}.{module}\nprint({{'pydantic', 'yaml'}} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.stdout == "set()\n", done.stderr
 
 
 @pytest.mark.parametrize(

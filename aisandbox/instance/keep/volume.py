@@ -14,7 +14,7 @@ import time
 from dataclasses import asdict
 from pathlib import Path
 
-from aisandbox.instance import files
+from aisandbox.instance import files, records
 from aisandbox.instance.places import Places
 from aisandbox.instance.problem import SET, Problem
 
@@ -52,7 +52,8 @@ def problem(places: Places, named: str | None) -> Problem | None:
         return None
     last = files.read_json(places.volume)
     if last and last.get("value") == named:
-        return Problem(**last)
+        found: Problem = records.decode(Problem, last)
+        return found
     return _problem(named, "is not mounted yet", f"Mount it, and restart what uses it: {RETRY}")
 
 

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aisandbox.instance import address as addresses
-
 if TYPE_CHECKING:
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest
@@ -26,6 +24,9 @@ class Inside:
 
     @classmethod
     def of(cls, places: Places, manifest: Manifest, secrets: Mapping[str, str]) -> Inside:
+        # Launchers of programs import this package, and have the standard library only.
+        from aisandbox.instance import address as addresses
+
         mark = hashlib.sha256(f"visitor {secrets['webui_secret_key']}".encode()).hexdigest()
         found = {name: addresses.of_proxy(places, manifest.ports[name].port) for name in ("chat", "sandbox")}
         return cls(f"X-Aisandbox-Visitor-{mark[:16]}", {name: origin for name, origin in found.items() if origin})
