@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from aisandbox.instance.keep.upgrade.state import Upgrades
+from aisandbox.instance.deployment import LOCATED, RESOLVED
 from aisandbox.manifest import REPOSITORY, Manifest
 
 MODEL_PREFIX = "models--"
@@ -18,12 +18,6 @@ PROGRAMS = REPOSITORY.parent / "container" / "programs.json"
 def cache_name(model: str) -> str:
     """Name of a model's folder in a Hugging Face cache."""
     return MODEL_PREFIX + model.replace("/", "--")
-
-
-def cached_model(path: str) -> str | None:
-    """The model that a path into a Hugging Face cache belongs to."""
-    name = next((part for part in Path(path).parts if part.startswith(MODEL_PREFIX)), None)
-    return name.removeprefix(MODEL_PREFIX).replace("--", "/", 1) if name else None
 
 
 @dataclass(frozen=True)
@@ -63,11 +57,6 @@ class Places:
     @property
     def templates(self) -> Path:
         return self.opt / "templates"
-
-    @property
-    def upgrades(self) -> Upgrades:
-        """What upgrades keep beside the release."""
-        return Upgrades(self.root, self.data)
 
     @property
     def baked_models(self) -> Path:
@@ -122,12 +111,14 @@ class Places:
 
     # Live facts
     @property
-    def plan(self) -> Path:
-        return self.run / "plan.json"
+    def resolved(self) -> Path:
+        """The deployment as configure resolved it."""
+        return self.run / RESOLVED
 
     @property
-    def engine(self) -> Path:
-        return self.run / "engine.json"
+    def located(self) -> Path:
+        """The deployment as the model step left it to the engine."""
+        return self.run / LOCATED
 
     @property
     def configure_lock(self) -> Path:

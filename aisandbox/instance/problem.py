@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import dataclass
 
-from pydantic import BeforeValidator
-
-from aisandbox.manifest import Part
+CONFIGURE = "sudo aisandbox configure"
+SET = f"{CONFIGURE} --set"
+"""What most fixes begin with."""
 
 
 def printable(text: object) -> str:
@@ -14,22 +14,26 @@ def printable(text: object) -> str:
     return "".join(letter if letter.isprintable() else " " if letter == "\n" else "?" for letter in str(text))
 
 
-Line = Annotated[str, BeforeValidator(printable)]
-"""Text for people, of which a part may come from anybody: on one line, and such that a file can hold it."""
-Given = Annotated[str | None, BeforeValidator(lambda text: None if text is None else printable(text))]
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Something that is not as the user asked for. The appliance works on without it.
 
+    Every text is made printable: a part of it may come from anybody.
+    """
 
-class Problem(Part):
-    """Something that is not as the user asked for. The appliance works on without it."""
-
-    option: Given = None
+    option: str | None = None
     """Key of the option at fault, if one is."""
-    value: Given = None
+    value: str | None = None
     """What was given; secrets are masked."""
-    reason: Line
-    fix: Line
-    source: Given = None
+    reason: str
+    fix: str
+    source: str | None = None
     """Where it was given: a file, or a part of the user-data."""
+
+    def __post_init__(self) -> None:
+        for name, text in list(vars(self).items()):
+            if text is not None:
+                object.__setattr__(self, name, printable(text))
 
     def __str__(self) -> str:
         what = " ".join(filter(None, (self.option, self.value and f"'{self.value}'")))

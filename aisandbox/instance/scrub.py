@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
-from aisandbox.instance.run.environment_file import quoted
+from aisandbox.instance.environment_file import quoted
 
 MASK = "********"
 SHORTEST = 6

@@ -5,7 +5,6 @@ Runs in the checkout's environment and in vLLM's. Times are seconds of the monot
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -21,7 +20,9 @@ from typing import Any
 import openai
 
 from aisandbox.instance import files
+from aisandbox.instance.deployment import LOCATED
 from aisandbox.instance.serve.engine_watch import die_with_parent
+from tests.support import deployments
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SERVED_NAME = "bench"
@@ -109,9 +110,8 @@ class Machine:
 
     def write_config(self, *arguments: str) -> None:
         """Tell our engine what to serve."""
-        new = self.folder / "engine.json"
-        new.write_text(json.dumps({"model": str(self.model), "served_names": [SERVED_NAME], "args": arguments}))
-        new.replace(self.run / "engine.json")
+        served = deployments.serving(str(self.model), *arguments, names=(SERVED_NAME,))
+        deployments.located(served).save(self.run / LOCATED)
 
     def wait_for_phase(self, phase: str, process: subprocess.Popen[str]) -> None:
         while self._status().get("phase") != phase:

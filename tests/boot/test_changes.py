@@ -12,7 +12,9 @@ SERVICES = ("vllm", "open-webui", "nginx")
 
 def test_a_second_configure_changes_nothing(machine: Machine) -> None:
     def state() -> tuple[list[int], str]:
-        listing = "sudo find /etc/aisandbox /var/lib/aisandbox/secrets /run/aisandbox/plan.json -printf '%p %T@ %i\\n'"
+        listing = (
+            "sudo find /etc/aisandbox /var/lib/aisandbox/secrets /run/aisandbox/resolved.json -printf '%p %T@ %i\\n'"
+        )
         return [main_pid(machine, service) for service in SERVICES], output(machine, listing)
 
     before = state()

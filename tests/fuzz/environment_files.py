@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
+from aisandbox.instance import environment_file
 from aisandbox.instance.choose.options import deployment
-from aisandbox.instance.run import environment_file
 from tests.fuzz.search import Property
 
 VALUE = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0") | st.sampled_from("\"'\\$` \n\t#="))

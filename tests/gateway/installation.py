@@ -10,21 +10,22 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Self
 
 import httpx
 
 from aisandbox.auxiliary import prompt
 from aisandbox.builder import environments
+from aisandbox.instance import environment_file
+from aisandbox.instance.choose import access
 from aisandbox.instance.choose.options import Choice
-from aisandbox.instance.guard import access
+from aisandbox.instance.deployment import Deployment, Serving
 from aisandbox.instance.observe.notices import warnings
-from aisandbox.instance.run import environment_file
 from aisandbox.instance.run.rendering import fill
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.gateway.stack import TEMPLATES, Gateway
 from tests.gateway.upstream import MODEL, Upstream
+from tests.support.deployments import CPU, GUIDE
 
 OPEN = Choice()
 """The choice of someone who chose nothing."""
@@ -42,7 +43,13 @@ def environment(
     guards = access.of(choice)
     context = {
         "manifest": manifest,
-        "plan": SimpleNamespace(model=MODEL, served_names=[MODEL], embedded=embedded, tasks=False, access=guards),
+        "deployment": Deployment(
+            serving=Serving(model=MODEL, served_names=(MODEL,), embedded=embedded),
+            guide=GUIDE,
+            hardware=CPU,
+            tasks=False,
+            access=guards,
+        ),
         "choice": choice,
         "chat_password": access.chat_password(choice, secret),
         "secrets": secret,

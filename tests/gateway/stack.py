@@ -19,9 +19,8 @@ from types import SimpleNamespace
 import jinja2
 
 from aisandbox import manifest
-from aisandbox.instance.choose import host_names
+from aisandbox.instance.choose import access, host_names
 from aisandbox.instance.choose.options import Choice
-from aisandbox.instance.guard import access
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import rendering, services
 from aisandbox.manifest import Manifest
@@ -71,11 +70,11 @@ class Gateway:
 
     def choose(self, choice: Choice) -> None:
         """Render what nginx reads of the choice and have it read, as `aisandbox configure` does on the appliance."""
-        plan = SimpleNamespace(access=access.of(choice))
+        deployment = SimpleNamespace(access=access.of(choice))
         secrets = {"api_key": "generated-api-key", "chat_password": "generated-password"}
         context = {
             "manifest": self.manifest,
-            "plan": plan,
+            "deployment": deployment,
             "choice": choice,
             "host_names": host_names.of(Places.of(self.manifest), self.manifest, choice),
             "secrets": secrets,

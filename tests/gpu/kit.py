@@ -21,8 +21,8 @@ from typing import Literal
 from aisandbox import manifest
 from aisandbox.instance.fit import hardware
 from aisandbox.instance.fit.hardware import GIB, Hardware
+from aisandbox.instance.last_words import describe, last_error
 from aisandbox.instance.places import Places
-from aisandbox.instance.serve.engine_watch import describe, last_error
 from tests.bench.starts import ENGINE
 from tests.gpu import compare, estimate, models, smi
 from tests.gpu.compare import Check

@@ -17,7 +17,8 @@ from pathlib import Path
 import openai
 
 from aisandbox.instance.fit.hardware import GIB
-from aisandbox.instance.serve.engine_watch import describe, is_healthy
+from aisandbox.instance.last_words import describe
+from aisandbox.instance.serve.engine_watch import is_healthy
 from tests.bench.starts import ENGINE, LOOK_SECONDS, SERVED_NAME, Machine, free_port
 from tests.gpu import logs, speed
 from tests.gpu.figures import STREAMS, Figures, Unfinished

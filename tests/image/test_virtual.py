@@ -82,7 +82,10 @@ def test_the_choice_is_applied(bios: QemuMachine) -> None:
         BOOT_SECONDS,
     )
     assert output(bios, "systemctl show --value --property=Result aisandbox-configure") == "success"
-    assert json.loads(output(bios, "sudo cat /run/aisandbox/plan.json"))["model"] == MANIFEST.embedded_model.id
+    assert (
+        json.loads(output(bios, "sudo cat /run/aisandbox/resolved.json"))["serving"]["model"]
+        == MANIFEST.embedded_model.id
+    )
     assert output(bios, "systemctl --failed --plain --no-legend") == ""
 
 

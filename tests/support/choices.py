@@ -13,9 +13,8 @@ from pathlib import Path
 
 import yaml
 
-from aisandbox.instance.choose import options
+from aisandbox.instance.choose import access, options
 from aisandbox.instance.choose.options import InvalidOptionError
-from aisandbox.instance.guard import access
 from aisandbox.instance.places import Places
 from aisandbox.manifest import load
 from tests.support import appliance

@@ -14,6 +14,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
+from aisandbox.instance.deployment import LOCATED, Serving
+from tests.support import deployments
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 KV_CACHE = (
@@ -100,10 +103,9 @@ class Engine:
         (self.folder / "run" / "status" / "engine.json").unlink(missing_ok=True)
         return output
 
-    def ask(self, **config: object) -> None:
-        """Write `engine.json`."""
-        (self.folder / "new.json").write_text(json.dumps(config))
-        (self.folder / "new.json").replace(self.folder / "run" / "engine.json")
+    def ask(self, *candidates: Serving, devices: tuple[str, ...] = ()) -> None:
+        """Tell it what to serve, best first, as the model step does."""
+        deployments.located(*candidates, devices=devices).save(self.folder / "run" / LOCATED)
 
     def model(self, name: str, **files: object) -> str:
         """Make a model's folder with these files in it; returns its path, in the layout of the hub's cache."""

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import plan
 from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.choose.resolve import resolve
 from aisandbox.instance.fit import sizing
 from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.fit.sizing import Sized
@@ -33,7 +33,7 @@ LEAST_CONVERSATIONS = 32
 def served(gpu: tuple[int, str, float, tuple[int, int]], count: int) -> tuple[str, Sized]:
     """The default model of so many GPUs, and how it is served."""
     one = Gpu(name=gpu[1], memory_gib=gpu[2], capability=gpu[3])
-    chosen = plan.decide(Choice(), (), MANIFEST, Hardware(flavour="cuda", ram_gib=64, cpus=8, gpus=(one,) * count))
+    chosen = resolve(Choice(), (), MANIFEST, Hardware(flavour="cuda", ram_gib=64, cpus=8, gpus=(one,) * count))
     told = facts(chosen.model.split("/")[1])
     assert told["model"] == chosen.model
     return chosen.model, sizing.size(chosen, told["config"], {"w": told["weight_bytes"]}, MANIFEST)

@@ -27,17 +27,17 @@ from urllib.parse import quote
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import cli, files, scrub
+from aisandbox.instance import cli, environment_file, files, scrub
 from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.observe import doctor
 from aisandbox.instance.observe.doctor import Finding, Instance, bundle, machine, model, network, services
 from aisandbox.instance.places import Places
-from aisandbox.instance.run import environment_file
 from aisandbox.instance.run.services import SANDBOX
 from aisandbox.instance.serve import engine_causes
 from aisandbox.manifest import REPOSITORY
 from tests.support import appliance
 from tests.support.appliance import MANIFEST
+from tests.support.deployments import locate, resolve
 
 Look = Callable[[Instance], Any]
 
@@ -68,10 +68,6 @@ def moved(instance: Instance, **ports: int) -> Instance:
         name: MANIFEST.ports[name].model_copy(update={"port": port}) for name, port in ports.items()
     }
     return replace(instance, manifest=MANIFEST.model_copy(update={"ports": all_ports}))
-
-
-def plan(places: Places, **parts: object) -> None:
-    files.write_json(places.plan, {"model": "acme/tiny", "problems": [], "access": {}, **parts})
 
 
 def program(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, script: str) -> None:
@@ -201,10 +197,10 @@ def test_cloud_init(instance: Instance, result: object, status: object, severity
 def test_problems_of_the_configuration(instance: Instance) -> None:
     assert [*look(services.configuration, instance)] == ["failed"]
     here = instance_again(instance)
-    plan(here.places, problems=[{"option": "model", "value": "typo", "reason": "is not a model", "fix": "Choose."}])
+    resolve(here.places, problems=[{"option": "model", "value": "typo", "reason": "is not a model", "fix": "Choose."}])
     (found,) = look(services.configuration, here)["failed"]
     assert (found.text, found.fix) == ("model typo: is not a model", "Choose.")
-    plan(here.places)
+    resolve(here.places)
     assert [*look(services.configuration, instance_again(here))] == ["ok"]
 
 
@@ -285,7 +281,7 @@ def test_ports_that_are_missing_and_strangers(instance: Instance) -> None:
     assert "6379" in stranger.text
     (missing,) = listen(*well[:-1])["failed"]
     assert "8080" in missing.text and missing.fix == "sudo aisandbox logs sandbox-api"
-    plan(instance.places, access={"sandbox": "off", "domain": "ai.example.com"})
+    resolve(instance.places, access={"sandbox": "off", "domain": "ai.example.com"})
     assert [finding.text for finding in listen(*well[:-1])["failed"]] == [
         f"Nothing listens on port 80 ({MANIFEST.ports['http'].label})."
     ]
@@ -344,7 +340,7 @@ def snapshot(instance: Instance) -> Path:
     (folder / "config.json").write_text("{}")
     weights(folder / "model-1.safetensors")
     files.write_json(folder / model.INDEX, {"weight_map": {"a": "model-1.safetensors"}})
-    files.write_json(instance.places.engine, {"model": str(folder), "served_names": [], "args": []})
+    locate(instance.places, folder)
     return folder
 
 
@@ -424,7 +420,7 @@ def server(status: int = 200, **headers: str) -> Iterator[int]:
 
 
 def at_hub(instance: Instance, address: str, token: str = "") -> Instance:
-    plan(instance.places, hub_endpoint=address)
+    resolve(instance.places, hub_endpoint=address)
     files.write(instance.places.hf_token, token, 0o600)
     return instance_again(instance)
 
@@ -459,7 +455,7 @@ def test_a_hub_that_has_no_name(instance: Instance) -> None:
 
 def test_a_domain_that_leads_elsewhere(instance: Instance) -> None:
     def domain(name: str | None, own: str = "127.0.0.1") -> list[str]:
-        plan(instance.places, access={"domain": name})
+        resolve(instance.places, access={"domain": name})
         data = {"ds": {"meta_data": {"public-ipv4": own}}}
         files.write_json(instance.places.cloud_run / "instance-data.json", data)
         return [*look(network.domain, instance_again(instance))]
@@ -494,7 +490,7 @@ def https(folder: Path, days: int) -> Iterator[tuple[int, Path]]:
 
 def test_the_certificate(instance: Instance, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [*look(network.certificate, instance)] == ["skipped"]
-    plan(instance.places, access={"domain": "localhost"})
+    resolve(instance.places, access={"domain": "localhost"})
     for days, severity in ((60, "ok"), (3, "warning")):
         with https(tmp_path, days) as (port, certificate):
             there = moved(instance_again(instance), https=port)
@@ -554,7 +550,7 @@ def command(root: Path, *arguments: str) -> Result:
 
 
 def test_the_command_for_people_and_for_programs(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan(places, problems=[{"reason": "is [bold]not[/] right", "fix": "Mend it."}])
+    resolve(places, problems=[{"reason": "is [bold]not[/] right", "fix": "Mend it."}])
     people = command(places.root)
     assert people.exit_code == 1
     assert "configuration FAILED" in people.stdout
@@ -593,7 +589,7 @@ def archive(places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         f"hf_token: {TOKEN}\napi_key: {API_KEY}\nchat_password: {json.dumps(PASSWORD)}\n"
         f"chat_email: {EMAIL}\nmodel: a/b\n",
     )
-    plan(places)
+    resolve(places)
     files.write(places.hf_token, TOKEN, 0o600)
     files.write(places.secrets / "webui_secret_key", GENERATED + "\n", 0o600)
     settings = (
@@ -636,7 +632,9 @@ def test_the_archive_holds_what_helps(archive: tuple[Result, Path]) -> None:
     result, path = archive
     held = contents(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert {"README.txt", "doctor.json", "status.json", "plan.json", "hardware.json", "reports/model.json"} <= set(held)
+    assert {"README.txt", "doctor.json", "status.json", "resolved.json", "hardware.json", "reports/model.json"} <= set(
+        held
+    )
     assert "CUDA out of memory" in held["journal/vllm.service.txt"]
     assert "PLAIN=kept" in held["etc/open-webui.env"]
     assert "model: a/b" in held["etc/options.yaml"]

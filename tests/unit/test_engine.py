@@ -10,110 +10,56 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from aisandbox.instance.serve import engine_args, engine_start, engine_watch
-from aisandbox.instance.serve.engine_attempts import Attempt, Record
-from aisandbox.instance.serve.engine_files import (
-    Candidate,
-    ConfigError,
-    Mode,
-    Status,
-    parse_config,
-    read_config,
-    wait_for_config,
-)
+from aisandbox.instance.deployment import LOCATED, DocumentError
+from aisandbox.instance.last_words import describe, last_error
+from aisandbox.instance.memory import MIB, cpu_kv_cache_bytes
+from aisandbox.instance.serve import engine_args, engine_files, engine_start
+from aisandbox.instance.serve.engine_files import Status
+from aisandbox.instance.serve.fallbacks import Attempt, Mode, Record
 from tests.support import engines
+from tests.support.deployments import located, serving
 from tests.support.engines import Engine
 
 MODES: tuple[Mode, ...] = ("fast", "plain")
-CONFIG = {"model": "good", "served_names": ["name", "alias"], "args": ["--max-model-len", "512"]}
+GOOD = serving("good", "--max-model-len", "512", names=("name", "alias"))
 
 
 def attempt(*args: str, model: str = "organisation/name", mode: Mode = "fast") -> Attempt:
-    return Attempt(Candidate(model=model, served_names=("name", "alias"), args=args), mode, Record())
+    return Attempt(serving(model, *args, names=("name", "alias")), mode, Record())
 
 
-# engine.json
+# the located deployment
 
 
-DEVICES: tuple[dict[str, object], ...] = ({}, {"devices": ["GPU-1"]}, {"devices": ["GPU-2"]})
-
-
-def test_a_configuration_is_read() -> None:
-    parsed = parse_config(json.dumps(CONFIG).encode()).asked
-    assert (parsed.model, parsed.served_names, parsed.args) == (
-        "good",
-        ("name", "alias"),
-        ("--max-model-len", "512"),
-    )
-
-
-def test_fallbacks_answer_to_their_own_names_first() -> None:
-    entries = [{"model": "/f", "served_names": ["f", "name"], "args": ["-x"], "name": "o/f", "why": "before"}]
-    (fallback,) = parse_config(json.dumps(CONFIG | {"fallbacks": entries}).encode()).fallbacks
-    assert fallback == Candidate("/f", ("f", "name", "alias"), ("-x",), "o/f", "before")
-
-
-@pytest.mark.parametrize("entries", [None, {}, "x", [1], [{}], [{"model": "/f", "args": 1}]])
-def test_a_senseless_fallback_is_left_out(entries: object) -> None:
-    assert parse_config(json.dumps(CONFIG | {"fallbacks": entries}).encode()).fallbacks == ()
-
-
-def test_other_gpus_are_another_configuration() -> None:
-    plain, some, others = (parse_config(json.dumps({"model": "/m", **more}).encode()) for more in DEVICES)
-    assert len({plain.digest, some.digest, others.digest}) == 3
-    assert plain.digest == plain.asked.id
-
-
-def test_the_digest_is_of_what_was_asked_for() -> None:
-    def digest(**changes: object) -> str:
-        return parse_config(json.dumps(CONFIG | changes, indent=2).encode()).digest
-
-    assert digest() == parse_config(json.dumps(CONFIG).encode()).digest
-    assert digest() == digest(fallbacks=[{"model": "/f"}])
-    assert len({digest(), digest(model="x"), digest(served_names=["x"]), digest(args=[])}) == 4
-
-
-@pytest.mark.parametrize(
-    ("content", "complaint"),
-    [
-        (b"", "not JSON"),
-        (b'{"model": "x"', "not JSON"),
-        (b"\xff\xfe", "not JSON"),
-        (b"[]", "not an object"),
-        (b"{}", "`model`"),
-        (b'{"model": ""}', "`model`"),
-        (b'{"model": "x", "args": "--a"}', "`args`"),
-        (b'{"model": "x", "served_names": [1]}', "`served_names`"),
-    ],
-)
-def test_an_unusable_configuration_is_named(content: bytes, complaint: str) -> None:
-    with pytest.raises(ConfigError, match=complaint):
-        parse_config(content)
-
-
-def test_no_configuration_yet(tmp_path: Path) -> None:
-    assert read_config(tmp_path / "engine.json") is None
-    with pytest.raises(ConfigError, match="cannot be read"):
-        read_config(tmp_path)
+def test_a_document_of_the_engine_names_what_to_serve(tmp_path: Path) -> None:
+    path = tmp_path / LOCATED
+    assert engine_files.read(path) is None
+    located(GOOD).save(path)
+    assert engine_files.read(path) == located(GOOD)
+    replace(located(GOOD), candidates=()).save(path)
+    with pytest.raises(DocumentError, match="`candidates`"):
+        engine_files.read(path)
 
 
 def test_waiting_outlasts_absence_and_nonsense(tmp_path: Path) -> None:
-    path = tmp_path / "engine.json"
+    path = tmp_path / LOCATED
     complaints: list[str] = []
 
     def appear() -> None:
-        for content in ("nonsense", json.dumps(CONFIG)):
-            time.sleep(0.15)
-            (tmp_path / "new").write_text(content)
-            (tmp_path / "new").replace(path)
+        time.sleep(0.15)
+        (tmp_path / "new").write_text("nonsense")
+        (tmp_path / "new").replace(path)
+        time.sleep(0.15)
+        located(GOOD).save(path)
 
     writer = threading.Thread(target=appear)
     writer.start()
-    assert wait_for_config(path, lambda error: complaints.append(str(error))).asked.model == "good"
+    assert engine_files.wait(path, lambda error: complaints.append(str(error))).candidates == (GOOD,)
     writer.join()
     assert len(complaints) == 1  # not one for every look
 
@@ -198,8 +144,8 @@ def test_the_configuration_wins_over_our_defaults(monkeypatch: pytest.MonkeyPatc
 def test_cpu_cache_grows_with_the_weights(tmp_path: Path, weights_mib: int, cache_mib: int) -> None:
     for part in range(2):
         with (tmp_path / f"model-{part}.safetensors").open("wb") as file:
-            file.truncate(weights_mib * engine_args.MIB // 2)
-    assert engine_args.cpu_kv_cache_bytes(engine_args.weight_bytes(tmp_path)) == cache_mib * engine_args.MIB
+            file.truncate(weights_mib * MIB // 2)
+    assert cpu_kv_cache_bytes(engine_args.weight_bytes(tmp_path)) == cache_mib * MIB
 
 
 def test_only_the_fast_cpu_start_changes_how_vllm_runs() -> None:
@@ -291,9 +237,9 @@ def test_baking_names_the_architectures_and_the_formats_of_weights(tmp_path: Pat
 
 def test_the_cause_is_found_in_the_output() -> None:
     core = "(EngineCore pid=7) ERROR 11-22 07:15:48 [core.py:1506] "
-    assert engine_watch.last_error([]) == ""
-    assert engine_watch.last_error(["INFO: all is well", "Route: /error: x"]) == ""
-    assert engine_watch.last_error(
+    assert last_error([]) == ""
+    assert last_error(["INFO: all is well", "Route: /error: x"]) == ""
+    assert last_error(
         [
             core + "Traceback (most recent call last):",
             core + "ValueError: To serve at least one request with the model's max seq len (9999) ...",
@@ -302,7 +248,7 @@ def test_the_cause_is_found_in_the_output() -> None:
         ]
     ).startswith("ValueError: To serve at least one request")
     assert (
-        engine_watch.last_error(
+        last_error(
             [
                 "pydantic_core._pydantic_core.ValidationError: 1 validation error for ModelConfig",
                 "  Value error, The checkpoint has model type `x`. [type=value_error, input_value=Args(",
@@ -311,16 +257,16 @@ def test_the_cause_is_found_in_the_output() -> None:
         )
         == "The checkpoint has model type `x`."
     )
-    assert engine_watch.last_error(["api_server.py: error: unrecognized arguments: --nonsense"]) == (
+    assert last_error(["api_server.py: error: unrecognized arguments: --nonsense"]) == (
         "unrecognized arguments: --nonsense"
     )
 
 
 def test_an_exception_is_told_in_one_line() -> None:
-    assert engine_watch.describe(KeyError()) == "KeyError"
-    assert engine_watch.describe(TimeoutError("late")) == "TimeoutError: late"
-    assert engine_watch.describe(ValueError("1 error for Config\n  Value error, too long [type=x]")) == "too long"
-    assert engine_watch.describe(RuntimeError("See root cause above.")).startswith("RuntimeError: See")
+    assert describe(KeyError()) == "KeyError"
+    assert describe(TimeoutError("late")) == "TimeoutError: late"
+    assert describe(ValueError("1 error for Config\n  Value error, too long [type=x]")) == "too long"
+    assert describe(RuntimeError("See root cause above.")).startswith("RuntimeError: See")
 
 
 # process control
@@ -335,7 +281,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 def test_a_failed_fast_start_falls_back_once_and_for_all(engine: Engine) -> None:
     process = engine.start()
     engine.wait("wait", "running")
-    engine.ask(**CONFIG)
+    engine.ask(GOOD)
     status = engine.wait("serve", "done")
     assert status["mode"] == "plain"
     assert list(status["timeline"]) == ["import", "load", "serve", "wait"]
@@ -351,7 +297,7 @@ def test_a_failed_fast_start_falls_back_once_and_for_all(engine: Engine) -> None
 
 
 def test_plain_can_be_asked_for_and_ends_with_its_server(engine: Engine) -> None:
-    engine.ask(**CONFIG)
+    engine.ask(GOOD)
     process = engine.start(AISANDBOX_ENGINE="plain")
     assert "asked for" in engine.wait("serve", "done")["message"]
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -364,7 +310,7 @@ def test_plain_can_be_asked_for_and_ends_with_its_server(engine: Engine) -> None
 
 
 def test_the_engine_sees_only_the_gpus_that_it_is_told(engine: Engine) -> None:
-    engine.ask(**CONFIG, devices=["GPU-1", "GPU-3"])
+    engine.ask(GOOD, devices=("GPU-1", "GPU-3"))
     process = engine.start(AISANDBOX_ENGINE="plain")
     engine.wait("serve", "done")
     assert "GPUs GPU-1,GPU-3\n" in engine.stop(process)
@@ -373,20 +319,20 @@ def test_the_engine_sees_only_the_gpus_that_it_is_told(engine: Engine) -> None:
 def test_gpus_that_are_told_later_are_taken(engine: Engine) -> None:
     process = engine.start(AISANDBOX_ENGINE="plain")
     engine.wait("wait", "running")
-    engine.ask(**CONFIG, devices=["MIG-0"])
+    engine.ask(GOOD, devices=("MIG-0",))
     engine.wait("serve", "done")
     assert "GPUs MIG-0\n" in engine.stop(process)
 
 
 def test_without_a_list_of_gpus_the_engine_sees_what_it_was_given(engine: Engine) -> None:
-    engine.ask(**CONFIG)
+    engine.ask(GOOD)
     process = engine.start(AISANDBOX_ENGINE="plain", CUDA_VISIBLE_DEVICES="7")
     engine.wait("serve", "done")
     assert "GPUs 7\n" in engine.stop(process)
 
 
 def test_a_killed_engine_leaves_no_server(engine: Engine) -> None:
-    engine.ask(**CONFIG)
+    engine.ask(GOOD)
     process = engine.start(AISANDBOX_ENGINE="plain")
     engine.wait("serve", "done")
     child = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().strip()

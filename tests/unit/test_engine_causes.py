@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance.serve import engine_causes
+from aisandbox.instance.deployment import Serving
+from aisandbox.instance.serve import engine_causes, fallbacks
 from aisandbox.instance.serve.engine_causes import explain
-from aisandbox.instance.serve.engine_files import Candidate
+from tests.support.deployments import serving
 
 CORE = "(EngineCore pid=5317) ERROR 11-22 14:13:47 [core.py:1510] "
 CONSEQUENCE = "RuntimeError: Engine core initialization failed. See root cause above. Failed core proc(s): {}"
@@ -46,8 +47,8 @@ TOO_OLD = (
 )
 
 
-def candidate(*args: str, model: str = "/hub/models--example--m/snapshots/0", name: str = "") -> Candidate:
-    return Candidate(model, ("mine",), args, name)
+def candidate(*args: str, model: str = "/hub/models--example--m/snapshots/0") -> Serving:
+    return serving(model, *args, names=("mine",))
 
 
 @pytest.mark.parametrize(
@@ -282,13 +283,13 @@ def test_a_context_beyond_the_models_own_is_cut_to_it() -> None:
 
 
 def test_half_the_context_is_of_what_was_asked_or_of_the_models_own(tmp_path: Path) -> None:
-    assert engine_causes.context(candidate(model=str(tmp_path))) is None
+    assert fallbacks.context(candidate(model=str(tmp_path))) is None
     (tmp_path / "config.json").write_text(json.dumps({"text_config": {"max_position_embeddings": 32768}}))
-    assert engine_causes.context(candidate(model=str(tmp_path))) == 32768
-    assert engine_causes.context(candidate("--max-model-len", "100", model=str(tmp_path))) == 100
-    assert engine_causes.context(candidate("--max-model-len", "auto", model=str(tmp_path))) is None
+    assert fallbacks.context(candidate(model=str(tmp_path))) == 32768
+    assert fallbacks.context(candidate("--max-model-len", "100", model=str(tmp_path))) == 100
+    assert fallbacks.context(candidate("--max-model-len", "auto", model=str(tmp_path))) is None
     (tmp_path / "config.json").write_text("[]")
-    assert engine_causes.context(candidate(model=str(tmp_path))) is None
+    assert fallbacks.context(candidate(model=str(tmp_path))) is None
 
 
 def test_what_is_unknown_is_told_as_vllm_tells_it() -> None:
@@ -306,19 +307,6 @@ def test_warnings_are_no_causes() -> None:
         "open files`. Consider increasing with ulimit -n"
     )
     assert explain([warning, "ValueError: it"], candidate()).message == "ValueError: it"
-
-
-@pytest.mark.parametrize(
-    ("given", "name"),
-    [
-        (candidate(name="org/given"), "org/given"),
-        (candidate(), "example/m"),
-        (candidate(model="/some/folder"), "mine"),
-        (Candidate("/some/folder", (), ()), "/some/folder"),
-    ],
-)
-def test_a_model_is_called_by_its_name(given: Candidate, name: str) -> None:
-    assert engine_causes.name(given) == name
 
 
 # what the files show

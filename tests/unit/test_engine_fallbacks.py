@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from aisandbox.instance.deployment import LOCATED
 from tests.support import engines
+from tests.support.deployments import serving
 from tests.support.engines import Engine
 
 UNKNOWN = (
@@ -32,8 +35,7 @@ def test_the_first_fallback_that_works_is_served(engine: Engine) -> None:
         engine.model("worse", fails="Mystery"),
         engine.model("ok"),
     )
-    fallbacks = [{"model": worse}, {"model": good, "served_names": ["ok"], "name": "example/ok", "why": "before"}]
-    engine.ask(model=bad, served_names=["mine"], fallbacks=fallbacks)
+    engine.ask(serving(bad, names=("mine",)), serving(worse), serving(good, names=("ok",)))
     process = engine.start(AISANDBOX_ENGINE="plain")
     status = engine.wait("serve", "failed")
     assert engine.served() == good
@@ -56,11 +58,11 @@ def test_the_first_fallback_that_works_is_served(engine: Engine) -> None:
 
 def test_another_choice_is_tried_at_once(engine: Engine) -> None:
     good, other = engine.model("ok"), engine.model("other")
-    engine.ask(model=engine.model("bad", fails="Mystery"), fallbacks=[{"model": good}])
+    engine.ask(serving(engine.model("bad", fails="Mystery")), serving(good))
     process = engine.start(AISANDBOX_ENGINE="plain")
     engine.wait("serve", "failed")
     engine.stop(process)
-    engine.ask(model=other)
+    engine.ask(serving(other))
     engine.start(AISANDBOX_ENGINE="plain")
     assert "serving" not in engine.wait("serve", "done")
     assert engine.served() == other
@@ -70,7 +72,7 @@ def test_another_choice_is_tried_at_once(engine: Engine) -> None:
 def test_only_a_start_by_a_person_forgets(engine: Engine, restarts: str, tries_again: bool) -> None:
     """systemd counts its own restarts; a person's start begins with none."""
     bad = engine.model("bad", fails="Mystery")
-    engine.ask(model=bad, fallbacks=[{"model": engine.model("ok")}])
+    engine.ask(serving(bad), serving(engine.model("ok")))
     process = engine.start(AISANDBOX_ENGINE="plain")
     engine.wait("serve", "failed")
     engine.stop(process)
@@ -86,7 +88,7 @@ def test_only_a_start_by_a_person_forgets(engine: Engine, restarts: str, tries_a
 
 def test_too_little_memory_is_tried_once_with_less(engine: Engine) -> None:
     model = engine.model("long", fits=1792)
-    engine.ask(model=model, args=["--max-model-len", "8192"], fallbacks=[{"model": engine.model("ok")}])
+    engine.ask(serving(model, "--max-model-len", "8192"), serving(engine.model("ok")))
     process = engine.start(AISANDBOX_ENGINE="plain")
     status = engine.wait("serve", "failed")
     assert engine.served() == model
@@ -107,7 +109,7 @@ def test_too_little_memory_is_tried_once_with_less(engine: Engine) -> None:
 def test_too_little_memory_for_less_is_explained_with_figures(engine: Engine) -> None:
     fails = engines.KV_CACHE.format(asked=8192, fits=1792)
     bad, good = engine.model("bad", fails=fails), engine.model("ok")
-    engine.ask(model=bad, args=["--max-model-len", "8192"], fallbacks=[{"model": good}])
+    engine.ask(serving(bad, "--max-model-len", "8192"), serving(good))
     process = engine.start(AISANDBOX_ENGINE="plain")
     message = engine.wait("serve", "failed")["message"]
     assert engine.served() == good
@@ -117,19 +119,20 @@ def test_too_little_memory_for_less_is_explained_with_figures(engine: Engine) ->
 
 def test_the_same_model_with_less_is_served_instead(engine: Engine) -> None:
     model = engine.model("large", **{"fails-for": "8192"})
-    less = {"model": model, "served_names": ["m"], "args": ["--max-model-len", "4096"], "name": "example/large"}
-    engine.ask(model=model, served_names=["m"], args=["--max-model-len", "8192"], fallbacks=[less])
+    asked = serving(model, "--max-model-len", "8192", names=("m",))
+    less = replace(asked, args=("--max-model-len", "4096"), fix="Choose: --set max_model_len=4096")
+    engine.ask(asked, less)
     engine.start(AISANDBOX_ENGINE="plain")
     status = engine.wait("serve", "failed")
     assert engine.served() == model
     assert "with 4096 tokens of context instead: it was killed" in status["message"]
     assert status["serving"] == "example/large"
-    assert "max_model_len" in status["fix"]
+    assert status["fix"] == less.fix
 
 
 def test_when_nothing_can_be_served_it_goes_on_trying_without_a_crash(engine: Engine) -> None:
     bad = engine.model("bad", fails="ValueError: it is bad")
-    engine.ask(model=bad, fallbacks=[{"model": "/nowhere"}])
+    engine.ask(serving(bad), serving("/nowhere"))
     process = engine.start()
     status = engine.wait("load", "failed", "tried again")
     assert status["message"] == "example/bad cannot be served: ValueError: it is bad. It is tried again in 0 s."
@@ -142,17 +145,17 @@ def test_when_nothing_can_be_served_it_goes_on_trying_without_a_crash(engine: En
 
 
 def test_another_choice_ends_the_rest(engine: Engine) -> None:
-    engine.ask(model=engine.model("bad", fails="Mystery"))
+    engine.ask(serving(engine.model("bad", fails="Mystery")))
     engine.start(AISANDBOX_ENGINE="plain", AISANDBOX_ENGINE_RETRY="60")
     engine.wait("load", "failed", "tried again")
     good = engine.model("ok")
-    engine.ask(model=good)
+    engine.ask(serving(good))
     engine.wait("serve", "done")
     assert engine.served() == good
 
 
 def test_no_other_model_is_tried_when_the_machine_is_to_blame(engine: Engine) -> None:
-    engine.ask(model=engine.model("any", fails=PORT_TAKEN), fallbacks=[{"model": engine.model("ok")}])
+    engine.ask(serving(engine.model("any", fails=PORT_TAKEN)), serving(engine.model("ok")))
     process = engine.start(AISANDBOX_ENGINE="plain", AISANDBOX_ENGINE_RETRY="60")
     status = engine.wait("load", "failed", "tried again")
     assert "port is in use" in status["message"]
@@ -166,7 +169,7 @@ def test_a_folder_that_is_gone_or_empty_costs_no_start(engine: Engine, files: di
     if files is not None:
         gone.mkdir()
     good = engine.model("ok")
-    engine.ask(model=str(gone), fallbacks=[{"model": good}])
+    engine.ask(serving(str(gone)), serving(good))
     process = engine.start(AISANDBOX_ENGINE="plain")
     status = engine.wait("serve", "failed")
     assert status["message"].startswith("example/gone cannot be served: ")
@@ -176,20 +179,20 @@ def test_a_folder_that_is_gone_or_empty_costs_no_start(engine: Engine, files: di
 
 
 def test_half_a_configuration_is_reported_until_it_is_whole(engine: Engine) -> None:
-    config = engine.folder / "run" / "engine.json"
-    config.write_text('{"model": "/half')
+    config = engine.folder / "run" / LOCATED
+    config.write_text('{"form": 1, "serving')
     engine.start(AISANDBOX_ENGINE="plain")
     status = engine.wait("wait", "failed")
-    assert "engine.json cannot be used: not JSON" in status["message"]
+    assert "located.json cannot be used: not JSON" in status["message"]
     assert status["fix"] == "Have it written again: sudo systemctl restart aisandbox-model"
-    engine.ask(model=engine.model("ok"))
+    engine.ask(serving(engine.model("ok")))
     engine.wait("serve", "done")
 
 
 def test_a_memory_that_makes_no_sense_is_forgotten(engine: Engine) -> None:
     memory = engine.folder / "run" / "status" / "engine-memory.json"
     memory.parent.mkdir()
-    engine.ask(model=engine.model("ok"))
+    engine.ask(serving(engine.model("ok")))
     for content in ("{", json.dumps({"candidates": {"x": {"new": 1}}, "rounds": 0}), "[]"):
         memory.write_text(content)
         process = engine.start(AISANDBOX_ENGINE="plain")
@@ -200,7 +203,7 @@ def test_a_memory_that_makes_no_sense_is_forgotten(engine: Engine) -> None:
 def test_a_memory_that_cannot_be_written_is_handed_on(engine: Engine) -> None:
     (engine.folder / "run" / "status").touch()  # no folder: nothing can be written there
     good = engine.model("ok")
-    engine.ask(model=engine.model("bad", fails="Mystery"), fallbacks=[{"model": good}])
+    engine.ask(serving(engine.model("bad", fails="Mystery")), serving(good))
     process = engine.start(AISANDBOX_ENGINE="plain")
     assert process.stdout
     for line in process.stdout:

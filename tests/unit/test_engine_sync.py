@@ -9,10 +9,11 @@ import pytest
 
 from aisandbox import manifest
 from aisandbox.instance import files
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import services
 from aisandbox.instance.serve import engine_sync
-from aisandbox.instance.serve.engine_files import parse_config
+from tests.support.deployments import located, serving
 
 
 @pytest.fixture
@@ -27,8 +28,13 @@ def units(model_step_s: float | None = None) -> tuple[services.Unit, ...]:
     return (unit(services.VLLM, "active", 99.0), unit(services.MODEL, "inactive", model_step_s))
 
 
+def tell(places: Places, *folders: str) -> None:
+    located(*map(serving, folders)).save(places.located)
+
+
 def report(places: Places, state: str, seconds_ago: float, digest: str | None = None) -> None:
-    digest = digest or parse_config(places.engine.read_bytes()).digest
+    told = Deployment.find(places.located)
+    digest = digest or (told.digest if told else "")
     since = (datetime.now(UTC) - timedelta(seconds=seconds_ago)).isoformat(timespec="milliseconds")
     files.write_json(places.status("engine"), {"config": digest, "state": state, "since": since})
 
@@ -45,22 +51,22 @@ def report(places: Places, state: str, seconds_ago: float, digest: str | None = 
 def test_a_failure_is_tried_again_when_the_model_step_ran_again(
     places: Places, state: str, seconds_ago: float, model_step_s: float | None, needed: bool
 ) -> None:
-    files.write_json(places.engine, {"model": "/m"})
+    tell(places, "/m")
     report(places, state, seconds_ago)
     assert engine_sync.needed(places, units(model_step_s)) is needed
 
 
 def test_other_fallbacks_alone_interrupt_nothing(places: Places) -> None:
-    files.write_json(places.engine, {"model": "/m"})
+    tell(places, "/m")
     report(places, "done", 60)
-    files.write_json(places.engine, {"model": "/m", "fallbacks": [{"model": "/f"}]})
+    tell(places, "/m", "/f")
     assert not engine_sync.needed(places, units())
-    files.write_json(places.engine, {"model": "/n", "fallbacks": [{"model": "/f"}]})
+    tell(places, "/n", "/f")
     assert engine_sync.needed(places, units())
 
 
 def test_half_a_file_interrupts_nothing(places: Places) -> None:
-    places.engine.parent.mkdir(parents=True, exist_ok=True)
-    places.engine.write_text('{"model": "/m')
+    places.located.parent.mkdir(parents=True, exist_ok=True)
+    places.located.write_text('{"form": 1, "serving')
     report(places, "done", 60, digest="of the model that serves")
     assert not engine_sync.needed(places, units())

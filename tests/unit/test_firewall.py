@@ -17,8 +17,8 @@ import jinja2
 import pytest
 import yaml
 
+from aisandbox.instance.choose import access
 from aisandbox.instance.choose.options import Choice
-from aisandbox.instance.guard import access
 from aisandbox.instance.run.rendering import fill
 from aisandbox.manifest import REPOSITORY
 from tests.support.appliance import MANIFEST
@@ -72,7 +72,7 @@ class Machines:
         if choice:
             rules.parent.mkdir(exist_ok=True)
             template = (REPOSITORY / "templates" / "nftables" / "access.conf.j2").read_text()
-            rules.write_text(fill(template, {"manifest": MANIFEST, "plan": {"access": access.of(choice)}}))
+            rules.write_text(fill(template, {"manifest": MANIFEST, "deployment": {"access": access.of(choice)}}))
         self.run(self.instance, "nft", "--file", str(self.folder / "nftables.conf"))
 
     def reached(self, source: str, process: int | None = None) -> set[str]:

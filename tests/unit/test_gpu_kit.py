@@ -13,7 +13,9 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -193,13 +195,13 @@ def test_hardware_that_is_found_as_it_is() -> None:
 
 
 def test_memory_may_be_given_without_the_drivers_own_part() -> None:
-    found = FOUND.model_copy(update={"gpus": (L4.model_copy(update={"memory_gib": 22.0}), L4)})
+    found = replace(FOUND, gpus=(replace(L4, memory_gib=22.0), L4))
     assert wrong(compare.hardware(found, smi.parse(SMI))) == []
 
 
 def test_memory_may_be_given_without_what_other_programs_have() -> None:
     told = smi.Machine("610.43.02", "13.3", (smi.Card("NVIDIA L4", 23034, 461, 2048),))
-    alone = FOUND.model_copy(update={"gpus": (L4.model_copy(update={"memory_gib": 20.0}),)})
+    alone = replace(FOUND, gpus=(replace(L4, memory_gib=20.0),))
     assert wrong(compare.hardware(alone, told)) == []
     assert wrong(
         compare.hardware(alone, smi.Machine("610.43.02", "13.3", (smi.Card("NVIDIA L4", 23034, 461, 0),)))
@@ -213,12 +215,12 @@ def test_memory_may_be_given_without_what_other_programs_have() -> None:
         ({"cuda": None}, ["CUDA"]),
         ({"fault": "driver is too old"}, ["fault"]),
         ({"gpus": (L4,)}, ["GPUs"]),
-        ({"gpus": (L4.model_copy(update={"name": "NVIDIA T4"}), L4)}, ["GPU 0"]),
-        ({"gpus": (L4, L4.model_copy(update={"memory_gib": 24.2}))}, ["memory of GPU 1"]),
+        ({"gpus": (replace(L4, name="NVIDIA T4"), L4)}, ["GPU 0"]),
+        ({"gpus": (L4, replace(L4, memory_gib=24.2))}, ["memory of GPU 1"]),
     ],
 )
-def test_hardware_that_is_found_otherwise(change: dict[str, object], what: list[str]) -> None:
-    assert wrong(compare.hardware(FOUND.model_copy(update=change), smi.parse(SMI))) == what
+def test_hardware_that_is_found_otherwise(change: dict[str, Any], what: list[str]) -> None:
+    assert wrong(compare.hardware(replace(FOUND, **change), smi.parse(SMI))) == what
 
 
 @pytest.fixture

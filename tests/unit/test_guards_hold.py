@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,6 @@ def test_a_problem_can_be_shown_and_kept(tmp_path: Path) -> None:
     (places.cloud_run / "combined-cloud-config.json").write_text(json.dumps(given))
     _, problems = options.read(places, MANIFEST)
     assert len(problems) == 3 and all(str(problem).isprintable() for problem in problems)
-    files.write_json(tmp_path / "kept", [problem.model_dump() for problem in problems])
+    files.write_json(tmp_path / "kept", [asdict(problem) for problem in problems])
     (tmp_path / "kept").write_text("[" * 100_000)
     assert files.read_json(tmp_path / "kept") is None

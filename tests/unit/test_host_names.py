@@ -119,5 +119,5 @@ def test_the_gateway_hears_of_them(places: Places, contained: bool) -> None:
     outcome = configure.apply(places, MANIFEST)
     assert rendered.read_text() == '*.a.example "";\nb.example "";\n'
     assert configure.services_to_reload(outcome) == ("nginx.service",)
-    assert [problem.option for problem in outcome.plan.problems if problem.option] == ["host_names"]
+    assert [problem.option for problem in outcome.deployment.problems if problem.option] == ["host_names"]
     assert configure.services_to_reload(configure.apply(places, MANIFEST)) == ()

@@ -6,14 +6,14 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
-from aisandbox.instance.choose import configure
+from aisandbox.instance.access import Access
+from aisandbox.instance.choose import access, configure
 from aisandbox.instance.choose.options import Choice
-from aisandbox.instance.guard import access
-from aisandbox.instance.guard.access import Access
 from aisandbox.instance.observe.notices import warnings
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import rendering, services
@@ -72,8 +72,8 @@ def test_a_guard_that_was_asked_for_wrongly_is_closed() -> None:
         ({"sandbox": "off"}, [3000, 8000]),
     ],
 )
-def test_what_is_open_is_warned_of_until_it_is_closed(guards: dict[str, object], ports: list[int]) -> None:
-    found = warnings(MANIFEST, Access.model_validate(guards))
+def test_what_is_open_is_warned_of_until_it_is_closed(guards: dict[str, Any], ports: list[int]) -> None:
+    found = warnings(MANIFEST, Access(**guards))
     assert [port for warning in found for port in (3000, 8000, 8080) if f"port {port}" in warning.text] == ports
     assert all("sudo aisandbox configure --" in warning.fix for warning in found)
 
@@ -87,7 +87,7 @@ def test_an_open_chat_is_not_an_open_shell() -> None:
         ({"allowed_cidrs": ("192.0.2.7",)}, True),
         ({"chat_login": True, "sandbox": "off"}, False),
     ):
-        assert Access.model_validate(guards).chat_sandbox is offered, guards
+        assert Access(**guards).chat_sandbox is offered, guards
     for container in (False, True):
         said = warnings(MANIFEST, Access(), container)[0]
         assert "none of the sandbox's terminal, files and tools" in said.text and "--chat-password" in said.fix
@@ -104,8 +104,8 @@ def test_an_open_chat_is_not_an_open_shell() -> None:
         ({"api_key": True, "domain": "a.example"}, None),
     ],
 )
-def test_secrets_on_the_way_without_encryption_are_warned_of(guards: dict[str, object], named: str | None) -> None:
-    found = [w for w in warnings(MANIFEST, Access.model_validate(guards)) if "HTTP" in w.text]
+def test_secrets_on_the_way_without_encryption_are_warned_of(guards: dict[str, Any], named: str | None) -> None:
+    found = [w for w in warnings(MANIFEST, Access(**guards)) if "HTTP" in w.text]
     assert [named in warning.text for warning in found if named] == [True] * bool(named)
     assert all("domain=" in warning.fix for warning in found)
 
@@ -116,8 +116,8 @@ def test_the_commands_of_the_warnings_are_understood(places: Places) -> None:
     for flag, value in (("--chat-password", "correct-horse-7"), ("--api-key", KEY)):
         run(places, "configure", flag, "-", given=f"{value}\n")
     run(places, "configure", "--set", "allowed_cidrs=192.0.2.7", "--set", "domain=ai.example.com")
-    plan = configure.apply(places, MANIFEST).plan
-    assert warnings(MANIFEST, plan.access) == ()
+    deployment = configure.apply(places, MANIFEST).deployment
+    assert warnings(MANIFEST, deployment.access) == ()
 
 
 def run(places: Places, *arguments: str, given: str = "") -> str:

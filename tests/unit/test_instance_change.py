@@ -16,6 +16,7 @@ from typer.testing import CliRunner, Result
 
 from aisandbox.instance import cli, lock
 from aisandbox.instance.choose import configure, editing, options
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.places import Places
 from aisandbox.manifest import REPOSITORY
 from tests.support import appliance
@@ -370,18 +371,18 @@ def test_a_run_that_is_killed_leaves_whole_files(places: Places) -> None:
         assert problems == ()
         assert choice.served_name
         assert choice.served_name in {f"name-{number}" for number in range(turn + 1)}
-        if places.plan.exists():
-            json.loads(places.plan.read_bytes())
+        if places.resolved.exists():
+            assert Deployment.load(places.resolved), "never half of one"
 
 
 def test_boot_with_a_damaged_file_comes_up_on_the_last_good_choice(places: Places) -> None:
     appliance.options(places, f"model: acme/tiny\napi_key: {KEY}\n")
-    assert configure.apply(places, MANIFEST).plan.model == "acme/tiny"
+    assert configure.apply(places, MANIFEST).deployment.model == "acme/tiny"
     appliance.options(places, "")
     outcome = configure.apply(places, MANIFEST)
-    assert outcome.plan.model == "acme/tiny"
-    assert outcome.plan.access.api_key
-    (problem,) = outcome.plan.problems
+    assert outcome.deployment.model == "acme/tiny"
+    assert outcome.deployment.access.api_key
+    (problem,) = outcome.deployment.problems
     assert problem.reason == "is empty; the last good choice is used"
     assert problem.fix == "Write it anew: sudo aisandbox configure --edit"
 

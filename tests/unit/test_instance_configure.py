@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import files, plan
+from aisandbox.instance import files
 from aisandbox.instance.choose import configure, editing, options
 from aisandbox.instance.choose.options import InvalidOptionError
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import rendering, services
 from tests.support import appliance
@@ -30,7 +31,7 @@ def mode(path: Path) -> int:
 
 def test_first_run_writes_everything_and_the_second_nothing(places: Places) -> None:
     first = configure.apply(places, MANIFEST)
-    assert {"hf_token", "open-webui.env", "plan.json"} <= set(first.changed)
+    assert {"hf_token", "open-webui.env", "resolved.json"} <= set(first.changed)
     assert configure.apply(places, MANIFEST).changed == ()
     status = files.read_json(places.status("configure"))
     assert status
@@ -44,7 +45,7 @@ def test_only_root_can_read_what_is_secret(places: Places) -> None:
         assert mode(path) == 0o600, path
     assert {mode(places.secrets), mode(places.hf_token.parent)} == {0o700}
     assert places.hf_token.read_text() == TOKEN
-    assert {mode(places.plan), mode(places.status("configure"))} == {0o644}
+    assert {mode(places.resolved), mode(places.status("configure"))} == {0o644}
     assert all(TOKEN not in path.read_text() for path in places.run.rglob("*.json"))
 
 
@@ -58,7 +59,7 @@ def test_secrets_are_generated_once_and_differ(places: Places, tmp_path: Path) -
     assert all(len(value.strip()) >= 32 for value in first.values())
 
 
-def test_the_chat_page_follows_the_plan(places: Places) -> None:
+def test_the_chat_page_follows_the_deployment(places: Places) -> None:
     appliance.options(places, "model: acme/tiny\nserved_name: mine\n")
     configure.apply(places, MANIFEST)
     environment = (places.etc / "open-webui.env").read_text()
@@ -69,7 +70,7 @@ def test_the_chat_page_follows_the_plan(places: Places) -> None:
 def test_bad_input_is_recorded_and_the_rest_applied(places: Places) -> None:
     appliance.options(places, "model: typo\nserved_name: mine\n")
     outcome = configure.apply(places, MANIFEST)
-    assert (outcome.plan.model, outcome.plan.served_names) == (GUIDE, ("mine",))
+    assert (outcome.deployment.model, outcome.deployment.serving.served_names) == (GUIDE, ("mine",))
     status = files.read_json(places.status("configure"))
     assert status
     assert status["state"] == "failed"
@@ -77,11 +78,11 @@ def test_bad_input_is_recorded_and_the_rest_applied(places: Places) -> None:
     assert "aisandbox configure" in status["fix"]
 
 
-def test_an_unforeseen_failure_still_leaves_a_plan(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unforeseen_failure_still_leaves_a_deployment(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(options, "read", lambda *_: 1 / 0)
-    assert configure.apply_safely(places, MANIFEST).plan.model == GUIDE
-    planned = plan.Plan.model_validate_json(places.plan.read_bytes())
-    assert "ZeroDivisionError" in planned.problems[0].reason
+    assert configure.apply_safely(places, MANIFEST).deployment.model == GUIDE
+    planned = Deployment.load(places.resolved)
+    assert planned and "ZeroDivisionError" in planned.problems[0].reason
 
 
 def test_the_services_to_restart_are_those_that_run_on_what_changed(places: Places) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from aisandbox.instance import environment_file
 from aisandbox.instance.choose import configure, editing, options
 from aisandbox.instance.choose.options import InvalidOptionError
 from aisandbox.instance.observe import status
 from aisandbox.instance.places import PROGRAMS, Places
-from aisandbox.instance.run import environment_file
 from aisandbox.instance.run.container import environment, logs, program
 from aisandbox.instance.run.container.catalogue import Catalogue, Program, Runs, clock
 from tests.support.appliance import GUIDE, MANIFEST, make
@@ -100,7 +100,7 @@ def test_what_needs_a_machine_is_refused_with_what_to_do_instead(places: Places,
 def test_networks_that_cannot_be_kept_out_meet_a_key_and_a_password(places: Places) -> None:
     given(places, AISANDBOX_ALLOWED_CIDRS="203.0.113.7", AISANDBOX_API_KEY=KEY)
     outcome = configure.apply(places, MANIFEST)
-    assert (outcome.plan.access.api_key, outcome.plan.access.chat_login) == (True, True)
+    assert (outcome.deployment.access.api_key, outcome.deployment.access.chat_login) == (True, True)
     assert options.read(places, MANIFEST)[0].closed == {"chat_password"}
     assert KEY in (places.etc / "nginx" / "api-lock.conf").read_text()
 
@@ -115,7 +115,7 @@ def test_the_platforms_proxy_is_known_by_the_pod(places: Places) -> None:
     assert r"^https://abc123\-3000\.proxy\.runpod\.net\|" in (places.etc / "nginx" / "chat-origin.conf").read_text()
     assert "ORIGINS=https://abc123-8080.proxy.runpod.net" in (places.etc / "sandbox-api.env").read_text()
     given(places, RUNPOD_POD_ID='x" "";evil')
-    assert configure.apply(places, MANIFEST).plan.model == GUIDE
+    assert configure.apply(places, MANIFEST).deployment.model == GUIDE
     assert not (places.etc / "nginx" / "chat-origin.conf").exists()
 
 

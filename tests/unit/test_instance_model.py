@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,15 @@ import pytest
 
 from aisandbox.instance import files
 from aisandbox.instance.choose import configure
+from aisandbox.instance.deployment import Deployment, Gpu, Hardware, Serving
 from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.fit import model, sizing
-from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import services
 from aisandbox.instance.serve import engine_sync
-from aisandbox.instance.serve.engine_files import parse_config
 from tests.support import appliance
 from tests.support.appliance import GUIDE, GUIDE_COMMIT, MANIFEST
+from tests.support.deployments import located, serving
 from tests.support.hub import Hub, running
 
 TOKEN = "hf_abcdefgh12345678"
@@ -77,8 +78,16 @@ def status(places: Places) -> dict[str, Any]:
     return files.read_json(places.status("model")) or {}
 
 
-def engine(places: Places) -> dict[str, Any]:
-    return files.read_json(places.engine) or {}
+def told(places: Places) -> Deployment:
+    """What the engine is told."""
+    found = Deployment.load(places.located)
+    assert found
+    return found
+
+
+def first(places: Places) -> Serving:
+    """What it is to serve."""
+    return told(places).attempts[0]
 
 
 class Waits:
@@ -107,11 +116,11 @@ class Waits:
 def test_the_embedded_model_needs_no_network(places: Places) -> None:
     configure.apply(places, MANIFEST)
     model.fetch(places, MANIFEST)
-    folder = Path(engine(places)["model"])
+    folder = Path(first(places).folder)
     assert folder.parent.parent == places.hub_cache / "models--aisandbox--guide"
     assert (folder / "config.json").read_text() == "{}"
     assert (folder / "config.json").is_symlink()
-    assert engine(places)["served_names"] == [GUIDE]
+    assert first(places).served_names == (GUIDE,)
     assert status(places)["state"] == "done"
     assert [path.name for path in places.hub_cache.iterdir()] == ["models--aisandbox--guide"]
 
@@ -129,36 +138,36 @@ def test_an_image_without_its_model_says_so(places: Places) -> None:
     configure.apply(places, MANIFEST)
     model.fetch(places, MANIFEST)
     assert status(places)["state"] == "failed"
-    assert not places.engine.exists()
+    assert not places.located.exists()
 
 
 def test_a_model_is_downloaded_with_only_what_is_needed(places: Places, server: Hub) -> None:
     choose(places, server, served_name="mine", max_model_len=512)
     model.fetch(places, MANIFEST)
-    folder = Path(engine(places)["model"])
+    folder = Path(first(places).folder)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert (folder / "model.safetensors").read_bytes() == WEIGHTS
-    assert engine(places)["served_names"] == ["mine"]
-    assert "--max-model-len 512" in " ".join(engine(places)["args"])
+    assert first(places).served_names == ("mine",)
+    assert "--max-model-len 512" in " ".join(first(places).args)
     assert (status(places)["state"], status(places)["serving"]) == ("done", "acme/tiny")
 
 
 def test_a_complete_model_needs_no_network_at_all(places: Places, server: Hub) -> None:
     choose(places, server)
     model.fetch(places, MANIFEST)
-    first = places.engine.read_bytes()
-    places.engine.unlink()
+    first = places.located.read_bytes()
+    places.located.unlink()
     server.requests.clear()
     model.fetch(places, MANIFEST)
     assert not server.requests
-    assert places.engine.read_bytes() == first
+    assert places.located.read_bytes() == first
 
 
 @pytest.mark.parametrize("damage", ["missing", "short"])
 def test_an_incomplete_model_is_completed(places: Places, server: Hub, damage: str) -> None:
     choose(places, server)
     model.fetch(places, MANIFEST)
-    weights = Path(engine(places)["model"]) / "model.safetensors"
+    weights = Path(first(places).folder) / "model.safetensors"
     blob = weights.resolve()
     weights.unlink()
     blob.unlink() if damage == "missing" else blob.write_bytes(WEIGHTS[:10])
@@ -171,10 +180,10 @@ def test_an_incomplete_model_is_completed(places: Places, server: Hub, damage: s
 def test_a_changed_checksum_of_a_kept_file_is_noticed(places: Places, server: Hub) -> None:
     choose(places, server)
     model.fetch(places, MANIFEST)
-    weights = (Path(engine(places)["model"]) / "model.safetensors").resolve()
+    weights = (Path(first(places).folder) / "model.safetensors").resolve()
     weights.write_bytes(b"x" * len(WEIGHTS))
     model.fetch(places, MANIFEST)
-    assert (Path(engine(places)["model"]) / "model.safetensors").read_bytes() == WEIGHTS
+    assert (Path(first(places).folder) / "model.safetensors").read_bytes() == WEIGHTS
 
 
 def test_a_hub_that_is_down_is_tried_until_it_is_back(places: Places, server: Hub) -> None:
@@ -192,7 +201,7 @@ def test_a_hub_that_is_down_is_tried_until_it_is_back(places: Places, server: Hu
     assert first["message"].startswith(f"{server.endpoint} answered 503. Trying again at ")
     assert [report.get("serving") for report in waits.reports] == [None, None, GUIDE, None, None, None]
     assert status(places)["state"] == "done"
-    assert [entry["name"] for entry in engine(places)["fallbacks"]] == [GUIDE]
+    assert [entry.model for entry in told(places).candidates[1:]] == [GUIDE]
 
 
 def test_a_hub_that_goes_on_being_down_leaves_the_embedded_model(places: Places, server: Hub) -> None:
@@ -201,7 +210,7 @@ def test_a_hub_that_goes_on_being_down_leaves_the_embedded_model(places: Places,
     served: list[str] = []
 
     def look() -> None:
-        served.extend(engine(places).get("served_names", ["nothing"]))
+        served.extend(first(places).served_names if places.located.exists() else ["nothing"])
 
     model.fetch(
         places, MANIFEST, Waits(places, {2: look, 3: look, 4: lambda: setattr(server.faults, "unavailable", 0)})
@@ -225,8 +234,8 @@ def test_a_model_that_cannot_run_is_refused_before_any_weight(
     places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*arguments: Any) -> Any:
-        plan, config, weights, *_ = arguments
-        assert (plan.model, config, weights) == ("acme/tiny", CONFIG, {"model.safetensors": len(WEIGHTS)})
+        deployment, config, weights, *_ = arguments
+        assert (deployment.model, config, weights) == ("acme/tiny", CONFIG, {"model.safetensors": len(WEIGHTS)})
         raise UnobtainableError("acme/tiny needs 99 GB.", "Take a smaller one.")
 
     monkeypatch.setattr(sizing, "size", refuse)
@@ -238,19 +247,20 @@ def test_a_model_that_cannot_run_is_refused_before_any_weight(
 
 
 def test_the_sizing_is_told_and_obeyed(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    retry = sizing.Retry(("--max-model-len", "1000"), "Less context.", "Take a larger GPU.")
-    sized = sizing.Sized(("--max-model-len", "9000"), "It fits.", (("Weights", "1 MB"),), retry)
+    whole = Serving(model="acme/tiny", args=("--max-model-len", "9000"))
+    less = replace(whole, args=("--max-model-len", "1000"), fix="Take a larger GPU.")
+    sized = sizing.Sized(whole, "It fits.", (("Weights", "1 MB"),), less)
     monkeypatch.setattr(sizing, "size", lambda *_: sized)
     choose(places, server)
     model.fetch(places, MANIFEST)
     expected = {"sentence": "It fits.", "rows": [["Weights", "1 MB"]]}
     assert status(places)["sizing"] == expected
     assert status(places)["message"] == "acme/tiny is on this instance. It fits."
-    assert engine(places)["args"] == ["--max-model-len", "9000"]
-    smaller, guide = engine(places)["fallbacks"]
-    assert (smaller["model"], smaller["args"]) == (engine(places)["model"], ["--max-model-len", "1000"])
-    assert (smaller["why"], smaller["fix"]) == ("Less context.", "Take a larger GPU.")
-    assert guide["name"] == GUIDE
+    largest, smaller, guide = told(places).candidates
+    assert largest.args == ("--max-model-len", "9000")
+    assert (smaller.folder, smaller.args) == (largest.folder, ("--max-model-len", "1000"))
+    assert smaller.fix == "Take a larger GPU."
+    assert guide.model == GUIDE
     places.status("model").unlink()
     model.fetch(places, MANIFEST)  # from disk
     assert status(places)["sizing"] == expected
@@ -264,17 +274,15 @@ def test_the_model_before_is_the_first_fallback(places: Places, server: Hub) -> 
     other(server)
     choose(places, server, served_name="mine")
     model.fetch(places, MANIFEST)
-    before = engine(places)
+    before = first(places)
     choose(places, server, model="acme/other")
     model.fetch(places, MANIFEST)
-    first, second = engine(places)["fallbacks"]
-    assert {key: first[key] for key in ("name", "model", "served_names", "args")} == {
-        key: before[key] for key in ("name", "model", "served_names", "args")
-    }
-    assert (second["name"], engine(places)["name"]) == (GUIDE, "acme/other")
-    asked = places.engine.read_bytes()
+    other_model, *instead = told(places).candidates
+    assert instead[0] == before
+    assert (instead[1].model, other_model.model) == (GUIDE, "acme/other")
+    asked = places.located.read_bytes()
     model.fetch(places, MANIFEST)
-    assert places.engine.read_bytes() == asked, "repeating is a no-op"
+    assert places.located.read_bytes() == asked, "repeating is a no-op"
 
 
 def with_gpus(monkeypatch: pytest.MonkeyPatch, *taken_gib: float, devices: tuple[str, ...] = ()) -> None:
@@ -284,34 +292,36 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch, *taken_gib: float, devices: tuple
     monkeypatch.setattr("aisandbox.instance.fit.hardware.find", lambda _places: found)
 
 
-def planned(places: Places, **choice: object) -> dict[str, Any]:
+def planned(places: Places, **choice: object) -> Deployment:
     """What the engine is told for that choice."""
     appliance.options(places, "".join(f"{key}: {json.dumps(value)}\n" for key, value in choice.items()))
     configure.apply(places, MANIFEST)
     model.fetch(places, MANIFEST)
-    return engine(places)
+    return told(places)
 
 
 def test_the_engine_is_told_which_gpus_to_use(places: Places, server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     with_gpus(monkeypatch, 0, devices=("GPU-1",))
-    assert planned(places)["devices"] == ["GPU-1"]
-    places.engine.unlink()
+    assert planned(places).hardware.devices == ("GPU-1",)
+    places.located.unlink()
     instead = planned(places, model="acme/nowhere", hub_endpoint=server.endpoint)
-    assert (instead["name"], instead["devices"]) == (GUIDE, ["GPU-1"])
-    assert instead["fallbacks"][-1]["processor"], "should the GPUs fail"
+    assert (instead.candidates[0].model, instead.hardware.devices) == (GUIDE, ("GPU-1",))
+    assert instead.candidates[-1].processor, "should the GPUs fail"
     with_gpus(monkeypatch, 0)
-    assert "devices" not in planned(places, model="acme/nowhere", hub_endpoint=server.endpoint), "and as it serves"
+    again = planned(places, model="acme/nowhere", hub_endpoint=server.endpoint)
+    assert not again.hardware.devices, "and as it serves"
+    assert again.candidates == instead.candidates
 
 
 def test_vllm_leaves_other_programs_what_they_have(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     argument = "--gpu-memory-utilization"
     with_gpus(monkeypatch, 4)
-    told = planned(places)
-    assert told["args"][-2:] == [argument, "0.46"], "half of what vLLM takes by default"
-    assert [(entry["args"], entry["processor"]) for entry in told["fallbacks"]] == [([], True)]
-    assert planned(places, vllm_args=f"{argument} 0.7")["args"][-2:] == [argument, "0.7"]
+    guide, *instead = planned(places).candidates
+    assert guide.args[-2:] == (argument, "0.46"), "half of what vLLM takes by default"
+    assert [(entry.args, entry.processor) for entry in instead] == [((), True)]
+    assert planned(places, vllm_args=f"{argument} 0.7").candidates[0].args[-2:] == (argument, "0.7")
     with_gpus(monkeypatch, 0)
-    assert argument not in planned(places, model=GUIDE)["args"]
+    assert argument not in planned(places, model=GUIDE).candidates[0].args
 
 
 def test_a_model_that_the_engine_refused_is_no_fallback(places: Places, server: Hub) -> None:
@@ -321,20 +331,20 @@ def test_a_model_that_the_engine_refused_is_no_fallback(places: Places, server: 
     files.write_json(places.status("engine"), {"state": "failed", "phase": "load"})
     choose(places, server, model="acme/other")
     model.fetch(places, MANIFEST)
-    assert [entry["name"] for entry in engine(places)["fallbacks"]] == [GUIDE]
+    assert [entry.model for entry in told(places).candidates[1:]] == [GUIDE]
     choose(places, server, model="acme/nothing")
     model.fetch(places, MANIFEST)
     assert f"Serving {GUIDE} instead" in status(places)["message"]
-    assert engine(places)["served_names"][0] == GUIDE
+    assert first(places).served_names[0] == GUIDE
 
 
 def test_a_revision_stays_at_its_commit_until_it_is_pulled(places: Places, server: Hub) -> None:
     choose(places, server)
     model.fetch(places, MANIFEST)
-    before = engine(places)
+    before = told(places)
     (server.folder / "acme" / "tiny" / "tokenizer.json").write_text("[1]")
     model.fetch(places, MANIFEST)
-    assert engine(places) == before
+    assert told(places) == before
 
 
 @pytest.mark.parametrize(
@@ -355,24 +365,24 @@ def test_a_typo_falls_back_to_the_embedded_model(
     assert message in report["message"]
     assert f"Serving {GUIDE} instead" in report["message"]
     assert fix in report["fix"]
-    assert engine(places)["served_names"][0] == GUIDE
-    assert "models--aisandbox--guide" in engine(places)["model"]
-    assert "--max-model-len" not in engine(places)["args"]
+    assert first(places).served_names[0] == GUIDE
+    assert "models--aisandbox--guide" in first(places).folder
+    assert "--max-model-len" not in first(places).args
 
 
 def test_the_chosen_name_answers_as_well_after_a_failure(places: Places, server: Hub) -> None:
     choose(places, server, model="acme/tinny", served_name="mine")
     model.fetch(places, MANIFEST)
-    assert engine(places)["served_names"] == [GUIDE, "mine"]
+    assert first(places).served_names == (GUIDE, "mine")
 
 
 def test_what_is_served_stays_when_the_next_model_fails(places: Places, server: Hub) -> None:
     choose(places, server)
     model.fetch(places, MANIFEST)
-    before = places.engine.read_bytes()
+    before = places.located.read_bytes()
     choose(places, server, model="acme/tinny", served_name="mine")
     model.fetch(places, MANIFEST)
-    assert places.engine.read_bytes() == before
+    assert places.located.read_bytes() == before
     assert "Serving acme/tiny instead" in status(places)["message"]
 
 
@@ -417,15 +427,14 @@ def test_without_a_gpu_on_a_cuda_image_the_processor_serves_the_guide(
         f"Serving {GUIDE} on the processor: no NVIDIA GPU can be used, and this image needs one (Driver Not Loaded)."
     )
     assert status(places)["fix"]
-    told = parse_config(places.engine.read_bytes())
-    assert (told.asked.processor, told.asked.args, told.fallbacks) == (True, (), ())
-    assert told.asked.served_names == (GUIDE, "acme/tiny")
+    (guide,) = told(places).attempts
+    assert (guide.processor, guide.args, guide.served_names) == (True, (), (GUIDE, "acme/tiny"))
     shutil.rmtree(places.baked_models)
     shutil.rmtree(places.hub_cache)
-    places.engine.unlink()
+    places.located.unlink()
     model.fetch(places, MANIFEST)
     assert status(places)["message"].startswith("No model can be served: no NVIDIA GPU")
-    assert not places.engine.exists()
+    assert not places.located.exists()
 
 
 def unit(active: str) -> tuple[services.Unit, ...]:
@@ -445,9 +454,10 @@ def unit(active: str) -> tuple[services.Unit, ...]:
 def test_the_engine_is_restarted_only_when_it_must_be(
     places: Places, taken: str | None, active: str, needed: bool
 ) -> None:
-    files.write_json(places.engine, {"model": "/m", "served_names": [], "args": []})
+    deployment = located(serving("/m"))
+    deployment.save(places.located)
     if taken is not None:
-        config = parse_config(places.engine.read_bytes()).digest if taken == "same" else taken
+        config = deployment.digest if taken == "same" else taken
         files.write_json(places.status("engine"), {"config": config})
     assert engine_sync.needed(places, unit(active)) is needed
 

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from aisandbox.instance import files
 from aisandbox.instance.choose import configure
 from aisandbox.instance.cli import app
 from aisandbox.instance.fit import model
 from aisandbox.instance.places import Places
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
+from tests.support.deployments import locate
 from tests.support.hub import Hub, running
 
 WEIGHTS = bytes(range(256)) * 4096
@@ -94,7 +94,7 @@ def test_the_embedded_model_and_the_list(places: Places, server: Hub) -> None:
 def test_what_is_in_use_is_not_removed(places: Places, server: Hub) -> None:
     result = run(places, "remove", GUIDE)
     assert (result.exit_code, "came with the image" in result.stderr) == (2, True)
-    files.write_json(places.engine, {"model": str(places.hub_cache / "models--acme--tiny" / "snapshots" / "c")})
+    locate(places, places.hub_cache / "models--acme--tiny" / "snapshots" / "c")
     result = run(places, "remove", "acme/tiny")
     assert (result.exit_code, "acme/tiny is in use" in result.stderr) == (2, True)
 

@@ -20,8 +20,9 @@ from typer.testing import CliRunner, Result
 
 from aisandbox import manifest as manifests
 from aisandbox.instance import cli, clock, files
+from aisandbox.instance.access import Access
 from aisandbox.instance.choose import configure
-from aisandbox.instance.guard.access import Access
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.observe import journal, notices, publisher, status, timeline
 from aisandbox.instance.observe.report import Reporter
 from aisandbox.instance.places import Places
@@ -29,6 +30,7 @@ from aisandbox.instance.run import services
 from aisandbox.manifest import REPOSITORY, Manifest
 from tests.support import appliance
 from tests.support.appliance import GUIDE, MANIFEST
+from tests.support.deployments import locate, resolve
 from tests.support.programs import fake
 
 SHOW = """\
@@ -101,9 +103,9 @@ def test_before_anything_has_run_it_is_starting(places: Places) -> None:
 
 
 def test_it_is_ready_once_chat_and_api_answer(places: Places, all_healthy: Manifest) -> None:
-    plan(places, model=GUIDE)
+    resolve(places, model=GUIDE)
     folder = places.hub_cache / "models--aisandbox--guide" / "snapshots" / "1"
-    files.write_json(places.engine, {"model": str(folder), "served_names": ["mine"], "args": []})
+    locate(places, folder)
     overview = status.compose(places, all_healthy)
     assert overview.ready
     assert (overview.model, overview.serving) == (GUIDE, GUIDE)
@@ -129,7 +131,7 @@ def test_a_failed_phase_is_a_problem_with_its_fix(places: Places) -> None:
 
 def test_what_is_wrong_with_a_gpu_is_a_problem_and_no_failure(places: Places) -> None:
     lost = {"reason": "GPU 3 has fallen off the bus", "fix": "sudo reboot"}
-    files.write_json(places.plan, {"model": "acme/tiny", "problems": [], "hardware": {"problems": [lost]}})
+    resolve(places, hardware={"flavour": "cuda", "problems": [lost]})
     overview = status.compose(places, on_ports({}))
     assert [(str(problem), problem.fix) for problem in overview.problems] == [tuple(lost.values())]
     assert overview.state == "starting"
@@ -138,7 +140,7 @@ def test_what_is_wrong_with_a_gpu_is_a_problem_and_no_failure(places: Places) ->
 def test_a_problem_that_a_phase_failed_for_is_told_once(places: Places) -> None:
     """In the phase's words, which also say what serves."""
     gone, other = {"reason": "no GPU can be used", "fix": "Take one."}, {"reason": "'x' is no key", "fix": "Give one."}
-    files.write_json(places.plan, {"model": "acme/tiny", "problems": [gone, other]})
+    resolve(places, problems=[gone, other])
     report(
         places, "model", "failed", message="Serving acme/guide on the processor: no GPU can be used.", fix="Take one."
     )
@@ -198,10 +200,6 @@ def publish_once(places: Places, manifest: Manifest, monkeypatch: pytest.MonkeyP
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(time, "sleep", stop)
         publisher.publish(places, manifest)
-
-
-def plan(places: Places, **parts: object) -> None:
-    files.write_json(places.plan, {"model": "acme/tiny", "problems": [], "access": {}, **parts})
 
 
 def report(places: Places, service: str, state: str, **facts: object) -> None:
@@ -281,7 +279,7 @@ def test_the_certificate_is_a_phase_only_where_there_is_one(places: Places) -> N
 
 
 def test_addresses_are_those_of_the_domain_once_it_has_a_certificate(places: Places) -> None:
-    plan(places, access={"domain": "ai.example.com"})
+    resolve(places, access={"domain": "ai.example.com"})
     report(places, "certificate", "running")
     assert status.compose(places, MANIFEST).endpoints[0].url.startswith("http://")
     report(places, "certificate", "done")
@@ -291,7 +289,7 @@ def test_addresses_are_those_of_the_domain_once_it_has_a_certificate(places: Pla
 
 def test_the_sandbox_is_reached_as_it_was_chosen(places: Places) -> None:
     def sandbox(choice: str) -> list[status.Endpoint]:
-        plan(places, access={"sandbox": choice})
+        resolve(places, access={"sandbox": choice})
         return [endpoint for endpoint in status.compose(places, MANIFEST).endpoints if endpoint.name == "sandbox"]
 
     port = MANIFEST.ports["sandbox"].port
@@ -310,7 +308,7 @@ def test_the_sandbox_does_not_hold_up_readiness(places: Places, all_healthy: Man
 
 
 def test_the_engine_names_what_it_serves_instead(places: Places, all_healthy: Manifest) -> None:
-    plan(places)
+    resolve(places)
     report(places, "engine", "failed", serving=GUIDE, message="acme/tiny cannot be served.")
     overview = status.compose(places, all_healthy)
     assert (overview.state, overview.model, overview.serving) == ("ready", "acme/tiny", GUIDE)
@@ -568,7 +566,7 @@ def test_logs_need_rights(places: Places, journalctl: Path, monkeypatch: pytest.
 def test_the_login_message_is_published_and_taken_at_once(
     places: Places, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan(places)
+    resolve(places)
     report(places, "model", "running", **DOWNLOADING)
     publish_once(places, MANIFEST, monkeypatch)
     text = places.published_motd.read_text()
@@ -659,7 +657,8 @@ def test_boot_never_fails(places: Places) -> None:
     assert result.exit_code == 0
     assert "not YAML" in result.stderr
     assert "Did you mean model?" in result.stderr
-    assert len(files.read_json(places.plan)["problems"]) == 2  # type: ignore[index]
+    resolved = Deployment.load(places.resolved)
+    assert resolved and len(resolved.problems) == 2
 
 
 def test_changing_the_model_from_the_command_line(places: Places) -> None:
@@ -677,7 +676,7 @@ def test_an_invalid_change_exits_with_2_and_changes_nothing(places: Places, argu
     assert result.exit_code == 2
     assert "Nothing was changed." in result.stderr
     assert places.options.read_text() == "served_name: mine\n"
-    assert not places.plan.exists()
+    assert not places.resolved.exists()
 
 
 def test_status_for_people_and_for_programs(places: Places) -> None:
@@ -691,7 +690,7 @@ def test_status_for_people_and_for_programs(places: Places) -> None:
 
 def test_addresses_and_commands_are_never_cut_off(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
-    plan(places)
+    resolve(places)
     overview = status.compose(places, MANIFEST)
     people = command(places.root, "status").stdout.splitlines()
     for endpoint in overview.endpoints:

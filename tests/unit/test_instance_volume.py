@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from aisandbox.instance import files
 from aisandbox.instance.choose import configure
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.keep import volume
 from aisandbox.instance.places import Places
 from aisandbox.instance.run.rendering import fill
@@ -97,11 +97,9 @@ def where(places: Places) -> str:
 
 def problem(places: Places) -> str:
     """What `configure` says of the volume."""
-    plan = files.read_json(places.plan)
-    assert plan
-    return " ".join(
-        f"{found['reason']} {found['fix']}" for found in plan["problems"] if found["option"] == "data_volume"
-    )
+    resolved = Deployment.load(places.resolved)
+    assert resolved
+    return " ".join(f"{found.reason} {found.fix}" for found in resolved.problems if found.option == "data_volume")
 
 
 def test_data_goes_to_the_chosen_volume_on_every_boot(places: Places, disk: Path) -> None:

@@ -211,7 +211,7 @@ def test_ports_open_on_the_platform_as_on_the_instance() -> None:
     template = (REPOSITORY / "templates" / "nftables" / "access.conf.j2").read_text()
 
     def opened(**access: object) -> set[int]:
-        text = fill(template, {"manifest": MANIFEST, "plan": {"access": access}})
+        text = fill(template, {"manifest": MANIFEST, "deployment": {"access": access}})
         return {int(port) for rule in re.findall(r"dport \{?([\d, ]+)\}? accept", text) for port in rule.split(",")}
 
     usual = {door.port for door in ports.doors(MANIFEST) if door.public and door.name != "ssh"}

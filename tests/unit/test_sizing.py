@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from aisandbox.instance import plan
 from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.choose.resolve import resolve
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.fit import sizing
 from aisandbox.instance.fit.hardware import Gpu, Hardware
 from aisandbox.instance.fit.sizing import Sized, UnobtainableError
-from aisandbox.instance.plan import Plan
 from tests.support.appliance import MANIFEST, make
 
 DATA = Path(__file__).parent.parent / "data"
@@ -53,8 +53,8 @@ def facts(model: str) -> dict[str, Any]:
     return dict(json.loads((MODELS / f"{model}.json").read_text()))
 
 
-def planned(model: str, hardware: Hardware, **choice: object) -> Plan:
-    return plan.decide(Choice.model_validate({"model": model, **choice}), (), MANIFEST, hardware)
+def planned(model: str, hardware: Hardware, **choice: object) -> Deployment:
+    return resolve(Choice.model_validate({"model": model, **choice}), (), MANIFEST, hardware)
 
 
 def size(model: str, hardware: Hardware, supported: frozenset[str] | None = None, **choice: object) -> Sized:

@@ -88,7 +88,7 @@ class Compared:
 
 def compare(record: dict[str, Any]) -> Compared:
     gpu, model = LOGS["gpus"][record["gpu"]], MODELS[record["model"]]
-    one = Gpu(name=record["gpu"], memory_gib=gpu["cuda_gib"], capability=gpu["capability"])
+    one = Gpu(name=record["gpu"], memory_gib=gpu["cuda_gib"], capability=tuple(gpu["capability"]))
     hardware = Hardware(flavour="cuda", ram_gib=64, cpus=8, gpus=(one,) * record["gpu_count"])
     arguments = [
         "--gpu-memory-utilization",

@@ -37,6 +37,10 @@ def places(tmp_path: Path) -> Places:
     return appliance.make(tmp_path)
 
 
+def upgrades(places: Places) -> Upgrades:
+    return Upgrades(places.root, places.data)
+
+
 def told(places: Places, public: bool = False) -> str:
     return "\n".join(f"{problem} {problem.fix}" for problem in status.compose(places, MANIFEST, public=public).problems)
 
@@ -47,34 +51,34 @@ def run(places: Places, *arguments: str) -> tuple[int, str]:
 
 
 def test_one_under_way_is_shown(places: Places) -> None:
-    places.upgrades.save(STATE)
+    upgrades(places).save(STATE)
     assert "the upgrade to version 1.3.0 is under way" in told(places)
     assert "is under way (ready)" in run(places, "--status")[1]
 
 
 def test_one_that_was_undone_is_shown_with_its_cause(places: Places) -> None:
-    places.upgrades.save(STATE)
-    places.upgrades.finish(STATE, "undone", "The upgrade to 1.3.0 was undone: it crashed.", worker.SILENCE)
+    upgrades(places).save(STATE)
+    upgrades(places).finish(STATE, "undone", "The upgrade to 1.3.0 was undone: it crashed.", worker.SILENCE)
     assert "was undone: it crashed. ImportError" in told(places)
     assert "--forget" in told(places)
     assert "ImportError" in run(places, "--status")[1]
 
 
 def test_strangers_are_not_told_last_words(places: Places) -> None:
-    places.upgrades.finish(STATE, "undone", "The upgrade to 1.3.0 was undone: it crashed.")
+    upgrades(places).finish(STATE, "undone", "The upgrade to 1.3.0 was undone: it crashed.")
     assert "it crashed." in told(places, public=True)
     assert "ImportError" not in told(places, public=True)
 
 
 def test_one_that_succeeded_is_no_problem(places: Places) -> None:
-    places.upgrades.finish(STATE, "done", "Version 1.3.0 serves.")
+    upgrades(places).finish(STATE, "done", "Version 1.3.0 serves.")
     assert told(places) == ""
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"outcome": 5}'])
 def test_a_damaged_record_does_not_hide_the_rest(places: Places, text: str) -> None:
-    places.upgrades.base.mkdir()
-    for file in (places.upgrades.state_file, places.upgrades.result_file):
+    upgrades(places).base.mkdir()
+    for file in (upgrades(places).state_file, upgrades(places).result_file):
         file.write_text(text)
     told(places)
 

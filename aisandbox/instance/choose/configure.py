@@ -1,7 +1,7 @@
-"""`aisandbox configure`: from the user's choice to a plan and the services' environment files.
+"""`aisandbox configure`: from the user's choice to a deployment and the services' environment files.
 
 Runs at every boot and after every change. It is idempotent, and bad input never stops it: what cannot be done
-is recorded as a problem, and the appliance comes up on a safe plan.
+is recorded as a problem, and the appliance comes up on a safe default.
 """
 
 from __future__ import annotations
@@ -12,16 +12,16 @@ import sys
 from dataclasses import dataclass
 
 from aisandbox.auxiliary import prompt
-from aisandbox.instance import files, plan
-from aisandbox.instance.choose import host_names, options
+from aisandbox.instance import files
+from aisandbox.instance.choose import access, host_names, options
 from aisandbox.instance.choose.options import Choice
+from aisandbox.instance.choose.resolve import resolve
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.fit import hardware
-from aisandbox.instance.guard import access
 from aisandbox.instance.keep import volume
 from aisandbox.instance.observe.notices import warnings
 from aisandbox.instance.observe.report import Reporter
 from aisandbox.instance.places import Places
-from aisandbox.instance.plan import Plan
 from aisandbox.instance.problem import Problem
 from aisandbox.instance.run import container, rendering, services
 from aisandbox.instance.run.rendering import Rendered
@@ -35,7 +35,7 @@ SECRETS = ("webui_secret_key", "admin_password", "sandbox_key", "api_key", "chat
 class Outcome:
     """What a run of `apply` came to."""
 
-    plan: Plan
+    deployment: Deployment
     changed: tuple[str, ...]
     """Names of the files that changed."""
 
@@ -46,11 +46,11 @@ class Outcome:
 
 
 def apply(places: Places, manifest: Manifest) -> Outcome:
-    """Read the choice, plan, and bring every rendered file up to date."""
+    """Read the choice, resolve it, and bring every rendered file up to date."""
     report = Reporter(places.status("configure"), quiet=True)
     given, found = options.read(places, manifest)
     unused = volume.problem(places, given.data_volume)
-    decided = plan.decide(given, (*found, unused) if unused else found, manifest, hardware.find(places))
+    decided = resolve(given, (*found, unused) if unused else found, manifest, hardware.find(places))
     changed = _write(places, manifest, given, decided)
     if all(problem.source != str(places.options) for problem in found):
         options.keep(places)
@@ -65,7 +65,7 @@ def apply(places: Places, manifest: Manifest) -> Outcome:
 
 
 def apply_safely(places: Places, manifest: Manifest) -> Outcome:
-    """`apply` for the boot: should it fail in an unforeseen way, plan as if nothing had been chosen."""
+    """`apply` for the boot: should it fail in an unforeseen way, go on as if nothing had been chosen."""
     try:
         return apply(places, manifest)
     except Exception as error:
@@ -73,10 +73,10 @@ def apply_safely(places: Places, manifest: Manifest) -> Outcome:
             reason=f"the choice could not be applied ({type(error).__name__}: {error}); the default is used",
             fix="See why: sudo aisandbox logs configure",
         )
-        decided = plan.decide(Choice(), (problem,), manifest, hardware.find(places))
-        files.write_json(places.plan, decided.model_dump(mode="json"))
+        decided = resolve(Choice(), (problem,), manifest, hardware.find(places))
+        decided.save(places.resolved)
         Reporter(places.status("configure"), quiet=True).failed("configure", str(problem), problem.fix)
-        return Outcome(decided, (places.plan.name,))
+        return Outcome(decided, (places.resolved.name,))
 
 
 def services_to_restart(places: Places, outcome: Outcome) -> tuple[str, ...]:
@@ -84,7 +84,7 @@ def services_to_restart(places: Places, outcome: Outcome) -> tuple[str, ...]:
     units = [unit for entry in outcome.rendered if entry.action == "restart" for unit in entry.units]
     reports = (files.read_json(places.status(service)) or {} for service in ("model", "engine"))
     failed = any(report.get("state") == "failed" for report in reports)
-    if failed or {places.plan.name, places.hf_token.name} & set(outcome.changed):
+    if failed or {places.resolved.name, places.hf_token.name} & set(outcome.changed):
         units.insert(0, services.MODEL)
     return tuple(dict.fromkeys(units))
 
@@ -121,8 +121,8 @@ def bring_up(places: Places, outcome: Outcome, *, boot: bool = False) -> dict[st
     return {verb: units for verb, units in done.items() if units}
 
 
-def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> tuple[str, ...]:
-    """Write everything that follows from the plan. Returns the names of the files that changed."""
+def _write(places: Places, manifest: Manifest, given: Choice, decided: Deployment) -> tuple[str, ...]:
+    """Write everything that follows from the deployment. Returns the names of the files that changed."""
     for folder in (places.secrets, places.hf_token.parent):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -131,7 +131,7 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
     kept = secrets_of(places)
     context = {
         "manifest": manifest,
-        "plan": decided,
+        "deployment": decided,
         "release": files.read_json(places.release) or {},
         "secrets": kept,
         "choice": given,
@@ -145,9 +145,9 @@ def _write(places: Places, manifest: Manifest, given: Choice, decided: Plan) -> 
     }
     changed = [path.name for path, text in texts.items() if files.write(path, text, 0o600)]
     changed += [entry.file for entry in rendering.write(places, context)]
-    # The plan comes last: whoever sees it finds the rest in place.
-    if files.write_json(places.plan, decided.model_dump(mode="json")):
-        changed.append(places.plan.name)
+    # The deployment comes last: whoever sees it finds the rest in place.
+    if decided.save(places.resolved):
+        changed.append(places.resolved.name)
     return tuple(changed)
 
 

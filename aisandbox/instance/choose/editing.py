@@ -102,8 +102,7 @@ def checked(places: Places, manifest: Manifest, text: str, base: str) -> Edit:
     if problems:
         raise InvalidTextError(
             tuple(
-                f"{_where(text, problem.option)}{problem.model_copy(update={'source': None})}. {problem.fix}"
-                for problem in problems
+                f"{_where(text, problem.option)}{replace(problem, source=None)}. {problem.fix}" for problem in problems
             )
         )
     before = options.read_text(base, own.name)
@@ -139,7 +138,7 @@ def rehearsal(places: Places) -> Iterator[Places]:
             *([(places.options.parent, stage.options.parent)] if places.container else []),
             (places.secrets, stage.secrets),
             (places.status("model").parent, stage.status("model").parent),
-            (places.plan, stage.plan),
+            (places.resolved, stage.resolved),
         ):
             copy.parent.mkdir(parents=True, exist_ok=True)
             if origin.is_dir():

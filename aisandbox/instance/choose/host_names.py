@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aisandbox.instance.choose.options import Choice, cloud_init
+from aisandbox.instance import address as addresses
+from aisandbox.instance.choose.options import Choice
 from aisandbox.instance.choose.options.rules import host_name
 from aisandbox.instance.places import Places
-from aisandbox.instance.run.container import environment
 from aisandbox.manifest import Manifest
 
 
@@ -35,7 +35,7 @@ def _machine(places: Places) -> Iterator[str]:
 
 
 def _cloud(places: Places) -> Iterator[str]:
-    known = cloud_init.metadata(places)
+    known = addresses.metadata(places)
     for key in ("public-hostname", "local-hostname", "hostname"):
         if isinstance(known.get(key), str):
             yield known[key]
@@ -43,7 +43,7 @@ def _cloud(places: Places) -> Iterator[str]:
 
 def _proxy(places: Places, manifest: Manifest) -> Iterator[str]:
     for port in ("chat", "api"):
-        if address := environment.address(places, manifest.ports[port].port):
+        if address := addresses.of_proxy(places, manifest.ports[port].port):
             yield urlsplit(address).hostname or ""
 
 

@@ -225,11 +225,11 @@ def _show(places: Places, manifest: Manifest) -> None:
 
 
 def _tell(outcome: Outcome) -> None:
-    for problem in (*outcome.plan.problems, *outcome.plan.hardware.problems):
+    for problem in (*outcome.deployment.problems, *outcome.deployment.hardware.problems):
         say(f"{problem}. {problem.fix}")
-    if outcome.changed and outcome.plan.access.chat_login:
+    if outcome.changed and outcome.deployment.access.chat_login:
         say("The chat page asks for a login. To see address and password: sudo aisandbox keys")
-    say(f"Configured to serve {outcome.plan.model}.")
+    say(f"Configured to serve {outcome.deployment.model}.")
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -19,11 +19,12 @@ def check(
 ) -> None:
     """Look for what makes this instance unsafe: open ports, failed units, passwords, pending updates."""
     from aisandbox import check as checks
-    from aisandbox.instance import files
-    from aisandbox.instance.guard.access import Access
+    from aisandbox.instance.access import Access
+    from aisandbox.instance.deployment import Deployment
 
     manifest, places = context.obj.manifest, context.obj.places
-    access = Access.model_validate((files.read_json(places.plan) or {}).get("access") or {})
+    deployment = Deployment.find(places.resolved)
+    access = deployment.access if deployment else Access()
     settings = checks.Settings.of(manifest, stage="instance", live=places.live, online=not offline)
     # What the owner has opened may be reached.
     chosen = {"http": bool(access.domain), "https": bool(access.domain), "sandbox": access.sandbox == "public"}

@@ -9,8 +9,7 @@ from aisandbox.instance.commands.console import need_root
 
 def keys(context: typer.Context) -> None:
     """Show the keys and the login of this instance. Nothing else prints them."""
-    from aisandbox.instance.choose import configure, options
-    from aisandbox.instance.guard import access
+    from aisandbox.instance.choose import access, configure, options
 
     places, manifest = context.obj.places, context.obj.manifest
     need_root(places)

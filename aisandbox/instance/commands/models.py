@@ -66,7 +66,7 @@ def pull(
     """Get a model, or what is new of it. The one that is served is served anew once it has changed."""
     from pathlib import Path
 
-    from aisandbox.instance import files
+    from aisandbox.instance.deployment import Deployment
     from aisandbox.instance.errors import UnobtainableError, UnreachableError
     from aisandbox.instance.fit import models
     from aisandbox.instance.run import services
@@ -103,7 +103,8 @@ def pull(
     else:
         print(f"{model} is on disk, at commit {folder.name}.")
     chosen = any(entry.chosen and entry.model == model for entry in models.entries(places, manifest))
-    if chosen and places.live and (files.read_json(places.engine) or {}).get("model") != str(folder):
+    located = Deployment.find(places.located)
+    if chosen and places.live and (not located or located.candidates[0].folder != str(folder)):
         services.restart(services.MODEL)
 
 

@@ -14,7 +14,7 @@ from aisandbox.instance.commands.console import BAD_INPUT, need_root, say
 
 if TYPE_CHECKING:
     from aisandbox.instance.keep.upgrade.prepare import Instance, Plan
-    from aisandbox.instance.keep.upgrade.state import State
+    from aisandbox.instance.keep.upgrade.state import State, Upgrades
     from aisandbox.instance.places import Places
     from aisandbox.manifest import Manifest
 
@@ -81,7 +81,7 @@ def _upgrade(
     from aisandbox.instance.keep.upgrade.source import open_source
 
     key = _key(places, manifest, public_key)
-    upgrades, instance = places.upgrades, _instance(places, manifest)
+    upgrades, instance = _upgrades(places), _instance(places, manifest)
     source = open_source(name)
     with upgrades.locked():
         release = prepare.read_release(source, key, upgrades.download)
@@ -102,7 +102,7 @@ def _upgrade(
 def _roll_back(places: Places, manifest: Manifest, timeout_s: float) -> None:
     from aisandbox.instance.keep.upgrade import prepare
 
-    upgrades, instance = places.upgrades, _instance(places, manifest)
+    upgrades, instance = _upgrades(places), _instance(places, manifest)
     with upgrades.locked():
         _begin(places, instance, lambda: prepare.rollback_state(instance, upgrades, timeout_s))
 
@@ -117,7 +117,7 @@ def _begin(places: Places, instance: Instance, made: Callable[[], State]) -> NoR
     from aisandbox.instance.keep.upgrade import prepare
     from aisandbox.instance.keep.upgrade.services import WORKER
 
-    upgrades = places.upgrades
+    upgrades = _upgrades(places)
     state = made()
     prepare.place_tool(upgrades, instance, Path(aisandbox.__file__).parent)
     files.remove(upgrades.log)
@@ -185,7 +185,7 @@ def _describe(plan: Plan, instance: Instance) -> None:
 def _show(places: Places, manifest: Manifest) -> None:
     from aisandbox.instance.keep.upgrade import prepare
 
-    upgrades, instance = places.upgrades, _instance(places, manifest)
+    upgrades, instance = _upgrades(places), _instance(places, manifest)
     print(f"Version {instance.version} ({instance.flavour}) is installed.")
     state, result, kept = upgrades.load(), upgrades.result, upgrades.kept
     if state:
@@ -206,9 +206,16 @@ def _show(places: Places, manifest: Manifest) -> None:
 def _forget(places: Places) -> None:
     from aisandbox.instance.keep.upgrade import prepare
 
-    with places.upgrades.locked():
-        freed = prepare.forget(places.upgrades)
+    upgrades = _upgrades(places)
+    with upgrades.locked():
+        freed = prepare.forget(upgrades)
     print(f"The release before is gone; {freed / 1e6:.0f} MB are free again.")
+
+
+def _upgrades(places: Places) -> Upgrades:
+    from aisandbox.instance.keep.upgrade.state import Upgrades
+
+    return Upgrades(places.root, places.data)
 
 
 def _tell(text: str) -> None:

@@ -28,8 +28,8 @@ from huggingface_hub.utils import parse_ratelimit_headers  # type: ignore[attr-d
 
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
 from aisandbox.instance.fetch.request import Request
+from aisandbox.instance.problem import CONFIGURE
 
-CONFIGURE = "sudo aisandbox configure"
 CHOOSE = f"{CONFIGURE} --model ORGANISATION/NAME"
 GIVE_ACCESS = f"{CONFIGURE} --set hf_token=hf_…"
 SUGGESTIONS = 3

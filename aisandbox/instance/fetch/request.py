@@ -9,6 +9,8 @@ from pathlib import PurePosixPath
 DEFAULT_ENDPOINT = "https://huggingface.co"
 WEIGHT_SUFFIXES = (".safetensors", ".bin")
 SMALL_SUFFIXES = (".json", ".jinja", ".model", ".tiktoken", ".txt")
+MAX_CONFIG_BYTES = 16 * 1024**2
+"""No honest `config.json` is larger; nobody reads more than one byte beyond it."""
 OTHER_FORMATS = {"original", "metal", "onnx", "openvino", "coreml"}
 """Folders that publishers keep copies of the weights in, for other programs than vLLM."""
 

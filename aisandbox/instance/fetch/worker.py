@@ -37,8 +37,7 @@ from huggingface_hub.utils._http import default_client_factory, hf_raise_for_sta
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
 from aisandbox.instance.fetch import blobs, cache, failures
 from aisandbox.instance.fetch.blobs import Blob
-from aisandbox.instance.fetch.request import Listing, Request, wanted
-from aisandbox.instance.fit.sizing import MAX_CONFIG_BYTES
+from aisandbox.instance.fetch.request import MAX_CONFIG_BYTES, Listing, Request, wanted
 
 PARALLEL = 8
 PARALLEL_XET = 2

@@ -1,4 +1,4 @@
-"""`aisandbox model-fetch`: brings the planned model to this instance, then tells the engine what to serve."""
+"""`aisandbox model-fetch`: brings the chosen model to this instance, then tells the engine what to serve."""
 
 from __future__ import annotations
 
@@ -8,190 +8,134 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from aisandbox.instance import files
+from aisandbox.instance.deployment import Deployment, Serving
 from aisandbox.instance.errors import UnobtainableError, UnreachableError
 from aisandbox.instance.fetch import cache
 from aisandbox.instance.fetch.download import Download
 from aisandbox.instance.fetch.request import Listing, Request
 from aisandbox.instance.fit import sizing
-from aisandbox.instance.fit.sizing import fit
+from aisandbox.instance.fit.sizing import Sized, fit
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.observe.report import Reporter
-from aisandbox.instance.places import Places, cache_name, cached_model
-from aisandbox.instance.plan import Plan, Serving, no_gpu
+from aisandbox.instance.places import Places, cache_name
+from aisandbox.instance.serve import fallbacks
+from aisandbox.instance.serve.fallbacks import UTILIZATION
 from aisandbox.manifest import Manifest
 
 FIRST_WAIT_S = 5.0
 LONGEST_WAIT_S = 60.0
 LONGEST_WISH_S = 3600.0
 """A hub may ask for more patience than we would have by ourselves, within reason."""
-UTILIZATION_ARGUMENT = "--gpu-memory-utilization"
 STAND_IN_AFTER = 3
 """Failed attempts after which the embedded model is served meanwhile, if nothing else is."""
 
 
-@dataclass(frozen=True)
-class Fetched:
-    """A model on disk, and how it is to be served."""
-
-    folder: Path
-    sized: sizing.Sized
-    facts: dict[str, Any] = field(default_factory=dict)
-    """For the status: the commit, and how the model was sized."""
-
-
 def fetch(places: Places, manifest: Manifest, sleep: Callable[[float], None] = time.sleep) -> None:
-    """Do what the plan says. A model that cannot be had ends in a fallback, with the reason in the status.
+    """Locate what configure resolved. A model that cannot be had ends in a fallback, with the reason in the status.
 
     Raises:
-        FileNotFoundError: there is no plan.
+        FileNotFoundError: nothing was resolved.
     """
-    plan = Plan.model_validate_json(places.plan.read_bytes())
+    deployment = Deployment.load(places.resolved)
+    if deployment is None:
+        raise FileNotFoundError(places.resolved)
+    serving = deployment.serving
     report = Reporter(places.status("model"))
-    facts = {"model": plan.model, "revision": plan.revision}
-    if not plan.servable:
-        problem = no_gpu(plan.hardware)
-        serving = _without_gpu(places, plan)
-        doing = f"Serving {serving} on the processor" if serving else "No model can be served"
-        report.failed("plan", f"{doing}: {problem.reason}.", problem.fix, **facts, serving=serving)
+    facts: dict[str, Any] = {"model": serving.model, "revision": serving.revision}
+    if problem := deployment.hardware.no_gpu:
+        guide = _guide(places, deployment)
+        doing = "No model can be served"
+        if guide:
+            replace(deployment, candidates=(fallbacks.on_processor(guide),)).save(places.located)
+            doing = f"Serving {guide.model} on the processor"
+        instead = guide.model if guide else None
+        report.failed("plan", f"{doing}: {problem.reason}.", problem.fix, **facts, serving=instead)
         return
     try:
-        if plan.embedded:
-            fetched = Fetched(_embedded(places, plan), sizing.Sized(plan.args, "", ()))
+        if serving.embedded:
+            sized = Sized(replace(serving, folder=str(_embedded(places, serving.model))), "", ())
         else:
-            fetched = _downloaded(places, plan, manifest, report, sleep)
+            sized = _downloaded(places, deployment, manifest, report, facts, sleep)
     except UnobtainableError as failure:
-        serving = _fall_back(places, plan)
-        message = f"{failure} Serving {serving} instead." if serving else str(failure)
-        report.failed("fetch", message, failure.fix, **facts, serving=serving)
+        instead = _fall_back(places, deployment)
+        message = f"{failure} Serving {instead} instead." if instead else str(failure)
+        report.failed("fetch", message, failure.fix, model=serving.model, revision=serving.revision, serving=instead)
         return
-    _hand_over(places, plan, fetched)
-    message = f"{plan.model} is on this instance. {fetched.sized.sentence}".rstrip()
-    report.done("fetch", message, **facts, **fetched.facts, serving=plan.model)
+    _hand_over(places, deployment, sized)
+    message = f"{serving.model} is on this instance. {sized.sentence}".rstrip()
+    report.done("fetch", message, **facts, serving=serving.model)
 
 
 # What the engine is told
 
 
-def _hand_over(places: Places, plan: Plan, fetched: Fetched) -> None:
+def _hand_over(places: Places, deployment: Deployment, sized: Sized) -> None:
     """Tell the engine to serve the model, and what to serve should it fail."""
-    asked = _entry(plan.model, fetched.folder, plan.served_names, _beside_others(plan, fetched.sized.args))
-    fallbacks = []
-    if retry := fetched.sized.retry:
-        less = _entry(plan.model, fetched.folder, plan.served_names, _beside_others(plan, retry.args))
-        fallbacks.append({**less, "why": retry.why, "fix": retry.fix})
-    if not plan.embedded:
-        fallbacks += [entry for entry in _good(places) if entry["model"] != asked["model"]][:1]
-        fallbacks += [entry for entry in _guide(places, plan) if entry["model"] not in {e["model"] for e in fallbacks}]
-    _write(places, plan, {**asked, "fallbacks": fallbacks})
+    asked, less = (one and _beside_others(deployment, one) for one in (sized.serving, sized.less))
+    _locate(places, deployment, asked, less, () if deployment.serving.embedded else _before(places))
 
 
-def _fall_back(places: Places, plan: Plan) -> str | None:
+def _fall_back(places: Places, deployment: Deployment) -> str | None:
     """Keep what is being served, else serve the embedded model. Returns what is served then, if anything can be."""
-    good = _good(places)
-    current = files.read_json(places.engine) or {}
-    if good and good[0]["model"] == current.get("model"):
-        files.write_json(places.engine, _with_devices(plan, current))
-        return str(good[0]["name"])
-    instead = [*good, *_guide(places, plan)] if not plan.embedded else good
-    if not instead:
+    before, located = _before(places), Deployment.find(places.located)
+    if located and before and before[0].folder == located.candidates[0].folder:
+        replace(located, hardware=deployment.hardware).save(places.located)
+        return before[0].model
+    return _locate(places, deployment, None, None, before)
+
+
+def _locate(
+    places: Places, deployment: Deployment, asked: Serving | None, less: Serving | None, before: tuple[Serving, ...]
+) -> str | None:
+    """Leave the document to the engine, unless nothing can be served. Returns what comes first."""
+    gpus = deployment.hardware.flavour == "cuda"
+    candidates = fallbacks.ordered(asked, less, before, _guide(places, deployment), gpus)
+    if not candidates:
         return None
-    # Its own name comes first, so that answers name it; the chosen one stays for clients that were set to it.
-    names = list(dict.fromkeys((*instead[0]["served_names"], *plan.served_names)))
-    asked = {key: value for key, value in instead[0].items() if key != "why"}
-    _write(places, plan, {**asked, "served_names": names, "fallbacks": instead[1:]})
-    return str(instead[0]["name"])
+    replace(deployment, candidates=candidates).save(places.located)
+    return candidates[0].model
 
 
-def _entry(name: str, folder: Path, names: tuple[str, ...], args: tuple[str, ...]) -> dict[str, Any]:
-    return {"name": name, "model": str(folder), "served_names": list(names), "args": list(args)}
+def _before(places: Places) -> tuple[Serving, ...]:
+    report = files.read_json(places.status("engine")) or {}
+    return fallbacks.served_before(Deployment.find(places.located), report)
 
 
-def _good(places: Places) -> list[dict[str, Any]]:
-    """What the engine was told to serve until now and can serve, best first."""
-    current = files.read_json(places.engine)
-    if not current:
-        return []
-    found = [
-        {
-            **{key: entry[key] for key in ("model", "served_names", "args")},
-            "name": entry.get("name") or cached_model(entry["model"]) or entry["model"],
-            "why": entry.get("why") or "It was served before.",
-        }
-        for entry in (current, *current.get("fallbacks", []))
-        if Path(entry["model"]).is_dir() and not entry.get("processor")
-    ]
-    status = files.read_json(places.status("engine")) or {}
-    if status.get("state") != "failed":
-        return found
-    # The engine cannot serve what it was asked for, and says what it serves instead.
-    serves = [entry for entry in found if entry["name"] == status.get("serving")]
-    return serves + [entry for entry in found if entry not in serves and entry["model"] != current["model"]]
+def _beside_others(deployment: Deployment, serving: Serving) -> Serving:
+    """The same with vLLM's part of the GPUs' memory cut to what other programs leave of it."""
+    share = deployment.hardware.free_share
+    if share == 1 or Given(deployment.asked.vllm_args).has(UTILIZATION):
+        return serving
+    part = Given(serving.args).number(UTILIZATION) or fit.UTILIZATION
+    return replace(serving, args=(*serving.args, UTILIZATION, f"{math.floor(100 * part * share) / 100:g}"))
 
 
-def _without_gpu(places: Places, plan: Plan) -> str | None:
-    """Have the processor serve the embedded model. Returns its name; None if the image lacks it."""
-    guide = _on_processor(places, plan)
-    if not guide:
-        return None
-    asked = {key: value for key, value in guide[0].items() if key != "why"}
-    names = list(dict.fromkeys((*asked["served_names"], *plan.served_names)))
-    files.write_json(places.engine, {**asked, "served_names": names})
-    return str(asked["name"])
-
-
-def _on_processor(places: Places, plan: Plan) -> list[dict[str, Any]]:
-    """The embedded model as the CUDA flavour serves it without a GPU; vLLM's arguments are not for it."""
-    why = "No GPU can be used."
-    return [{**guide, "args": [], "processor": True, "why": why} for guide in _guide(places, plan)]
-
-
-def _write(places: Places, plan: Plan, config: dict[str, Any]) -> None:
-    """Tell the engine; the CUDA flavour also what to serve should its GPUs fail, and which of them to use."""
-    if plan.hardware.flavour == "cuda":
-        config = {**config, "fallbacks": [*config["fallbacks"], *_on_processor(places, plan)]}
-    files.write_json(places.engine, _with_devices(plan, config))
-
-
-def _with_devices(plan: Plan, config: dict[str, Any]) -> dict[str, Any]:
-    rest = {key: value for key, value in config.items() if key != "devices"}
-    return rest | ({"devices": list(plan.hardware.devices)} if plan.hardware.devices else {})
-
-
-def _beside_others(plan: Plan, args: tuple[str, ...]) -> tuple[str, ...]:
-    """The arguments, with vLLM's part of the GPUs' memory cut to what other programs leave of it."""
-    share = plan.hardware.free_share
-    if share == 1 or Given(plan.asked.vllm_args).has(UTILIZATION_ARGUMENT):
-        return args
-    part = Given(args).number(UTILIZATION_ARGUMENT) or fit.UTILIZATION
-    return (*args, UTILIZATION_ARGUMENT, f"{math.floor(100 * part * share) / 100:g}")
-
-
-def _guide(places: Places, plan: Plan) -> list[dict[str, Any]]:
-    fallback = plan.fallback
+def _guide(places: Places, deployment: Deployment) -> Serving | None:
+    """The embedded model, located; None when the image lacks it."""
     try:
-        folder = _embedded(places, fallback)
+        folder = _embedded(places, deployment.guide.model)
     except UnobtainableError:
-        return []
-    args = _beside_others(plan, fallback.args)
-    return [{**_entry(fallback.model, folder, fallback.served_names, args), "why": "It came with the image."}]
+        return None
+    return _beside_others(deployment, replace(deployment.guide, folder=str(folder)))
 
 
 # Models of the image
 
 
-def _embedded(places: Places, serving: Serving) -> Path:
+def _embedded(places: Places, model: str) -> Path:
     """The baked model's folder in the hub cache, copied there unless it is there already.
 
     Raises:
         UnobtainableError: the image has no such model, or it cannot be copied.
     """
-    name = cache_name(serving.model)
+    name = cache_name(model)
     baked, kept = places.baked_models / name, places.hub_cache / name
     try:
         commit = (baked / "refs" / "main").read_text().strip()
@@ -201,7 +145,7 @@ def _embedded(places: Places, serving: Serving) -> Path:
         return folder
     except OSError as error:
         raise UnobtainableError(
-            f"The model of the image, {serving.model}, cannot be used ({error}).",
+            f"The model of the image, {model}, cannot be used ({error}).",
             "Check the free space of the data directory, or deploy the image again.",
         ) from error
 
@@ -226,38 +170,41 @@ def request(places: Places, manifest: Manifest, model: str, revision: str, endpo
 
 
 def _downloaded(
-    places: Places, plan: Plan, manifest: Manifest, report: Reporter, sleep: Callable[[float], None]
-) -> Fetched:
-    """The model, downloaded unless it is complete. Tries until it succeeds.
+    places: Places,
+    deployment: Deployment,
+    manifest: Manifest,
+    report: Reporter,
+    facts: dict[str, Any],
+    sleep: Callable[[float], None],
+) -> Sized:
+    """The model, downloaded unless it is complete. Tries until it succeeds; what is found out goes into the facts.
 
     Raises:
         UnobtainableError: it cannot be had or served as chosen, however often one tries.
     """
-    folder = cache.complete(places.hub_cache, plan.model, plan.revision)
+    serving = deployment.serving
+    folder = cache.complete(places.hub_cache, serving.model, serving.revision)
     if folder is not None:
-        listing = _listed(folder)
-        return _fetched(folder, listing, _sized(places, plan, manifest, listing))
-    asked = request(places, manifest, plan.model, plan.revision, plan.hub_endpoint)
+        return _sized(places, deployment, manifest, _listed(folder), facts).at(folder)
+    asked = request(places, manifest, serving.model, serving.revision, deployment.hub_endpoint)
     patience = _Patience()
-    attempt = 0
-    while True:
-        attempt += 1
-        facts: dict[str, Any] = {"model": plan.model, "revision": plan.revision, "attempt": attempt}
-        report.running("look-up", f"Looking up {plan.model} at {asked.address}.", **facts)
+    for attempt in count(1):
+        trying = {**facts, "attempt": attempt}
+        report.running("look-up", f"Looking up {serving.model} at {asked.address}.", **trying)
         try:
             # Xet hangs on some networks; plain HTTP also goes on in the middle of a file.
             with Download(asked, places.hub_cache, xet=attempt == 1) as download:
-                listing = download.look_up()
-                sized = _sized(places, plan, manifest, listing)
-                facts |= _facts(listing, sized)
+                sized = _sized(places, deployment, manifest, download.look_up(), facts)
+                trying |= facts
                 for progress in download.fetch():
                     patience.renew()
-                    report.running("download", f"Downloading {plan.model}.", **facts, **vars(progress))
-                return _fetched(download.folder, listing, sized)
+                    report.running("download", f"Downloading {serving.model}.", **trying, **vars(progress))
+                return sized.at(download.folder)
         except UnreachableError as unreachable:
-            if attempt >= STAND_IN_AFTER and not places.engine.exists():
-                facts["serving"] = _fall_back(places, plan)
-            _pause(patience.seconds(unreachable.wait_s), str(unreachable), report, sleep, facts)
+            if attempt >= STAND_IN_AFTER and not places.located.exists():
+                trying["serving"] = _fall_back(places, deployment)
+            _pause(patience.seconds(unreachable.wait_s), str(unreachable), report, sleep, trying)
+    raise AssertionError("it is tried for ever")
 
 
 class _Patience:
@@ -296,29 +243,27 @@ def _listed(folder: Path) -> Listing:
     return Listing(folder.name, sizes, texts["config.json"], texts["hf_quant_config.json"])
 
 
-def _sized(places: Places, plan: Plan, manifest: Manifest, listing: Listing) -> sizing.Sized:
-    """How the model is served on this machine.
+def _sized(
+    places: Places, deployment: Deployment, manifest: Manifest, listing: Listing, facts: dict[str, Any]
+) -> Sized:
+    """How the model is served on this machine; the commit and the sizing go into the facts.
 
     Raises:
         UnobtainableError: it cannot be.
     """
     if listing.config is None:
         raise UnobtainableError(
-            f"{plan.model} has no config.json, so nothing is known about it.",
+            f"{deployment.model} has no config.json, so nothing is known about it.",
             "Choose a model in the Hugging Face format: sudo aisandbox configure --model ORGANISATION/NAME",
         )
     config = sizing.parse(listing.config.encode())
     quant = sizing.parse(listing.quant_config.encode()) if listing.quant_config else None
     known = sizing.architectures(places), quant, sizing.formats(places)
-    return sizing.size(plan, config, listing.weights, manifest, *known)
-
-
-def _fetched(folder: Path, listing: Listing, sized: sizing.Sized) -> Fetched:
-    return Fetched(folder, sized, _facts(listing, sized))
-
-
-def _facts(listing: Listing, sized: sizing.Sized) -> dict[str, Any]:
-    return {"commit": listing.commit, **({"sizing": sized.facts()} if sized.rows or sized.sentence else {})}
+    sized = sizing.size(deployment, config, listing.weights, manifest, *known)
+    facts["commit"] = listing.commit
+    if sized.rows or sized.sentence:
+        facts["sizing"] = sized.facts()
+    return sized
 
 
 def _token(places: Places) -> str | None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from aisandbox.instance import files
+from aisandbox.instance.deployment import Deployment, Hardware
 from aisandbox.instance.fetch import cache
 from aisandbox.instance.fetch.download import Download, Progress
 from aisandbox.instance.fit.model import request
-from aisandbox.instance.places import Places, cached_model
+from aisandbox.instance.places import Places
 from aisandbox.manifest import Manifest, Part
 
 ACCOUNT = "vllm"
@@ -46,9 +45,9 @@ class Entry(Part):
 def entries(places: Places, manifest: Manifest) -> tuple[Entry, ...]:
     """Every model on disk or listed: those in use first, then by the list's order, then by name."""
     on_disk = {cached.model: cached for cached in cache.models(places.hub_cache)}
-    plan = files.read_json(places.plan) or {}
-    serving = served(places)
-    fitting = _fitting(manifest, plan.get("hardware"))
+    resolved = Deployment.find(places.resolved)
+    chosen, serving = resolved and resolved.model, served(places)
+    fitting = _fitting(manifest, resolved.hardware) if resolved else None
     names = dict.fromkeys((*(listed.id for listed in manifest.models), *on_disk))
     found = []
     for name in names:
@@ -60,7 +59,7 @@ def entries(places: Places, manifest: Manifest) -> tuple[Entry, ...]:
                 size_bytes=cached.size_bytes if cached else 0,
                 commits=cached.commits if cached else (),
                 complete=bool(cached and (cached.complete or embedded)),
-                chosen=name == plan.get("model"),
+                chosen=name == chosen,
                 serving=name == serving,
                 embedded=embedded,
                 listed=listed is not None,
@@ -72,19 +71,15 @@ def entries(places: Places, manifest: Manifest) -> tuple[Entry, ...]:
     return tuple(sorted(found, key=lambda entry: not (entry.chosen or entry.serving)))
 
 
-def _fitting(manifest: Manifest, hardware: Any) -> set[str] | None:
-    """Listed models that this machine serves; None while nobody has looked at it."""
-    from aisandbox.instance.fit.hardware import Hardware
-
-    if not hardware:
-        return None
-    found = Hardware.model_validate(hardware)
+def _fitting(manifest: Manifest, found: Hardware) -> set[str]:
+    """Listed models that this machine serves."""
     return {model.id for model in manifest.fitting(found.gpu_memory_gib, len(found.gpus), found.capability)}
 
 
 def served(places: Places) -> str | None:
     """The model that the engine was told to serve."""
-    return cached_model((files.read_json(places.engine) or {}).get("model", ""))
+    located = Deployment.find(places.located)
+    return located.candidates[0].model if located and located.candidates else None
 
 
 def pull(places: Places, manifest: Manifest, model: str, revision: str | None) -> Iterator[Progress | Path]:
@@ -96,15 +91,15 @@ def pull(places: Places, manifest: Manifest, model: str, revision: str | None) -
         UnobtainableError: it cannot be had.
         UnreachableError: not now; what has arrived is kept.
     """
-    plan = files.read_json(places.plan) or {}
+    resolved = Deployment.find(places.resolved)
     listed = manifest.model(model)
-    chosen = plan.get("revision") if model == plan.get("model") else None
+    chosen = resolved.serving.revision if resolved and model == resolved.model else None
     asked = request(
         places,
         manifest,
         listed.id if listed else model,
         revision or chosen or (listed and listed.revision) or "main",
-        plan.get("hub_endpoint"),
+        resolved.hub_endpoint if resolved else None,
     )
     with Download(asked, places.hub_cache, user=ACCOUNT if places.live else None) as download:
         download.look_up()
@@ -122,6 +117,7 @@ def remove(places: Places, manifest: Manifest, model: str) -> bool:
     name = listed.id if listed else model
     if listed and listed.embedded:
         raise InUseError(f"{name} came with the image, and is what is served when nothing else can be.")
-    if name in ((files.read_json(places.plan) or {}).get("model"), served(places)):
+    resolved = Deployment.find(places.resolved)
+    if name in (resolved and resolved.model, served(places)):
         raise InUseError(f"{name} is in use. Choose another model first: sudo aisandbox configure --model …")
     return cache.remove(places.hub_cache, name)

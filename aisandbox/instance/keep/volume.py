@@ -11,12 +11,12 @@ import stat
 import subprocess
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-from aisandbox.instance import files
-from aisandbox.instance.observe.notices import SET
+from aisandbox.instance import files, records
 from aisandbox.instance.places import Places
-from aisandbox.instance.problem import Problem
+from aisandbox.instance.problem import SET, Problem
 
 FILE_SYSTEMS = ("ext4", "xfs")
 OPTIONS = "nosuid,nodev"
@@ -52,7 +52,8 @@ def problem(places: Places, named: str | None) -> Problem | None:
         return None
     last = files.read_json(places.volume)
     if last and last.get("value") == named:
-        return Problem.model_validate(last)
+        found: Problem = records.decode(Problem, last)
+        return found
     return _problem(named, "is not mounted yet", f"Mount it, and restart what uses it: {RETRY}")
 
 
@@ -67,7 +68,7 @@ def mount(places: Places, named: str | None) -> bool:
         return False
     fault = _mount(places, named)
     if fault:
-        files.write_json(places.volume, fault.model_dump(mode="json"))
+        files.write_json(places.volume, asdict(fault))
     else:
         files.remove(places.volume)
     return fault is None

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
+from aisandbox.instance.access import Access
+from aisandbox.instance.problem import SET
 from aisandbox.manifest import Manifest, Part
-
-if TYPE_CHECKING:  # volume.py reads but one word here, early at boot
-    from aisandbox.instance.guard.access import Access
-
-SET = "sudo aisandbox configure --set"
 
 
 class SecurityWarning(Part):

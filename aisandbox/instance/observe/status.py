@@ -10,19 +10,20 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from aisandbox.instance import address as addresses
 from aisandbox.instance import clock, files
-from aisandbox.instance.choose.options import cloud_init
+from aisandbox.instance.access import Access
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.fit import gpu
-from aisandbox.instance.guard.access import Access
+from aisandbox.instance.keep.upgrade.state import Upgrades
 from aisandbox.instance.observe import timeline
 from aisandbox.instance.observe.journal import Line
 from aisandbox.instance.observe.notices import SecurityWarning, warnings
 from aisandbox.instance.observe.report import State, now
 from aisandbox.instance.observe.timeline import Span
-from aisandbox.instance.places import Places, cached_model
+from aisandbox.instance.places import Places
 from aisandbox.instance.problem import Problem
 from aisandbox.instance.run import services
-from aisandbox.instance.run.container.environment import address as address_of_proxy
 from aisandbox.instance.run.services import Unit
 from aisandbox.manifest import Manifest, Part
 
@@ -148,13 +149,13 @@ def compose(
     `public` leaves out what services said last before they crashed: that may quote what somebody wrote. `watch` gives
     the units to somebody who composes all the time.
     """
-    plan = files.read_json(places.plan) or {}
+    deployment = Deployment.find(places.resolved)
     reports = {name: files.read_json(places.status(name)) for name in (*PHASES, CERTIFICATE)}
     phases = tuple(_phase(report, name) for name, report in reports.items() if report or name in PHASES)
     units = (watch or services.units)() if places.live else ()
-    access = Access.model_validate(plan.get("access") or {})
+    access = deployment.access if deployment else Access()
     certified = any(phase.phase == CERTIFICATE and phase.state == "done" for phase in phases)
-    host = address(places)
+    host = addresses.host(places)
     ssh = SHELL if places.container else f"ssh {manifest.os.default_user}@{host}"
     endpoints = (
         _published(places, manifest, access) if places.container else _endpoints(manifest, access, host, ssh, certified)
@@ -172,14 +173,14 @@ def compose(
         version=release.get("version", manifest.product.version),
         image=Image() if public else Image.model_validate(release),
         state="ready" if ready else "failed" if failed or broken & set(ESSENTIAL) else "starting",
-        model=plan.get("model"),
+        model=deployment.model if deployment else None,
         serving=_serving(places, reports["engine"] or {}),
         sizing=_sizing((reports["model"] or {}).get("sizing")),
         access=access,
         phases=phases,
         endpoints=endpoints,
         services=units,
-        problems=(*_problems(plan, (*machine, *phases), units, loops), *_upgrade(places, public)),
+        problems=(*_problems(deployment, (*machine, *phases), units, loops), *_upgrade(places, public)),
         warnings=warnings(manifest, access, places.container),
         timeline=timeline.read(places) if with_timeline else (),
         log=log,
@@ -232,7 +233,7 @@ def _published(places: Places, manifest: Manifest, access: Access) -> tuple[Endp
     found = []
     for endpoint in _endpoints(manifest, access, "localhost", "", certified=False):
         port = manifest.ports[endpoint.name].port
-        proxy = address_of_proxy(places, port)
+        proxy = addresses.of_proxy(places, port)
         url = endpoint.url.replace(f"http://localhost:{port}", proxy) if proxy else endpoint.url
         if endpoint.name != "sandbox" or access.sandbox == "public":
             found.append(endpoint.model_copy(update={"url": url, "tunnel": ""}))
@@ -242,9 +243,9 @@ def _published(places: Places, manifest: Manifest, access: Access) -> tuple[Endp
 def _serving(places: Places, engine: dict[str, Any]) -> str | None:
     """What the engine says that it serves, else what it was told to."""
     serving = engine.get("serving")
-    return (
-        serving if isinstance(serving, str) else cached_model((files.read_json(places.engine) or {}).get("model", ""))
-    )
+    located = Deployment.find(places.located)
+    told = located.candidates[0].model if located and located.candidates else None
+    return serving if isinstance(serving, str) else told
 
 
 def _sizing(report: object) -> Sizing | None:
@@ -256,14 +257,13 @@ def _sizing(report: object) -> Sizing | None:
 
 
 def _problems(
-    plan: dict[str, Any], phases: tuple[Phase, ...], units: tuple[Unit, ...], loops: dict[str, str]
+    deployment: Deployment | None, phases: tuple[Phase, ...], units: tuple[Unit, ...], loops: dict[str, str]
 ) -> tuple[Problem, ...]:
-    # The plan's problems are what `configure` failed on.
+    # The deployment's problems are what `configure` failed on.
     failed = [phase for phase in phases if phase.state == "failed" and phase.phase != "configure"]
-    of_hardware = (plan.get("hardware") or {}).get("problems", ())
-    planned = (Problem.model_validate(entry) for entry in (*plan.get("problems", ()), *of_hardware))
+    known = (*deployment.problems, *deployment.hardware.problems) if deployment else ()
     # A phase that failed for one of them says it again, and what came of it.
-    found = [problem for problem in planned if not any(problem.reason in phase.message for phase in failed)]
+    found = [problem for problem in known if not any(problem.reason in phase.message for phase in failed)]
     found += [Problem(reason=phase.message, fix=phase.fix) for phase in failed]
     for unit in units:
         reason = loops.get(unit.name) or (f"{unit.name} has failed ({unit.result})" if unit.active == "failed" else "")
@@ -274,11 +274,12 @@ def _problems(
 
 def _upgrade(places: Places, public: bool) -> tuple[Problem, ...]:
     """An upgrade under way, or the last one if it was undone. Its last words may quote what somebody wrote."""
-    state = files.read_json(places.upgrades.state_file)
+    upgrades = Upgrades(places.root, places.data)
+    state = files.read_json(upgrades.state_file)
     if state:
         reason = f"the {state.get('operation')} to version {state.get('to_version')} is under way"
         return (Problem(reason=reason, fix="Follow it: sudo aisandbox upgrade --status"),)
-    result = places.upgrades.result
+    result = upgrades.result
     if not result or result.get("outcome") == "done":
         return ()
     detail = "" if public else str(result.get("detail", ""))
@@ -305,16 +306,3 @@ def listening(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def address(places: Places) -> str:
-    """Where to reach the instance: its public address when the cloud tells, else its route's."""
-    public = cloud_init.metadata(places).get("public-ipv4")
-    if isinstance(public, str) and public:
-        return public
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a datagram socket only picks the route: nothing is sent
-        except OSError:
-            return "127.0.0.1"
-        return str(probe.getsockname()[0])

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from aisandbox.instance import files
+from aisandbox.instance.environment_file import quoted, quoted_lines
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import services
-from aisandbox.instance.run.environment_file import quoted, quoted_lines
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import itertools
-import re
 import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,11 +15,10 @@ from typing import Protocol
 
 from pydantic import Field
 
+from aisandbox.instance import last_words as words
 from aisandbox.instance.places import PROGRAMS
-from aisandbox.instance.serve.engine_watch import last_error
 from aisandbox.manifest import Part
 
-VOLUME = "aisandbox-volume.service"
 CONFIGURE = "aisandbox-configure.service"
 MODEL = "aisandbox-model.service"
 ENGINE_SYNC = "aisandbox-engine-sync.service"
@@ -202,12 +200,7 @@ def last_words(lines: Iterable[str]) -> str:
     """The last line that names an error, without secrets; empty when none does."""
     from aisandbox.instance import scrub  # needs more than others of this module's users want to import
 
-    said = list(lines)
-    error = last_error(said) or next((line for line in reversed(said) if _ERROR.search(line)), "")
-    return scrub.text(error.strip())[:LONGEST_ERROR]
-
-
-_ERROR = re.compile(r"\b(?:emerg|fatal|panic|error)\b", re.IGNORECASE)
+    return scrub.text(words.last_words(lines))[:LONGEST_ERROR]
 
 
 def _duration(seconds: float) -> str:

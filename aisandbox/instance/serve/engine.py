@@ -1,4 +1,4 @@
-"""Main process of vllm.service: imports vLLM at power-on, waits for `engine.json`, then serves it.
+"""Main process of vllm.service: imports vLLM at power-on, waits for the located deployment, then serves it.
 
     python -m aisandbox.instance.serve.engine              run the engine
     python -m aisandbox.instance.serve.engine bake FOLDER  fill a vLLM cache for `AISANDBOX_BAKED_CACHE`
@@ -6,8 +6,8 @@
 The fast start (`engine_start`) forks the engine core from this process. When it fails before it ever served, this
 process replaces itself and starts vLLM the plain way (`engine_plain`), unless the cause is one that this cannot help.
 A model that fails for want of memory is tried once more with less. One that cannot be served leaves its place to the
-first of its fallbacks that can, and is not tried again until a person or another `engine.json` asks for it
-(`engine_attempts`). Without a usable GPU the last of them is served from the processor (`engine_processor`).
+first of its fallbacks that can, and is not tried again until a person or another deployment asks for it
+(`fallbacks`). Without a usable GPU the last of them is served from the processor (`engine_processor`).
 When nothing can be served, everything is tried again, ever more rarely.
 """
 
@@ -22,20 +22,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
-from aisandbox.instance.serve import engine_causes, engine_plain, engine_start
+from aisandbox.instance.deployment import LOCATED, Deployment, DocumentError
+from aisandbox.instance.last_words import describe
+from aisandbox.instance.serve import engine_causes, engine_files, engine_plain, engine_start, fallbacks
 from aisandbox.instance.serve.engine_args import build_argv, environment, is_cpu_build
-from aisandbox.instance.serve.engine_attempts import VARIABLE, Attempt, Memory
-from aisandbox.instance.serve.engine_causes import Cause
-from aisandbox.instance.serve.engine_files import (
-    ConfigError,
-    EngineConfig,
-    Mode,
-    Phase,
-    Status,
-    read_config,
-    wait_for_config,
-)
-from aisandbox.instance.serve.engine_watch import describe
+from aisandbox.instance.serve.engine_files import Phase, Status
+from aisandbox.instance.serve.fallbacks import CONTEXT, VARIABLE, Attempt, Cause, Memory, Mode
 
 PROCESSOR = "aisandbox.instance.serve.engine_processor"
 REASON = "AISANDBOX_ENGINE_REASON"
@@ -79,7 +71,7 @@ class Engine:
         self.settings = settings
         self.cpu = cpu
         self.original_environment = original_environment
-        self.config_path = settings.run / "engine.json"
+        self.located = settings.run / LOCATED
         self.status = Status(settings.run / "status" / "engine.json")
         if VARIABLE in original_environment:
             self.status.carry_on()
@@ -87,35 +79,32 @@ class Engine:
 
     def run(self) -> int:
         """Serve until stopped; returns the exit code."""
-        config = self._config_now()
-        if config:
-            self._see_only(config.devices)
-        attempt = self._next(config) if config else None
-        if config and not attempt:
-            self._rest(config)
+        deployment = self._config_now()
+        if deployment:
+            self._see_only(deployment.hardware.devices)
+        attempt = self.memory.next(deployment, self.settings.plain) if deployment else None
+        if deployment and not attempt:
+            self._rest(deployment)
         self.status.mode = attempt.mode if attempt else "plain" if self.settings.plain else "fast"
         self._prepare_environment(self.status.mode)
         if self.status.mode == "fast":
-            self._import(attempt, config)
+            self._import(attempt, deployment)
         # Not what there was before the imports: it may have changed meanwhile.
-        config = self._config_now() or self._wait()
-        self._see_only(config.devices)
-        attempt = self._next(config)
+        deployment = self._config_now() or self._wait()
+        self._see_only(deployment.hardware.devices)
+        attempt = self.memory.next(deployment, self.settings.plain)
         if not attempt or attempt.mode != self.status.mode:
             self._again()
-        self.status.config = config.digest
+        self.status.config = deployment.digest
         if cause := engine_causes.missing_files(attempt.candidate):
-            self._failed(attempt, config, cause)
-        return self._serve(attempt, config)
+            self._failed(attempt, deployment, cause)
+        return self._serve(attempt, deployment)
 
-    def _config_now(self) -> EngineConfig | None:
+    def _config_now(self) -> Deployment | None:
         try:
-            return read_config(self.config_path)
-        except ConfigError:
+            return engine_files.read(self.located)
+        except DocumentError:
             return None
-
-    def _next(self, config: EngineConfig) -> Attempt | None:
-        return self.memory.next(config, self.settings.plain)
 
     def _see_only(self, devices: tuple[str, ...]) -> None:
         """Go on with these GPUs: vLLM looks at those that it sees while it is imported."""
@@ -129,9 +118,9 @@ class Engine:
             os.environ.setdefault(key, value)
         engine_start.seed_cache(self.settings.baked_cache, Path(os.environ["VLLM_CACHE_ROOT"]))
 
-    def _import(self, attempt: Attempt | None, config: EngineConfig | None) -> None:
-        if attempt and config and (attempt.candidate != config.asked or attempt.record.retry):
-            self._tell("import", attempt, config)
+    def _import(self, attempt: Attempt | None, deployment: Deployment | None) -> None:
+        if attempt and deployment and (attempt.candidate != deployment.attempts[0] or attempt.record.retry):
+            self._tell("import", attempt, deployment)
         else:
             self.status.publish("import", "running", "Loading the engine's program code")
         try:
@@ -141,30 +130,30 @@ class Engine:
             self._again(AISANDBOX_ENGINE="plain", **{REASON: f"the fast start failed: {describe(error)}"})
         engine_start.freeze_heap()
 
-    def _wait(self) -> EngineConfig:
-        def invalid(error: ConfigError) -> None:
-            self.status.publish("wait", "failed", f"engine.json cannot be used: {error}", REWRITE)
+    def _wait(self) -> Deployment:
+        def invalid(error: DocumentError) -> None:
+            self.status.publish("wait", "failed", f"{self.located.name} cannot be used: {error}", REWRITE)
 
         self.status.publish("wait", "running", "Waiting for the model")
-        return wait_for_config(self.config_path, invalid)
+        return engine_files.wait(self.located, invalid)
 
-    def _serve(self, attempt: Attempt, config: EngineConfig) -> int:
+    def _serve(self, attempt: Attempt, deployment: Deployment) -> int:
         """Start the candidate and serve it to the end; does not return when it cannot be started."""
         served = False
 
         def healthy() -> None:
             nonlocal served
             served = True
-            self._tell("serve", attempt, config)
+            self._tell("serve", attempt, deployment)
 
-        self._tell("load", attempt, config)
+        self._tell("load", attempt, deployment)
         lines = self._serve_fast(attempt, healthy) if attempt.mode == "fast" else self._serve_plain(attempt, healthy)
         if not lines:
             return 0
         cause = engine_causes.explain(lines, attempt.candidate)
         if not served:
-            self._failed(attempt, config, cause)
-        ended = f"{engine_causes.name(attempt.candidate)} stopped and is started again: {cause.message}"
+            self._failed(attempt, deployment, cause)
+        ended = f"{attempt.candidate.model} stopped and is started again: {cause.message}"
         self.status.publish("serve", "failed", ended, cause.fix)
         return 1
 
@@ -181,23 +170,23 @@ class Engine:
     def _serve_plain(self, attempt: Attempt, healthy: Callable[[], None]) -> list[str]:
         port, candidate = self.settings.port, attempt.candidate
         if candidate.processor:
-            argv = ["--model", candidate.model, "--port", str(port), "--served-model-name", *candidate.served_names]
+            argv = ["--model", candidate.folder, "--port", str(port), "--served-model-name", *candidate.served_names]
             return engine_plain.serve(PROCESSOR, argv, port, healthy)
         return engine_plain.serve(engine_plain.SERVER, build_argv(attempt, port, self.cpu), port, healthy)
 
-    def _failed(self, attempt: Attempt, config: EngineConfig, cause: Cause) -> NoReturn:
-        print(f"engine: {attempt.mode} start of {attempt.candidate.label} failed: {cause.message}", flush=True)
-        self.memory.failed(attempt, cause, config)
+    def _failed(self, attempt: Attempt, deployment: Deployment, cause: Cause) -> NoReturn:
+        print(f"engine: {attempt.mode} start of {attempt.candidate.model} failed: {cause.message}", flush=True)
+        self.memory.failed(attempt, cause, deployment)
         self._again()
 
-    def _rest(self, config: EngineConfig) -> NoReturn:
+    def _rest(self, deployment: Deployment) -> NoReturn:
         """Nothing can be served: say so, and try again later, or at once when something else is asked for."""
-        self.status.mode, self.status.config = "plain", config.digest
+        self.status.mode, self.status.config = "plain", deployment.digest
         pause = min(self.settings.retry * 2**self.memory.rounds, LONGEST_REST_SECONDS)
-        message = f"{self._asked_failed(config)} It is tried again in {pause:.0f} s."
-        self.status.publish("load", "failed", message, self.memory.record(config.asked).fix, serving=None)
+        message = f"{self._asked_failed(deployment)} It is tried again in {pause:.0f} s."
+        self.status.publish("load", "failed", message, self.memory.record(deployment.attempts[0]).fix, serving=None)
         until = time.monotonic() + pause
-        while time.monotonic() < until and self._config_now() in (config, None):
+        while time.monotonic() < until and (self._config_now() or deployment).served == deployment.served:
             time.sleep(min(LOOK_SECONDS, pause))
         self.memory.start_over()
         self._again()
@@ -212,18 +201,17 @@ class Engine:
             self.original_environment | self.memory.environment | changes,
         )
 
-    def _asked_failed(self, config: EngineConfig) -> str:
+    def _asked_failed(self, deployment: Deployment) -> str:
         """One sentence on why what was asked for is not served; empty when nothing speaks against it."""
-        reason = self.memory.record(config.asked).failed
-        return f"{engine_causes.name(config.asked)} cannot be served: {reason}." if reason else ""
+        reason = self.memory.record(deployment.attempts[0]).failed
+        return f"{deployment.attempts[0].model} cannot be served: {reason}." if reason else ""
 
-    def _tell(self, phase: Phase, attempt: Attempt, config: EngineConfig) -> None:
+    def _tell(self, phase: Phase, attempt: Attempt, deployment: Deployment) -> None:
         """Publish what this attempt is at."""
         candidate, record = attempt.candidate, attempt.record
-        failure = self._asked_failed(config)
+        failure = self._asked_failed(deployment)
         as_asked = not failure and not record.retry
-        doing = "Serving" if phase == "serve" else "Loading"
-        doing += f" {candidate.label if as_asked else engine_causes.name(candidate)}"
+        doing = f"{'Serving' if phase == 'serve' else 'Loading'} {candidate.model}"
         if candidate.processor:
             doing += " on the processor"
         elif attempt.mode == "plain":
@@ -234,20 +222,20 @@ class Engine:
         if as_asked:
             self.status.publish(phase, "done" if phase == "serve" else "running", doing)
             return
-        asked = self.memory.record(config.asked)
-        if candidate.model != config.asked.model:
+        asked = self.memory.record(deployment.attempts[0])
+        if candidate.folder != deployment.attempts[0].folder:
             message = f"{failure} {doing} instead."
         else:
             message = f"{doing} with {_less(attempt, bool(failure))} instead: {asked.failed or record.why}."
-        serving = engine_causes.name(candidate) if phase == "serve" else None
-        self.status.publish(phase, "failed", message, asked.fix or record.fix, serving=serving)
+        serving = candidate.model if phase == "serve" else None
+        self.status.publish(phase, "failed", message, candidate.fix or asked.fix or record.fix, serving=serving)
 
 
 def _less(attempt: Attempt, other_arguments: bool) -> str:
     """What the model is started with instead of what was asked for."""
-    if not other_arguments and "--max-model-len" not in attempt.record.retry:
+    if not other_arguments and CONTEXT not in attempt.record.retry:
         return " ".join(attempt.record.retry)
-    context = engine_causes.context(replace(attempt.candidate, args=attempt.args))
+    context = fallbacks.context(replace(attempt.candidate, args=attempt.args))
     return f"{context} tokens of context" if context else "less context"
 
 

@@ -1,4 +1,4 @@
-"""vLLM's command line and environment for one configuration. Stdlib only."""
+"""vLLM's command line and environment for one attempt. Stdlib only."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import os
 from importlib import metadata
 from pathlib import Path
 
-from aisandbox.instance.serve.engine_attempts import Attempt
-from aisandbox.instance.serve.engine_files import Mode
-
-MIB = 1 << 20
+from aisandbox.instance.memory import cpu_kv_cache_bytes
+from aisandbox.instance.serve.fallbacks import Attempt, Mode
 
 ENVIRONMENT = {
     "VLLM_NO_USAGE_STATS": "1",
@@ -48,9 +46,9 @@ def environment(mode: Mode, cpu: bool) -> dict[str, str]:
 
 
 def build_argv(attempt: Attempt, port: int, cpu: bool) -> list[str]:
-    """The arguments of vLLM's API server. Those of the configuration win over our defaults."""
+    """The arguments of vLLM's API server. Those of the candidate win over our defaults."""
     candidate, args = attempt.candidate, attempt.args
-    argv = ["--model", candidate.model, "--host", "127.0.0.1", "--port", str(port)]
+    argv = ["--model", candidate.folder, "--host", "127.0.0.1", "--port", str(port)]
     if candidate.served_names:
         argv += ["--served-model-name", *candidate.served_names]
     argv += ["--disable-uvicorn-access-log", "--middleware", "aisandbox.instance.serve.request_limits.RequestLimits"]
@@ -59,7 +57,7 @@ def build_argv(attempt: Attempt, port: int, cpu: bool) -> list[str]:
         if not _has(args, "--enforce-eager", "--no-enforce-eager"):
             argv += ["--enforce-eager"]  # compiling takes minutes here and the models are small
         if not _has(args, "--kv-cache-memory-bytes") and "VLLM_CPU_KVCACHE_SPACE" not in os.environ:
-            argv += ["--kv-cache-memory-bytes", str(cpu_kv_cache_bytes(weight_bytes(Path(candidate.model))))]
+            argv += ["--kv-cache-memory-bytes", str(cpu_kv_cache_bytes(weight_bytes(Path(candidate.folder))))]
         if attempt.mode == "fast" and not _has(args, "--distributed-executor-backend"):
             argv += ["--distributed-executor-backend", "uni"]
     return [*argv, *args]
@@ -72,8 +70,3 @@ def _has(args: tuple[str, ...], *flags: str) -> bool:
 def weight_bytes(model: Path) -> int:
     """Bytes of the model's weights."""
     return sum(file.stat().st_size for file in model.glob("*.safetensors"))
-
-
-def cpu_kv_cache_bytes(weights: int) -> int:
-    """Twice the weights, within 128 MiB and 4 GiB: vLLM zeroes all of it at start (2 s per GiB)."""
-    return max(128 * MIB, min(2 * weights, 4096 * MIB))

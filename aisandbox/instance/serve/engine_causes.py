@@ -5,41 +5,22 @@ The patterns are of messages of vLLM 0.32 and of the libraries below it. Stdlib 
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from math import floor
 from pathlib import Path
-from typing import Any, Literal
 
 from aisandbox.instance import safetensors
-from aisandbox.instance.serve.engine_files import Candidate
-from aisandbox.instance.serve.engine_watch import last_error
-
-Blame = Literal["model", "memory", "machine", "unknown"]
-"""`model`: starting it another way cannot help. `memory`: asking for less may. `machine`: no other model would fare
-better."""
+from aisandbox.instance.deployment import Serving
+from aisandbox.instance.last_words import last_error
+from aisandbox.instance.problem import CONFIGURE
+from aisandbox.instance.serve import fallbacks
+from aisandbox.instance.serve.fallbacks import CONTEXT, SEQUENCES, Blame, Cause
 
 LONGEST = 400
-MOST_UTILISATION = 0.95
-LEAST_UTILISATION = 0.3
-FEW_SEQUENCES = "64"
 
 OTHER_MODEL = "Choose another model: sudo aisandbox configure --model ORGANISATION/NAME (aisandbox models lists some)."
 LOGS = "sudo aisandbox logs vllm"
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why a model is not served."""
-
-    message: str
-    """A clause that continues "… cannot be served: "."""
-    fix: str
-    blame: Blame = "unknown"
-    retry: tuple[str, ...] = ()
-    """Further arguments for vLLM with which one more start is worth it."""
 
 
 @dataclass(frozen=True)
@@ -50,39 +31,32 @@ class Rule:
     message: str
     fix: str = OTHER_MODEL
     blame: Blame = "model"
-    retry: Callable[[re.Match[str], Candidate], tuple[str, ...]] = lambda _match, _candidate: ()
+    retry: Callable[[re.Match[str], Serving], tuple[str, ...]] = lambda _match, _candidate: ()
 
 
-def explain(lines: Iterable[str], candidate: Candidate) -> Cause:
+def explain(lines: Iterable[str], candidate: Serving) -> Cause:
     """The cause that the output of a failed start tells, or that the model's files show."""
     kept = list(lines)
     text = "\n".join(kept)
     for rule in RULES:
         if match := re.search(rule.pattern, text):
             return _apply(rule, match, candidate)
-    if damage := damaged_weights(Path(candidate.model)):
-        return Cause(f"its weights are corrupt: {damage}", FETCH_AGAIN.format(name=name(candidate)), "model")
+    if damage := damaged_weights(Path(candidate.folder)):
+        return Cause(f"its weights are corrupt: {damage}", FETCH_AGAIN.format(name=candidate.model), "model")
     return Cause(_short(last_error(kept) or "vLLM ended without a word"), f"See what vLLM says: {LOGS}. {OTHER_MODEL}")
 
 
-def missing_files(candidate: Candidate) -> Cause | None:
+def missing_files(candidate: Serving) -> Cause | None:
     """What can be seen without vLLM: that the model's folder, or what must be in it, is not there."""
-    folder = Path(candidate.model)
+    folder = Path(candidate.folder)
     if not folder.is_absolute():
         return None
-    fix = f"Attach the volume again if there was one; then fetch the model again: {RETRY}"
+    fix = f"Attach the volume again if there was one; then fetch the model again: {CONFIGURE}"
     if not folder.is_dir():
         return Cause(f"its folder {folder} is not there", fix, "model")
     if not any((folder / file).is_file() for file in ("config.json", "params.json")):
         return Cause(f"there is no config.json in {folder}", fix, "model")
     return None
-
-
-def name(candidate: Candidate) -> str:
-    """What people call the model, also when it is served under another name."""
-    from aisandbox.instance.places import cached_model  # needs libraries that a good start does not wait for
-
-    return candidate.name or cached_model(candidate.model) or candidate.label
 
 
 def damaged_weights(folder: Path) -> str:
@@ -105,40 +79,11 @@ def _damage(file: Path) -> str:
     return "" if wanted <= size else f"is cut short ({size} of {wanted} bytes)"
 
 
-def context(candidate: Candidate) -> int | None:
-    """Tokens of context that were asked for: by the arguments, else by the model's own configuration."""
-    if asked := _argument(candidate, "--max-model-len"):
-        return int(asked) if asked.isdecimal() else None
-    try:
-        config: Any = json.loads((Path(candidate.model) / "config.json").read_bytes())
-        for part in (config, config.get("text_config") or {}):
-            if isinstance(tokens := part.get("max_position_embeddings"), int):
-                return tokens
-    except (OSError, ValueError, AttributeError, RecursionError):
-        pass
-    return None
-
-
-def retry_context(retry: Sequence[str]) -> str:
-    """The context length of a retry; empty when it does not change it."""
-    return retry[retry.index("--max-model-len") + 1] if "--max-model-len" in retry else ""
-
-
-def _argument(candidate: Candidate, flag: str) -> str:
-    """The argument's last value; empty when it is not given."""
-    found = ""
-    for position, arg in enumerate(candidate.args):
-        key, equals, value = arg.partition("=")
-        if key == flag:
-            found = value if equals else "".join(candidate.args[position + 1 : position + 2])
-    return found
-
-
-def _apply(rule: Rule, match: re.Match[str], candidate: Candidate) -> Cause:
+def _apply(rule: Rule, match: re.Match[str], candidate: Serving) -> Cause:
     groups = [(group or "").strip() for group in match.groups()]
     retry = rule.retry(match, candidate)
-    smaller = retry_context(retry)
-    facts = {"name": name(candidate), "smaller": smaller if smaller.isdecimal() else "4096"}
+    smaller = retry[retry.index(CONTEXT) + 1] if CONTEXT in retry else ""
+    facts = {"name": candidate.model, "smaller": smaller if smaller.isdecimal() else "4096"}
     message = " ".join(rule.message.format(*groups, **facts).split())
     return Cause(_short(message), rule.fix.format(*groups, **facts), rule.blame, retry)
 
@@ -147,40 +92,6 @@ def _short(text: str) -> str:
     return text if len(text) <= LONGEST else text[:LONGEST] + "…"
 
 
-def _half(candidate: Candidate) -> tuple[str, ...]:
-    asked = context(candidate)
-    return ("--max-model-len", str(asked // 2) if asked and asked > 1 else "auto")
-
-
-def _fitting_context(match: re.Match[str], _candidate: Candidate) -> tuple[str, ...]:
-    asked, estimated = int(match[1]), int(match[4] or 0)
-    return ("--max-model-len", str(estimated or max(asked // 2, 1)))
-
-
-def _free_memory(match: re.Match[str], candidate: Candidate) -> tuple[str, ...]:
-    free, total = float(match[1]), float(match[2])
-    utilisation = floor(100 * free / total - 2) / 100 if total else 0.0
-    if utilisation < LEAST_UTILISATION:
-        return ()
-    return ("--gpu-memory-utilization", f"{utilisation:.2f}", *_half(candidate))
-
-
-def _more_memory(_match: re.Match[str], candidate: Candidate) -> tuple[str, ...]:
-    return ("--gpu-memory-utilization", str(MOST_UTILISATION), "--max-num-seqs", FEW_SEQUENCES, *_half(candidate))
-
-
-def _less_memory(_match: re.Match[str], candidate: Candidate) -> tuple[str, ...]:
-    utilisation = max(float(_argument(candidate, "--gpu-memory-utilization") or 0.9) - 0.1, LEAST_UTILISATION)
-    return (
-        "--gpu-memory-utilization",
-        f"{utilisation:.2f}",
-        "--max-num-seqs",
-        FEW_SEQUENCES,
-        *_half(candidate),
-    )
-
-
-RETRY = "sudo aisandbox configure"
 FETCH_AGAIN = (
     "Fetch it again: sudo aisandbox models remove {name}, then sudo aisandbox configure --model {name}. "
     "If that does not help, its publisher's files are broken. " + OTHER_MODEL
@@ -204,7 +115,7 @@ RULES = (
         "a context of {0} tokens (max_model_len) needs {1} GiB of memory, and {2} GiB are left beside the weights",
         SMALLER,
         "memory",
-        retry=_fitting_context,
+        retry=lambda match, _candidate: fallbacks.fitting_context(int(match[1]), int(match[4] or 0)),
     ),
     Rule(
         r"Free memory on device \S+ \(([\d.]+)/([\d.]+) GiB\) on startup is less than desired GPU memory utilization "
@@ -212,21 +123,21 @@ RULES = (
         "only {0} of the GPU's {1} GiB of memory are free and {2} GiB were wanted: another program uses the GPU",
         "End the other program (nvidia-smi shows it), then: sudo aisandbox configure. " + SMALLER,
         "memory",
-        retry=_free_memory,
+        retry=lambda match, candidate: fallbacks.free_memory(candidate, float(match[1]), float(match[2])),
     ),
     Rule(
         r"max_num_seqs \((\d+)\) exceeds available Mamba cache blocks \((\d+)\)",
         "its cache holds the states of {1} conversations, and {0} were to be computed at once (--max-num-seqs)",
         "Compute fewer at once: sudo aisandbox configure --set vllm_args='--max-num-seqs {1}'",
         "memory",
-        retry=lambda match, _candidate: ("--max-num-seqs", match[2]),
+        retry=lambda match, _candidate: (SEQUENCES, match[2]),
     ),
     Rule(
         r"No available memory for the cache blocks",
         "its weights leave no memory for any context (max_model_len)",
         SMALLER,
         "memory",
-        retry=_more_memory,
+        retry=lambda _match, candidate: fallbacks.more_memory(candidate),
     ),
     Rule(
         r"(?:CUDA|HIP) out of memory\. Tried to allocate ([\d.]+ \wiB)\. GPU \d+ has a total capacity of "
@@ -234,14 +145,14 @@ RULES = (
         "the GPU's memory ran out: {0} more were needed, and of {1} only {2} were free",
         SMALLER,
         "memory",
-        retry=_less_memory,
+        retry=lambda _match, candidate: fallbacks.less_memory(candidate),
     ),
     Rule(
         r"(?:CUDA|HIP) out of memory|OutOfMemoryError",
         "the GPU's memory ran out at start",
         SMALLER,
         "memory",
-        _less_memory,
+        retry=lambda _match, candidate: fallbacks.less_memory(candidate),
     ),
     Rule(
         r"Failed core proc\(s\): \{[^}]*-9\}|vLLM ended with code -9|DefaultCPUAllocator: can't allocate"
@@ -279,7 +190,7 @@ RULES = (
     Rule(
         r"device\(s\) is/are busy or unavailable",
         "another program has a GPU for itself",
-        "End it, or let it share: sudo nvidia-smi -c 0. What uses the GPUs: nvidia-smi. Then: " + RETRY,
+        "End it, or let it share: sudo nvidia-smi -c 0. What uses the GPUs: nvidia-smi. Then: " + CONFIGURE,
         "machine",
     ),
     Rule(
@@ -408,7 +319,7 @@ RULES = (
         r"User-specified max_model_len \((\d+)\) is greater than the derived max_model_len \(\w+=(\d+)",
         "max_model_len is {0}, and the model was made for {1} tokens of context at most",
         "sudo aisandbox configure --set max_model_len={1}",
-        retry=lambda match, _candidate: ("--max-model-len", match[2]),
+        retry=lambda match, _candidate: (CONTEXT, match[2]),
     ),
     Rule(
         r"Total number of attention heads \((\d+)\) must be divisible by tensor parallel size \((\d+)\)",

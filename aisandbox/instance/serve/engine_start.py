@@ -20,7 +20,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO, cast
 
-from aisandbox.instance.serve.engine_watch import describe, die_with_parent, is_healthy
+from aisandbox.instance.last_words import describe
+from aisandbox.instance.serve.engine_watch import die_with_parent, is_healthy
 
 WATCH_SECONDS = 0.5
 LAST_WORDS_SECONDS = 1

@@ -6,20 +6,21 @@ from datetime import UTC, datetime
 from typing import Any
 
 from aisandbox.instance import files
+from aisandbox.instance.deployment import DocumentError
 from aisandbox.instance.places import Places
 from aisandbox.instance.run import services
-from aisandbox.instance.serve.engine_files import ConfigError, read_config
+from aisandbox.instance.serve.engine_files import read
 
 
 def needed(places: Places, units: tuple[services.Unit, ...]) -> bool:
-    """Whether the engine must be restarted to serve what `engine.json` says.
+    """Whether the engine must be restarted to serve what the located deployment says.
 
-    An engine that still waits for its first configuration takes it by itself. One that could not serve what it was
+    An engine that still waits for its first document takes it by itself. One that could not serve what it was
     asked for is given another chance if that was before the model step ran again: the cause may be gone.
     """
     try:
-        wanted = read_config(places.engine)
-    except ConfigError:
+        wanted = read(places.located)
+    except DocumentError:
         return False  # the engine says so itself
     if wanted is None:
         return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Literal
 
@@ -98,7 +98,7 @@ def decide(
                 if key not in earlier and raw not in (None, ""):
                     why = InvalidOptionError(unavailable[key].reason, unavailable[key].fix)
                     told = rules.problem(option, raw, why, source.name)
-                    problems.append(told.model_copy(update={"fix": unavailable[key].fix}))
+                    problems.append(replace(told, fix=unavailable[key].fix))
                     instead |= unavailable[key].guards
                 # Said once is enough.
                 decided[key] = None

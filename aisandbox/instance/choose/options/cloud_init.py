@@ -7,12 +7,11 @@ import codecs
 import json
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from aisandbox.instance import files
 from aisandbox.instance.choose.options.source import (
     SECTION,
     YAML_ERRORS,
@@ -98,13 +97,6 @@ def _as_typed(options: Any, places: Places, keys: Collection[str]) -> Any:
             known = options.keys() & read.keys() & written.keys()
             typed |= {key: written[key] for key in known if _same(options[key], read[key])}
     return {**options, **typed}
-
-
-def metadata(places: Places) -> Mapping[str, Any]:
-    """What the cloud says of the machine, such as `public-ipv4`, with dashes in the keys."""
-    found = (files.read_json(places.cloud_run / "instance-data.json") or {}).get("ds")
-    parts = (found.get(part) for part in ("ec2_metadata", "meta_data")) if isinstance(found, dict) else ()
-    return {key.replace("_", "-"): value for part in parts if isinstance(part, dict) for key, value in part.items()}
 
 
 def _same(one: object, other: object) -> bool:

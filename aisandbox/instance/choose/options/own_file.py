@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from aisandbox.instance import files
 from aisandbox.instance.choose.options.source import Source, read_text
@@ -31,7 +32,7 @@ def read(places: Places) -> Iterator[Source]:
         return
     # The kept choice knows what the damaged file meant, its guards too.
     (fault,) = own.problems
-    said = fault.model_copy(update={"reason": f"{fault.reason}; the last good choice is used"})
+    said = replace(fault, reason=f"{fault.reason}; the last good choice is used")
     yield Source(name, problems=(said,), lost=own.lost)
     yield kept
 

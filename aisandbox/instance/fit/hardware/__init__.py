@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox.instance import files
+from aisandbox.instance.deployment import Gpu, Hardware
 from aisandbox.instance.fit.hardware import faults, kernel, nvml
-from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_CAPABILITY, LEAST_DRIVER, Gpu, Hardware
+from aisandbox.instance.fit.hardware.facts import CUDA, GIB, LEAST_CAPABILITY, LEAST_DRIVER
 from aisandbox.instance.fit.hardware.nvml import Device, Unit
 from aisandbox.instance.fit.hardware.selection import Taken, select
 from aisandbox.instance.places import Places
@@ -126,8 +127,7 @@ def _for_container(found: Hardware) -> Hardware:
     """The same, with fixes for whoever runs the container: driver and GPUs belong to its host."""
 
     def on_host(problems: tuple[Problem, ...]) -> tuple[Problem, ...]:
-        return tuple(problem.model_copy(update={"fix": HOST + problem.fix}) for problem in problems)
+        return tuple(replace(problem, fix=HOST + problem.fix) for problem in problems)
 
     fix = found.fix and (faults.GIVE_GPU if not found.driver or not found.gpus else HOST + found.fix)
-    changes = {"fix": fix, "problems": on_host(found.problems), "conditions": on_host(found.conditions)}
-    return found.model_copy(update=changes)
+    return replace(found, fix=fix, problems=on_host(found.problems), conditions=on_host(found.conditions))

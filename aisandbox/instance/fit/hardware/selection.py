@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from aisandbox.instance.deployment import Gpu
 from aisandbox.instance.fit.hardware import faults
-from aisandbox.instance.fit.hardware.facts import GIB, Gpu
+from aisandbox.instance.fit.hardware.facts import GIB
 from aisandbox.instance.fit.hardware.nvml import Device, Unit
 from aisandbox.instance.problem import Problem
 

@@ -3,9 +3,9 @@
 The model step asks once, between look-up and download:
 
     config = sizing.parse(data)                      # bytes of config.json (at most MAX_CONFIG_BYTES were read)
-    sized = sizing.size(plan, config, weight_files, manifest, sizing.architectures(places))
-    engine.json: args = sized.args                   # all of vLLM's arguments, plan.args included
-    engine.json: fallbacks[0] = sized.retry          # the same model with less memory, if there is a way
+    sized = sizing.size(deployment, config, weight_files, manifest, sizing.architectures(places))
+    sized.serving                                    # the model with all of vLLM's arguments
+    sized.less                                       # the same with less memory, if there is a way
     status/model.json: sizing = sized.facts()        # {"sentence": ..., "rows": [[label, value], ...]}
 
 What vLLM measures is left to vLLM (`--max-model-len auto` fits the context to the memory that it finds); the estimate
@@ -16,57 +16,57 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
+from aisandbox.instance.deployment import Deployment, Hardware, Serving
 from aisandbox.instance.errors import UnobtainableError
-from aisandbox.instance.fit.hardware import GIB, Hardware
+from aisandbox.instance.fetch.request import MAX_CONFIG_BYTES
+from aisandbox.instance.fit.hardware import GIB
+from aisandbox.instance.fit.parsers import parser_arguments
 from aisandbox.instance.fit.sizing import batch, check, explain, fit, quantization, reserve, weights
-from aisandbox.instance.fit.sizing.config import MAX_CONFIG_BYTES, parse
+from aisandbox.instance.fit.sizing.config import parse
 from aisandbox.instance.fit.sizing.facts import Facts, read
 from aisandbox.instance.fit.sizing.fit import Fit
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.fit.sizing.numerics import numerics
 from aisandbox.instance.places import Places
-from aisandbox.instance.plan import Plan, parser_arguments
+from aisandbox.instance.problem import CONFIGURE
+from aisandbox.instance.serve import fallbacks
+from aisandbox.instance.serve.fallbacks import CONTEXT
 from aisandbox.manifest import Manifest
 
-__all__ = ["MAX_CONFIG_BYTES", "Retry", "Sized", "UnobtainableError", "architectures", "formats", "parse", "size"]
-
-RETRY_CONTEXT = 8192
-"""Context of a second try where nothing better is known."""
-RETRY_CONVERSATIONS = 16
-"""Conversations at once of a second try; vLLM's default, 256 and more, needs memory for each."""
-
-
-@dataclass(frozen=True)
-class Retry:
-    """The last resort, for when memory does not suffice at start: less context, fewer conversations, no CUDA graphs.
-
-    Before it, the engine tries once with what vLLM's own error tells.
-    """
-
-    args: tuple[str, ...]
-    """All of vLLM's arguments."""
-    why: str
-    """What is otherwise than the user asked for, and why."""
-    fix: str
+__all__ = ["MAX_CONFIG_BYTES", "Sized", "UnobtainableError", "architectures", "formats", "parse", "size"]
 
 
 @dataclass(frozen=True)
 class Sized:
     """How the model is served."""
 
-    args: tuple[str, ...]
-    """All of vLLM's arguments, those of the plan and the user's own included."""
+    serving: Serving
+    """With all of vLLM's arguments, the user's own included."""
     sentence: str
     """The decision in one sentence, for the log and the status message."""
     rows: tuple[tuple[str, str], ...]
     """The decision as a table of label and value."""
-    retry: Retry | None = None
-    """None: there is no less."""
+    less: Serving | None = None
+    """The last resort, for when memory does not suffice at start: less context, fewer conversations, no CUDA graphs.
+
+    Before it, the engine tries once with what vLLM's own error tells. None: there is no less.
+    """
     fit: Fit | None = None
     """How the model is expected to lie in memory; None for a model that came with the image."""
+
+    @property
+    def args(self) -> tuple[str, ...]:
+        """All of vLLM's arguments."""
+        return self.serving.args
+
+    def at(self, folder: Path) -> Sized:
+        """The same, with the model's files in that folder."""
+        less = replace(self.less, folder=str(folder)) if self.less else None
+        return replace(self, serving=replace(self.serving, folder=str(folder)), less=less)
 
     def facts(self) -> dict[str, Any]:
         """What stands in the model's status as `sizing`."""
@@ -94,7 +94,7 @@ def formats(places: Places) -> dict[str, tuple[int, int]] | None:
 
 
 def size(
-    plan: Plan,
+    deployment: Deployment,
     config: Mapping[str, Any],
     weight_files: Mapping[str, int],
     manifest: Manifest,
@@ -102,10 +102,10 @@ def size(
     quant_config: Mapping[str, Any] | None = None,
     known_formats: Mapping[str, tuple[int, int]] | None = None,
 ) -> Sized:
-    """Decide how the planned model is served on the plan's hardware.
+    """Decide how the chosen model is served on the deployment's hardware.
 
     Args:
-        plan: its `hardware` and what the user asked for.
+        deployment: its `hardware` and what the user asked for.
         config: the model's `config.json`, untrusted.
         weight_files: bytes of each weight file that would be downloaded.
         supported: architectures of the image's vLLM; None skips the check.
@@ -116,19 +116,19 @@ def size(
         UnobtainableError: it cannot run here; the message says why with figures, the fix names a model that can.
     """
     facts = read(config, weight_files, quant_config)
-    hardware, given = plan.hardware, _given(plan)
+    hardware, given = deployment.hardware, _given(deployment)
     numbers = numerics(facts, hardware, given)
-    instead = explain.instead(manifest, hardware, plan.model)
-    check.architecture(plan.model, facts, supported, given, instead)
-    check.compression(plan.model, facts, hardware, numbers, known_formats, instead)
+    instead = explain.instead(manifest, hardware, deployment.model)
+    check.architecture(deployment.model, facts, supported, given, instead)
+    check.compression(deployment.model, facts, hardware, numbers, known_formats, instead)
     # Weights that are compressed already stay as they are: vLLM takes one or the other.
-    online = quantization.ONLINE.get(plan.asked.quantization or "") if not facts.quantization else None
-    chosen = _fit(plan, facts, given, bool(online), instead)
-    asked = plan.asked.max_model_len
-    parser = manifest.parser(plan.model, facts.model_type)
+    online = quantization.ONLINE.get(deployment.asked.quantization or "") if not facts.quantization else None
+    chosen = _fit(deployment, facts, given, bool(online), instead)
+    asked = deployment.asked.max_model_len
+    parser = manifest.parser(deployment.model, facts.model_type)
 
-    args = list(plan.args)
-    args += parser_arguments(parser)
+    base = deployment.serving
+    args = [*base.args, *parser_arguments(parser)]
     if hardware.flavour == "cpu":
         args += ["--kv-cache-memory-bytes", str(chosen.free)]
     else:
@@ -145,73 +145,75 @@ def size(
     )
     room = explain.context(facts, chosen.context, asked)
     return Sized(
-        args=(*args, "--max-model-len", _length(facts, chosen, plan), *plan.asked.vllm_args),
+        serving=replace(base, args=(*args, CONTEXT, _length(facts, chosen, deployment), *deployment.asked.vllm_args)),
         sentence=f"{explain.weights(facts, loaded, bool(online))}, fits {explain.place(hardware, chosen)} with {room}.",
-        rows=tuple(explain.rows(facts, hardware, chosen, numbers, loaded, bool(online), plan.asked, parsers)),
-        retry=_retry(plan, facts, chosen, args),
+        rows=tuple(explain.rows(facts, hardware, chosen, numbers, loaded, bool(online), deployment.asked, parsers)),
+        less=_less(deployment, replace(base, args=tuple(args)), facts, chosen),
         fit=chosen,
     )
 
 
-def _given(plan: Plan, *more: str) -> Given:
+def _given(deployment: Deployment, *more: str) -> Given:
     """What the user asks of vLLM, and more."""
-    length = plan.asked.max_model_len
-    return Given([*plan.asked.vllm_args, *(["--max-model-len", str(length)] if length else []), *more])
+    length = deployment.asked.max_model_len
+    return Given([*deployment.asked.vllm_args, *([CONTEXT, str(length)] if length else []), *more])
 
 
-def _fit(plan: Plan, facts: Facts, given: Given, online: bool, instead: str) -> Fit:
+def _fit(deployment: Deployment, facts: Facts, given: Given, online: bool, instead: str) -> Fit:
     """The way in which the model lies in this machine's memory.
 
     Raises:
         UnobtainableError: it does not fit in any way.
     """
-    hardware = plan.hardware
+    hardware = deployment.hardware
     ways = [fit.on_cpu(facts, hardware, given, online)] if hardware.flavour == "cpu" else []
     ways = ways or fit.on_gpus(facts, hardware, given, online)
     if not ways:
         raise UnobtainableError(
-            f"{plan.model} cannot be spread over the GPUs as asked: its {facts.heads} attention heads and this "
+            f"{deployment.model} cannot be spread over the GPUs as asked: its {facts.heads} attention heads and this "
             f"instance's {len(hardware.gpus)} GPUs must be divisible by --tensor-parallel-size.",
-            f"Leave it to the appliance: {explain.CONFIGURE} --unset vllm_args",
+            f"Leave it to the appliance: {CONFIGURE} --unset vllm_args",
         )
-    wanted = min(plan.asked.max_model_len or fit.COMFORTABLE_CONTEXT, facts.max_context or fit.MOST_CONTEXT)
+    wanted = min(deployment.asked.max_model_len or fit.COMFORTABLE_CONTEXT, facts.max_context or fit.MOST_CONTEXT)
     least = min(fit.LEAST_CONTEXT, wanted)
     fitting = [way for way in ways if way.holds(least)]
     if fitting:
         enough = [way for way in fitting if way.holds(wanted)] or fitting[-1:]
         # Fewer conversations at once are worth it where the whole context fits then.
-        longest = wanted if plan.asked.max_model_len else facts.max_context
+        longest = wanted if deployment.asked.max_model_len else facts.max_context
         same = [way for way in enough if way.gpus == enough[0].gpus]
         return next((way for way in same if way.holds(longest)), enough[0])
-    raise _too_large(plan, facts, given, ways[-1], online, instead)
+    raise _too_large(deployment, facts, given, ways[-1], online, instead)
 
 
-def _too_large(plan: Plan, facts: Facts, given: Given, way: Fit, online: bool, instead: str) -> UnobtainableError:
-    hardware = plan.hardware
+def _too_large(
+    deployment: Deployment, facts: Facts, given: Given, way: Fit, online: bool, instead: str
+) -> UnobtainableError:
+    hardware = deployment.hardware
     loaded = weights.in_memory(facts, numerics(facts, hardware, given), online)
     spread = way.gpus * way.stages
     each = " on each GPU" if spread > 1 else ""
     least = min(fit.LEAST_CONTEXT, facts.max_context or fit.LEAST_CONTEXT)
     cache = way.pool.bytes(least) if way.pool else 0
     message = (
-        f"{plan.model} does not fit: {explain.weights(facts, loaded, online)}. It needs "
+        f"{deployment.model} does not fit: {explain.weights(facts, loaded, online)}. It needs "
         f"{explain.gigabytes(way.weights + way.reserve + cache)}{each}, and "
         f"{explain.place(hardware, way)} can give it {explain.gigabytes(way.memory)}{each}."
     )
     helps = [f"Take a model that fits: {instead}"]
-    if not online and facts.bytes_per_weight and _would_fit(plan, facts, given, True):
-        helps.append(f"Or compress it while loading: {explain.CONFIGURE} --set quantization=fp8")
-    text_only = _given(plan, "--language-model-only")
-    if facts.vision and _would_fit(plan, facts, text_only, online):
-        helps.append(f"Or leave out pictures: {explain.CONFIGURE} --set vllm_args=--language-model-only")
+    if not online and facts.bytes_per_weight and _would_fit(deployment, facts, given, True):
+        helps.append(f"Or compress it while loading: {CONFIGURE} --set quantization=fp8")
+    text_only = _given(deployment, "--language-model-only")
+    if facts.vision and _would_fit(deployment, facts, text_only, online):
+        helps.append(f"Or leave out pictures: {CONFIGURE} --set vllm_args=--language-model-only")
     helps.append("Or take a plan with more memory.")
     return UnobtainableError(message, ". ".join(helps))
 
 
-def _would_fit(plan: Plan, facts: Facts, given: Given, online: bool) -> bool:
-    if plan.hardware.flavour == "cpu":
+def _would_fit(deployment: Deployment, facts: Facts, given: Given, online: bool) -> bool:
+    if deployment.hardware.flavour == "cpu":
         return False
-    return any(way.holds() for way in fit.on_gpus(facts, plan.hardware, given, online))
+    return any(way.holds() for way in fit.on_gpus(facts, deployment.hardware, given, online))
 
 
 def _gpu_arguments(facts: Facts, chosen: Fit, hardware: Hardware, given: Given) -> list[str]:
@@ -229,35 +231,24 @@ def _gpu_arguments(facts: Facts, chosen: Fit, hardware: Hardware, given: Given) 
     return arguments
 
 
-def _length(facts: Facts, chosen: Fit, plan: Plan) -> str:
+def _length(facts: Facts, chosen: Fit, deployment: Deployment) -> str:
     """Context for vLLM: what the user asked for within what the model was made for, if it is expected to fit.
 
     Else `auto`: vLLM takes what it finds to fit.
     """
-    asked = plan.asked.max_model_len
+    asked = deployment.asked.max_model_len
     if asked is None:
         return "auto"
     most = min(asked, facts.max_context or asked)
-    too_long = plan.hardware.flavour == "cuda" and chosen.context is not None and chosen.context < most
+    too_long = deployment.hardware.flavour == "cuda" and chosen.context is not None and chosen.context < most
     return "auto" if too_long else str(most)
 
 
-def _retry(plan: Plan, facts: Facts, chosen: Fit, args: list[str]) -> Retry | None:
+def _less(deployment: Deployment, base: Serving, facts: Facts, chosen: Fit) -> Serving | None:
     """The same model with a smaller context and, on GPUs, without what takes memory beside it."""
-    asked = plan.asked.max_model_len
+    asked = deployment.asked.max_model_len
     most = min(asked or fit.MOST_CONTEXT, facts.max_context or fit.MOST_CONTEXT)
-    fits = min(chosen.context or RETRY_CONTEXT, most)
-    # An estimate that is well below what was asked for needs no further margin.
-    tokens = fits if fits <= most // 2 else fits // 2
-    tokens = 1 << max(tokens, 1).bit_length() - 1
-    if tokens < min(fit.LEAST_CONTEXT, most):
+    tokens = fallbacks.less_context(chosen.context, most, fit.LEAST_CONTEXT)
+    if tokens is None:
         return None
-    less = ["--max-model-len", str(tokens), "--max-num-seqs", str(RETRY_CONVERSATIONS)]
-    if plan.hardware.flavour == "cuda":
-        less.append("--enforce-eager")
-    tried = f"the {asked:,} tokens of context that max_model_len={asked} asks for" if asked else "its longest context"
-    return Retry(
-        args=(*args, *less, *plan.asked.vllm_args),
-        why=f"Memory did not suffice for {plan.model} with {tried}, so it serves {tokens:,} tokens.",
-        fix=f"Choose a context that fits: {explain.CONFIGURE} --set max_model_len={tokens}",
-    )
+    return fallbacks.with_less(base, tokens, deployment.asked.vllm_args, gpus=deployment.hardware.flavour == "cuda")

@@ -6,10 +6,10 @@ from collections.abc import Collection, Mapping
 
 from aisandbox.instance.errors import UnobtainableError
 from aisandbox.instance.fit.hardware import Hardware
-from aisandbox.instance.fit.sizing import explain
 from aisandbox.instance.fit.sizing.facts import Facts
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.fit.sizing.numerics import Numerics
+from aisandbox.instance.problem import CONFIGURE
 
 TRUST = "--trust-remote-code"
 
@@ -32,7 +32,7 @@ def architecture(model: str, facts: Facts, supported: Collection[str] | None, gi
         raise UnobtainableError(
             f"{model} brings program code of its own ({name}), which runs on this instance with the model's rights. "
             "It is never run unless you say so.",
-            f"If you trust its publisher: {explain.CONFIGURE} --set vllm_args={TRUST}. Otherwise: {instead}",
+            f"If you trust its publisher: {CONFIGURE} --set vllm_args={TRUST}. Otherwise: {instead}",
         )
 
 

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from aisandbox.instance.errors import UnobtainableError
+from aisandbox.instance.fetch.request import MAX_CONFIG_BYTES
 
-MAX_CONFIG_BYTES = 16 * 1024**2
-"""No honest `config.json` is larger; callers read no more than one byte beyond it."""
 MOST = 10**12
 """No honest number in it is larger."""
 MOST_WORDS = 10_000

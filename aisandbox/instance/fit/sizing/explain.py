@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from aisandbox.instance.fit.hardware import GIB, Hardware
+from aisandbox.instance.deployment import Asked, Hardware
+from aisandbox.instance.fit.hardware import GIB
 from aisandbox.instance.fit.sizing.facts import Facts
 from aisandbox.instance.fit.sizing.fit import Fit
 from aisandbox.instance.fit.sizing.numerics import Numerics
 from aisandbox.instance.fit.sizing.quantization import NATIVE_CAPABILITY
-from aisandbox.instance.plan import Asked
+from aisandbox.instance.problem import CONFIGURE
 from aisandbox.manifest import Manifest, Model
-
-CONFIGURE = "sudo aisandbox configure"
 
 
 def gigabytes(size: float) -> str:

@@ -11,7 +11,7 @@ from aisandbox.instance.fit.sizing.facts import Facts
 from aisandbox.instance.fit.sizing.given import Given
 from aisandbox.instance.fit.sizing.numerics import numerics
 from aisandbox.instance.fit.sizing.pool import Pool
-from aisandbox.instance.serve.engine_args import cpu_kv_cache_bytes
+from aisandbox.instance.memory import cpu_kv_cache_bytes
 
 UTILIZATION = 0.92
 """Part of a GPU's memory that vLLM takes by default."""

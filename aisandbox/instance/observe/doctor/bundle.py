@@ -7,6 +7,7 @@ of what runs the users' own programs are left out, and so are lines of the other
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import stat
@@ -14,6 +15,7 @@ import subprocess
 import tarfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -98,8 +100,8 @@ def _contents(instance: Instance, diagnosis: Diagnosis) -> Iterator[tuple[str, s
     yield "README.txt", README
     yield "doctor.json", diagnosis.model_dump_json(indent=1)
     yield "status.json", status.compose(places, manifest, with_timeline=True).model_dump_json(indent=1)
-    yield "hardware.json", instance.hardware.model_dump_json(indent=1)
-    for path in (places.plan, places.engine, places.release):
+    yield "hardware.json", json.dumps(asdict(instance.hardware), indent=1)
+    for path in (places.resolved, places.located, places.release):
         yield path.name, _text(path)
     for path, text in _files(places.run / "status"):
         yield f"reports/{path.name}", text

@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from aisandbox.instance import files
+from aisandbox.instance.access import Access
+from aisandbox.instance.deployment import Deployment, Hardware
 from aisandbox.instance.fit import hardware
-from aisandbox.instance.fit.hardware import Hardware
-from aisandbox.instance.guard.access import Access
 from aisandbox.instance.places import Places
 from aisandbox.manifest import Manifest, Part
 
@@ -53,12 +53,13 @@ class Instance:
     """Whether everything may be looked at."""
 
     @cached_property
-    def plan(self) -> dict[str, Any] | None:
-        return files.read_json(self.places.plan)
+    def deployment(self) -> Deployment | None:
+        """What configure resolved."""
+        return Deployment.find(self.places.resolved)
 
     @cached_property
     def access(self) -> Access:
-        return Access.model_validate((self.plan or {}).get("access") or {})
+        return self.deployment.access if self.deployment else Access()
 
     @cached_property
     def hardware(self) -> Hardware:

@@ -6,20 +6,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aisandbox.instance import files, safetensors
+from aisandbox.instance.deployment import Deployment
 from aisandbox.instance.observe.doctor.finding import Finding, Instance, failed, ok, skipped
-from aisandbox.instance.places import cached_model
 from aisandbox.instance.problem import printable
 
 INDEX = "model.safetensors.index.json"
 
 
 def cache(instance: Instance) -> Iterator[Finding]:
-    engine = files.read_json(instance.places.engine)
-    if not engine or not isinstance(engine.get("model"), str):
+    located = Deployment.find(instance.places.located)
+    if not located or not located.candidates:
         yield skipped("No model is on this instance yet.")
         return
-    folder = Path(engine["model"])
-    name = cached_model(engine["model"]) or folder.name
+    folder, name = Path(located.candidates[0].folder), located.candidates[0].model
     faults = list(broken(folder))
     for fault in faults:
         again = f"sudo rm -rf {folder.parent.parent} && sudo aisandbox configure"

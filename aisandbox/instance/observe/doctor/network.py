@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from aisandbox.instance.observe import status
+from aisandbox.instance import address as addresses
 from aisandbox.instance.observe.doctor.finding import Finding, Instance, Severity, failed, ok, skipped, warning
 from aisandbox.instance.observe.doctor.machine import SET_CLOCK
 
@@ -23,7 +23,8 @@ RENEWAL_DAYS = 14
 
 def hub(instance: Instance) -> Iterator[Finding]:
     """Name, way, encryption, clock and token, in that order: each needs the one before."""
-    address = ((instance.plan or {}).get("hub_endpoint") or HUB).rstrip("/")
+    endpoint = instance.deployment and instance.deployment.hub_endpoint
+    address = (endpoint or HUB).rstrip("/")
     # With the model here, everything works without the hub.
     severity: Severity = "warning" if instance.report("model").get("state") == "done" else "failed"
     parts = urlsplit(address)
@@ -81,7 +82,7 @@ def domain(instance: Instance) -> Iterator[Finding]:
     if not name:
         yield skipped("No domain is chosen.")
         return
-    own = status.address(instance.places)
+    own = addresses.host(instance.places)
     try:
         found = sorted({str(entry[4][0]) for entry in socket.getaddrinfo(name, 443, type=socket.SOCK_STREAM)})
     except OSError as error:

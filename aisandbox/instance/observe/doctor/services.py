@@ -21,16 +21,15 @@ NAME_SERVICES = {53, 5355}
 
 
 def configuration(instance: Instance) -> Iterator[Finding]:
-    if instance.plan is None:
+    if instance.deployment is None:
         cause = str(instance.report("configure").get("message") or "")
         yield failed("The choice has not been applied.", "sudo aisandbox configure", cause)
         return
-    problems = instance.plan.get("problems") or ()
-    for entry in problems:
-        where = " ".join(str(entry[key]) for key in ("option", "value") if entry.get(key))
-        yield failed(f"{where}: {entry.get('reason')}" if where else str(entry.get("reason")), str(entry.get("fix")))
-    if not problems:
-        yield ok(f"{instance.plan.get('model')} is chosen")
+    for problem in instance.deployment.problems:
+        where = " ".join(filter(None, (problem.option, problem.value)))
+        yield failed(f"{where}: {problem.reason}" if where else problem.reason, problem.fix)
+    if not instance.deployment.problems:
+        yield ok(f"{instance.deployment.model} is chosen")
 
 
 def units(_: Instance) -> Iterator[Finding]:

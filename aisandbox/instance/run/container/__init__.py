@@ -24,10 +24,11 @@ class Inside:
 
     @classmethod
     def of(cls, places: Places, manifest: Manifest, secrets: Mapping[str, str]) -> Inside:
-        from aisandbox.instance.run.container import environment
+        # Launchers of programs import this package, and have the standard library only.
+        from aisandbox.instance import address as addresses
 
         mark = hashlib.sha256(f"visitor {secrets['webui_secret_key']}".encode()).hexdigest()
-        found = {name: environment.address(places, manifest.ports[name].port) for name in ("chat", "sandbox")}
+        found = {name: addresses.of_proxy(places, manifest.ports[name].port) for name in ("chat", "sandbox")}
         return cls(f"X-Aisandbox-Visitor-{mark[:16]}", {name: origin for name, origin in found.items() if origin})
 
     def pattern(self, name: str) -> str:

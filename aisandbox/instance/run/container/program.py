@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from aisandbox.instance.run import environment_file
+from aisandbox.instance import environment_file
 from aisandbox.instance.run.container.catalogue import RESTARTS, Catalogue, Program, Runs, clock
 
 NOT_NOW = 77

@@ -1,39 +1,14 @@
-"""Who may reach what: the part of the choice that guards chat, API and sandbox. `Access` holds no secrets."""
+"""Who may reach what: the part of the choice that guards chat, API and sandbox, and its secrets."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
+from aisandbox.instance.access import Access
 from aisandbox.instance.choose.options import Choice
-from aisandbox.manifest import Part
 
 NOBODY = ("127.0.0.1",)
 """Networks for a choice that names none: loopback, thus SSH tunnels."""
-
-
-class Access(Part):
-    """The guards in force. Without any, everyone who reaches the instance may use chat and API."""
-
-    api_key: bool = False
-    """Whether the API asks for the key."""
-    chat_login: bool = False
-    """Whether the chat page asks for a login."""
-    allowed_cidrs: tuple[str, ...] = ()
-    """Networks that may reach chat, API and sandbox; empty allows all."""
-    domain: str | None = None
-    """Chat and API are served by HTTPS under this name."""
-    sandbox: Literal["off", "local", "public"] = "local"
-
-    @property
-    def chat_guarded(self) -> bool:
-        """Whether the chat page is for some people only."""
-        return self.chat_login or bool(self.allowed_cidrs)
-
-    @property
-    def chat_sandbox(self) -> bool:
-        """Whether the chat page offers the sandbox: an open chat is not an open shell."""
-        return self.sandbox != "off" and self.chat_guarded
 
 
 def of(choice: Choice) -> Access:
