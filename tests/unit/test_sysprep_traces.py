@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jinja2
 
-from aisandbox.build import roles
+from aisandbox.builder import roles
 
 
 def rendered(template: str, patterns: list[str]) -> str:

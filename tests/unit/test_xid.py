@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import time
 from pathlib import Path
@@ -9,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from aisandbox.instance import files
+from aisandbox.instance.commands.doctor import instance as examined
 from aisandbox.instance.fit.hardware import Hardware
 from aisandbox.instance.observe import journal, xid
-from aisandbox.instance.observe.doctor import Instance, machine
+from aisandbox.instance.observe.probes import machine
 from aisandbox.instance.observe.status import compose
 from aisandbox.instance.observe.xid import Errors
 from tests.support import appliance
@@ -152,7 +154,7 @@ BUS = json.dumps(entry("NVRM: Xid (PCI:0000:2b:00): 79, pid=1, name=x, GPU has f
 
 def test_the_doctor_reads_the_kernels_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(tmp_path, monkeypatch, "journalctl", f"echo not json\ncat <<'E'\n{BUS}\nE")
-    instance = Instance(appliance.make(tmp_path / "root", "cuda"), MANIFEST, root=True)
+    instance = dataclasses.replace(examined(appliance.make(tmp_path / "root", "cuda"), MANIFEST), root=True)
     object.__setattr__(instance, "hardware", Hardware(flavour="cuda"))
     (finding,) = (found for found in machine.gpu(instance) if found.severity == "warning")
     assert finding.text == "The GPU at 0000:2b:00 has fallen off the bus (Xid 79)."
