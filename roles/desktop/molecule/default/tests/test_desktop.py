@@ -27,8 +27,11 @@ def test_programs_are_found(host: Host, program: str) -> None:
     assert host.exists(program)
 
 
-def test_the_page_of_novnc_is_there(host: Host) -> None:
+def test_the_page_of_novnc_is_there_without_its_server(host: Host) -> None:
     assert host.file("/usr/share/novnc/vnc.html").is_file
+    assert host.package("novnc").is_installed
+    for name in ("nodejs", "websockify", "python3-numpy"):
+        assert not host.package(name).is_installed, name
 
 
 @pytest.mark.parametrize(
