@@ -37,6 +37,7 @@ PRODUCT = manifest.load().product.id
 NAME = f"localhost/{PRODUCT}-sandbox"
 SECOND = 1_000_000_000
 EXPECTED_SECONDS = 20.0
+COMPRESS_SECONDS = 60.0
 BLOCK = 2**20
 BROUGHT = ("dev", "proc", "sys", "tmp")
 """What is in these folders, the engine brings."""
@@ -115,8 +116,11 @@ def bake_image(phases: Phases) -> Image:
     return Image(NAME, parts, said_by(base))
 
 
-def write(image: Image, path: Path, phases: Phases) -> None:
+def write(image: Image, path: Path, phases: Phases, *, compressed: bool = False) -> None:
     """Write the image as a Docker archive, which `docker load` and `podman load` read; SBOMs and licences beside it.
+
+    Args:
+        compressed: compress the layers, for people who copy the archive.
 
     Raises:
         BuildError: the layers could not be read, a licence is refused, or the disk is full.
@@ -126,11 +130,15 @@ def write(image: Image, path: Path, phases: Phases) -> None:
     config, layers = _parts(image, phases)
     config_name = f"{hashlib.sha256(config).hexdigest()}.json"
     names = [image.reference, image.latest]
-    listing = [{"Config": config_name, "RepoTags": names, "Layers": [f"{layer.digest}.tar" for layer in layers]}]
+    files = {f"{layer.digest}.tar": layer.path for layer in layers}
+    if compressed:
+        with phases.phase("compress", COMPRESS_SECONDS):
+            files = {f"{name}.gz": _compressed(file) for name, file in files.items()}
+    listing = [{"Config": config_name, "RepoTags": names, "Layers": list(files)}]
     partial = path.with_name(f".{path.name}.partial")
     with phases.phase("write archive", EXPECTED_SECONDS), tarfile.open(partial, "w") as archive:
-        for layer in layers:
-            archive.add(layer.path, f"{layer.digest}.tar")
+        for name, file in files.items():
+            archive.add(file, name)
         for name, content in ((config_name, config), ("manifest.json", json.dumps(listing).encode())):
             entry = tarfile.TarInfo(name)
             entry.size = len(content)
@@ -231,6 +239,19 @@ def _blob(part: Part) -> Blob:
             raise BuildError(f"the container image could not be written: {reason}", f"check the disk: df -h {folder}")
         digest.write_text(result.stdout.strip())
     return Blob(path, digest.read_text())
+
+
+def _compressed(path: Path) -> Path:
+    """The tar compressed; kept in the cache beside it."""
+    target = path.with_suffix(".tar.gz")
+    if not target.exists():
+        partial = path.with_suffix(".gz.partial")
+        with partial.open("wb") as output:
+            result = subprocess.run(["gzip", "--fast", "--no-name", "--stdout", path], stdout=output, check=False)
+        if result.returncode:
+            raise BuildError("the container image could not be compressed", f"check the disk: df -h {path.parent}")
+        partial.rename(target)
+    return target
 
 
 def _pack(part: Part, path: Path) -> str:

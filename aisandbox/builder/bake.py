@@ -126,7 +126,7 @@ def _bake_layer(layer: Layer, store: Store, phases: Phases) -> None:
                 container.run(job(layer.name, store.lower_directories(*layer.parents), layer.flavour, work, log))
                 _link_packages(work / "apt", cache_directory() / "apt")
             else:
-                _bootstrap(work / "root", log)
+                _bootstrap(layer.packages, work / "root", log)
             if load(layer.flavour)[layer.name].key != layer.key:
                 raise BuildError(f"files of layer {layer.name} were changed while it was baked", "repeat the command")
             info = {"name": layer.name, "key": layer.key, "seconds": round(time.monotonic() - start, 1)}
@@ -174,11 +174,10 @@ def _link_packages(source: Path, target: Path) -> None:
             os.link(package, target / package.name)
 
 
-def _bootstrap(root: Path, log: Path) -> None:
-    """Debian's minimal system, as a vendor's base image would be."""
+def _bootstrap(packages: Sequence[str], root: Path, log: Path) -> None:
+    """Debian's minimal system: no init, which a container has no use for and the layer `machine` brings."""
     release = manifest.load().os.release
-    packages = "systemd,python3,ca-certificates"
-    command = ["mmdebstrap", "--variant=minbase", f"--include={packages}", release, str(root)]
+    command = ["mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}", release, str(root)]
     with log.open("ab") as output:
         # mmdebstrap does not read this host's settings of apt.
         environment = {**os.environ, **host.read().proxies}

@@ -231,7 +231,7 @@ def sandbox_image(
     """Bake the sandbox's container and write its image as an archive for `docker load` and `podman load`."""
     with Phases(console) as phases:
         image = archive.bake_image(phases)
-        archive.write(image, output.absolute(), phases)
+        archive.write(image, output.absolute(), phases, compressed=True)
     print(f"{output}   {output.stat().st_size / 2**20:.0f} MiB   {image.reference}")
 
 

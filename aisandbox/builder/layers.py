@@ -55,11 +55,13 @@ class Layer:
     parents: tuple[Layer, ...]
     inputs: tuple[str, ...]
     seconds: float
+    packages: tuple[str, ...] = ()
+    """Debian packages that the lowest layer is bootstrapped with."""
 
     @cached_property
     def key(self) -> str:
         """Names the layer's content: a digest of its parents' keys and of every input that it reads."""
-        parts = [self.name, self.flavour, *(parent.key for parent in self.parents), *self.inputs]
+        parts = [self.name, self.flavour, *(parent.key for parent in self.parents), *self.packages, *self.inputs]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
     @property
@@ -101,6 +103,7 @@ def load(flavour: str) -> dict[str, Layer]:
             parents=tuple(layers[parent] for parent in definition.get("parents", [])),
             inputs=tuple(inputs),
             seconds=float(definition["seconds"]),
+            packages=tuple(definition.get("packages", [])),
         )
     return layers
 

@@ -30,6 +30,8 @@ CATALOGUE = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "ser
 PROGRAMS = [name for name, service in CATALOGUE.items() if "container" in service["targets"]]
 ACCOUNTS = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "main.yml").read_text())
 SERVER = str(ACCOUNTS["sandbox_server_account"]["id"])
+UNPACKED_BYTES = 1_847_000_000
+"""60 % of the 3,079 MB that it had while it was made of a machine. Raise it for a reason, not for convenience."""
 EVENTS = re.compile(r"spawned: '(\S+)' with pid (\d+)|(?:success|exited): (\S+) (?:entered )?(\S+)")
 
 
@@ -91,6 +93,32 @@ def test_every_address_answers(client: httpx.Client, path: str, holds: str) -> N
     response = client.get(path, follow_redirects=True)
     assert response.status_code == 200, response.text
     assert holds.lower() in response.text.lower()
+
+
+def test_the_image_stays_small(image: Image) -> None:
+    size = json.loads(sandbox.podman("image", "inspect", image.reference).stdout)[0]["Size"]
+    assert size <= UNPACKED_BYTES
+
+
+@pytest.mark.parametrize("program", ["systemctl", "sudo", "sshd", "cloud-init", "grub-install", "nodejs"])
+def test_no_program_of_a_machine_is_in_it(container: Container, program: str) -> None:
+    assert inside(container, f"command -v {program} || ls /sbin/{program} /usr/sbin/{program}").returncode
+
+
+IMPORTS = {
+    "workbench": "debugpy, fontTools.misc.bezierTools, jedi, kiwisolver, matplotlib.pyplot, numpy.testing, pandas",
+    "sandbox": "aiohttp, cryptography.fernet, lxml.etree, numpy, onnxruntime, pandas, PIL.Image, pypdfium2, uvloop",
+}
+
+
+@pytest.mark.parametrize("environment", IMPORTS)
+def test_stripped_and_shared_packages_work(container: Container, environment: str) -> None:
+    output(container, f"{PATHS.opt}/envs/{environment}/bin/python -c 'import {IMPORTS[environment]}'")
+
+
+def test_the_compilers_work(container: Container) -> None:
+    program = "int main(void) { return 0; }"
+    output(container, f"cd /tmp && echo '{program}' > a.c && gcc -O2 a.c -o c && ./c && g++ a.c -o cc && ./cc")
 
 
 def test_nobody_is_root_or_can_become_it(container: Container) -> None:

@@ -24,7 +24,7 @@ Schema = Callable[[str], subprocess.CompletedProcess[str]]
 def schema() -> Schema:
     """Runs the image's own `cloud-init schema` on a text, in an overlay that goes with its mount namespace."""
     with Phases() as phases:
-        lower = Store().lower_directories(bake("cpu", phases, "base"))
+        lower = Store().lower_directories(bake("cpu", phases, "machine"))
 
     def run(text: str) -> subprocess.CompletedProcess[str]:
         enter = (

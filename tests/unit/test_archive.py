@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import os
 import tarfile
@@ -49,6 +50,16 @@ def test_a_part_is_packed_with_its_files_alone(root: Path, tmp_path: Path) -> No
         content = packed.extractfile("./opt/heavy/b")
         assert content
         assert content.read() == b"content"
+
+
+def test_a_compressed_part_is_the_same_and_kept(tmp_path: Path) -> None:
+    part = tmp_path / "part-0123.tar"
+    part.write_bytes(b"content" * 1000)
+    compressed = archive._compressed(part)
+    assert gzip.decompress(compressed.read_bytes()) == part.read_bytes()
+    made = compressed.stat()
+    assert archive._compressed(part).stat() == made
+    assert {file.name for file in tmp_path.iterdir()} == {part.name, compressed.name}
 
 
 def test_what_the_engine_brings_is_left_out(root: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -30,16 +32,32 @@ def test_the_real_definitions_load_and_end_in_the_appliance_and_the_containers()
     stack = [below.name for below in real[layers.TOP].stack]
     container = [below.name for below in layers.stack((real[archive.BASE], real[archive.SOURCE]))]
     assert {*stack, *container, appliance_container.TOP} == set(names)
+    assert stack.index("desktop") < stack.index("machine") < stack.index("appliance")
     assert stack.index("base") < stack.index("vllm") < stack.index("guide") < stack.index("appliance")
 
 
-def test_only_one_layer_beside_others_installs_debian_packages() -> None:
+def test_layers_that_install_debian_packages_form_one_chain_in_every_image() -> None:
     """Two package databases cannot be stacked."""
     real = layers.load("cpu")
-    above = [name for name, layer in real.items() if layer.name not in ("debian", "base") and _installs_packages(name)]
-    assert above == ["desktop", "container", "appliance", "appliance-container"]
-    assert {"desktop"} < {layer.name for layer in real["appliance"].stack}
-    assert not {"container"} & {layer.name for layer in real["appliance"].stack}
+    installing = ["debian", *(name for name in real if _installs_packages(name))]
+    images = {
+        "machine": ["debian", "base", "desktop", "machine", "appliance"],
+        "container": ["debian", "base", "desktop", "container"],
+        "appliance's container": ["debian", "base", "desktop", "machine", "appliance", "appliance-container"],
+    }
+    tops = zip(images, ("appliance", "container", "appliance-container"), strict=True)
+    for image, top in tops:
+        chain = [layer.name for layer in real[top].stack if layer.name in installing]
+        assert chain == images[image]
+        for below, above in pairwise(chain):
+            assert below in {layer.name for layer in real[above].stack}, f"{above} does not build on {below}"
+
+
+def test_the_container_has_nothing_of_a_machine() -> None:
+    """It is baked from its own base, so that nothing of a machine has to be removed again."""
+    real = layers.load("cpu")
+    stack = layers.stack((real[archive.BASE], real[archive.SOURCE]))
+    assert not {"machine", "appliance"} & {layer.name for layer in stack}
 
 
 def test_what_vllm_needs_of_debian_is_installed_in_the_layer_base() -> None:
@@ -80,6 +98,12 @@ def test_a_change_of_the_sandboxs_source_bakes_only_quick_layers(monkeypatch: py
     monkeypatch.setattr(layers, "_digest_tree", changed)
     after = layers.load("cpu")
     assert {name for name in before if before[name].key != after[name].key} == {"sandbox", *TOPS}
+
+
+def test_other_packages_of_the_bootstrap_bake_everything_again() -> None:
+    debian = layers.load("cpu")["debian"]
+    assert debian.packages
+    assert debian.key != replace(debian, packages=(*debian.packages, "systemd")).key
 
 
 def test_flavours_share_no_key() -> None:

@@ -166,6 +166,7 @@ ALLOWED = (
     Rule("/var/cache/apt/*", "apt's caches, which the role sysprep empties"),
     Rule("/var/lib/apt/lists/partial", "apt gives its folder to its own user when it downloads"),
     Rule("/var/cache/ldconfig/aux-cache", "ldconfig's cache tells times of libraries"),
+    Rule("/var/cache/fontconfig/*.cache-*", "fontconfig's cache tells times of folders"),
     Rule("/boot/initrd.img-*", "the initial RAM disk tells times of the files in it"),
 )
 """All that may differ between two bakes of one layer. What the role sysprep takes away, no image has."""

@@ -15,15 +15,18 @@ from tests.roles import environments
 
 PATHS = manifest.load().paths
 CONFIG = f"{PATHS.opt}/container"
+SHARED = yaml.safe_load((REPOSITORY / "roles" / "container" / "defaults" / "main.yml").read_text())["container_shared"]
 CATALOGUE = yaml.safe_load((REPOSITORY / "ansible" / "group_vars" / "all" / "services.yml").read_text())["services"]
 
 
-@pytest.mark.parametrize("program", ["systemd", "systemctl", "sshd", "sudo", "grub-install", "cloud-init", "nft"])
-def test_a_machines_programs_are_gone(host: Host, program: str) -> None:
+@pytest.mark.parametrize(
+    "program", ["systemd", "systemctl", "sshd", "sudo", "grub-install", "cloud-init", "nft", "nodejs"]
+)
+def test_a_machines_programs_are_not_there(host: Host, program: str) -> None:
     assert not host.exists(program)
 
 
-def test_no_kernel_is_left(host: Host) -> None:
+def test_no_kernel_is_there(host: Host) -> None:
     assert host.check_output("find /boot /lib/modules -type f 2>/dev/null | head -1; true") == ""
 
 
@@ -41,6 +44,12 @@ def test_the_sandboxs_programs_stay(host: Host, program: str) -> None:
 def test_no_program_misses_a_library(host: Host) -> None:
     places = "/usr/lib/chromium/chromium /usr/bin/Xtigervnc /usr/bin/openbox /usr/bin/ffmpeg /usr/bin/git"
     assert "not found" not in host.check_output(f"ldd {places}")
+
+
+def test_environments_share_large_packages_of_one_version(host: Host) -> None:
+    server, workbench = (f"{PATHS.opt}/envs/{name}/lib/python*/site-packages" for name in ("sandbox", "workbench"))
+    for folder in SHARED.values():
+        assert host.check_output(f"readlink -f {server}/{folder}") == host.check_output(f"echo {workbench}/{folder}")
 
 
 def test_the_supervisors_environment_is_the_locked_one(host: Host) -> None:

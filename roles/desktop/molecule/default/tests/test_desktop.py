@@ -10,8 +10,12 @@ from aisandbox.manifest import REPOSITORY
 
 ROLE = REPOSITORY / "roles" / "desktop"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
-BROWSER = yaml.safe_load((ROLE / "vars" / "main.yml").read_text())["desktop_of"]["bookworm"]["browser"]
-PACKAGES = {*BROWSER, *DEFAULTS["desktop_packages"], *DEFAULTS["desktop_fonts"], *DEFAULTS["desktop_tools"]}
+PACKAGES = {
+    *DEFAULTS["desktop_browser"],
+    *DEFAULTS["desktop_packages"],
+    *DEFAULTS["desktop_fonts"],
+    *DEFAULTS["desktop_tools"],
+}
 
 
 def test_packages_are_installed(host: Host) -> None:
@@ -27,8 +31,11 @@ def test_programs_are_found(host: Host, program: str) -> None:
     assert host.exists(program)
 
 
-def test_the_page_of_novnc_is_there(host: Host) -> None:
+def test_the_page_of_novnc_is_there_without_its_server(host: Host) -> None:
     assert host.file("/usr/share/novnc/vnc.html").is_file
+    assert host.package("novnc").is_installed
+    for name in ("nodejs", "websockify", "python3-numpy"):
+        assert not host.package(name).is_installed, name
 
 
 @pytest.mark.parametrize(
