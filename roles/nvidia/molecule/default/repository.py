@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 Package = tuple[str, str, str, dict[str, str]]
-PINNED = yaml.safe_load((Path(__file__).parents[2] / "vars" / "main.yml").read_text())["nvidia_driver"]
+PINNED = yaml.safe_load((Path(__file__).parents[4] / "ansible" / "versions.yml").read_text())["nvidia_driver"]
 OLDEST, NEWEST = "580.65.06", "615.71.09"
 UNIT = "[Unit]\nDescription={}\n[Service]\nType=forking\nExecStart={}\n[Install]\nWantedBy=multi-user.target\n"
 DKMS_UNIT = "[Unit]\nBefore=network-pre.target\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n"
