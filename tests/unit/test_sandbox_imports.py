@@ -15,7 +15,7 @@ CORE = (
     "access", "shell", "file", "code", "desktop", "browser", "entry", "util", "skills", "mcp", "system",
 )  # fmt: skip
 """The capabilities, lowest first: each may use those before it."""
-FLOORS = ("ground", *CORE, "services", "routers", "compat", "app", "serve", "__main__")
+FLOORS = ("ground", *CORE, "services", "direct", "routers", "compat", "app", "serve", "__main__")
 
 
 def _modules() -> dict[str, Path]:

@@ -11,11 +11,6 @@ from aisandbox.manifest import REPOSITORY
 ROLE = REPOSITORY / "roles" / "desktop"
 DEFAULTS = yaml.safe_load((ROLE / "defaults" / "main.yml").read_text())
 PACKAGES = {name for key in ("browser", "packages", "fonts", "tools") for name in DEFAULTS[f"desktop_{key}"]}
-    *DEFAULTS["desktop_browser"],
-    *DEFAULTS["desktop_packages"],
-    *DEFAULTS["desktop_fonts"],
-    *DEFAULTS["desktop_tools"],
-}
 
 
 def test_packages_are_installed(host: Host) -> None:
