@@ -86,13 +86,18 @@ def make_disk(root: Path, folder: Path) -> Path:
     wanted = [
         *named,
         f"/{PYTHON}",
-        *(f"/{path.relative_to(root)}" for path in (root / "usr/lib/python3.11").rglob("*.py*")),
+        *(f"/{path.relative_to(root)}" for path in (root / "usr/lib/python3.11").rglob("*.*")),
     ]
     for path in sorted(set(wanted)):
         target = tree / path[1:]
         if (root / path[1:]).is_file():
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / path[1:], target)
+    libraries = root / "usr/lib/x86_64-linux-gnu"
+    for link in filter(Path.is_symlink, libraries.iterdir()):  # the names that programs ask for
+        target = tree / "usr/lib/x86_64-linux-gnu" / link.readlink()
+        if target.is_file():
+            target.with_name(link.name).symlink_to(target.name)
     shutil.copyfile(loader, tree / "usr/lib64/ld-linux-x86-64.so.2")
     shutil.copyfile(read_ahead.__file__, tree / "read_ahead.py")
     (tree / "start").write_text(ON_MACHINE.replace("/LISTS", f"/{LISTS}"))
@@ -110,7 +115,8 @@ def boot(root: Path, disk: Path, ahead: bool, seconds: float, block: int, delay:
     kernel, initrd = (max((root / "boot").glob(pattern)) for pattern in ("vmlinuz-*", "initrd.img-*"))
     accelerator: qemu.Accelerator = "kvm" if qemu.kvm_works() else "tcg"
     lazy = LazyDisk(disk, block, delay)
-    append = f"root=/dev/vda ro console=ttyS0 quiet fsck.mode=skip init=/start ahead={ahead:d} seconds={seconds}"
+    append = "root=/dev/vda ro console=ttyS0 quiet panic=-1 fsck.mode=skip init=/start "
+    append += f"ahead={ahead:d} seconds={seconds}"
     with serving(lazy, disk.with_suffix(f".{ahead:d}")) as address:
         said = subprocess.run(
             [
