@@ -141,7 +141,12 @@ def test_every_command_that_is_named_is_one_of_the_instance(entries: list[Entry]
     named = re.findall(r"\baisandbox ([a-z]+)((?: --[a-z-]+| -)*)", answers)
     flags = {flag for _, found in named for flag in re.findall(r"--[a-z-]+", found)}
     assert {name for name, _ in named} <= set(group.commands)
-    assert flags <= {flag for each in group.commands.values() for option in each.params for flag in option.opts}
+    assert flags <= {
+        flag
+        for each in group.commands.values()
+        for option in each.get_params(typer.Context(each))
+        for flag in option.opts
+    }
     assert {"status", "configure", "doctor", "models"} <= {name for name, _ in named}
 
 
