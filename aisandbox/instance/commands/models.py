@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(metavar="ORGANISATION/NAME")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command("list", short_help="Show the models on disk, and those listed for this machine.")
+@app.command("list", short_help="Show the models on disk, and those listed for this product.")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """Show the models on disk, and those that are listed for this product."""
     from aisandbox.instance.fit import models
