@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import json
 import os
 import re
@@ -117,21 +116,10 @@ def _enter_own_groups(name: str) -> None:
         for mount in _group_mounts(controllers):
             parent = mount / path.lstrip("/")
             _remove_empty_groups(parent)
+            group = parent / f"{GROUP_PREFIX}{name}-{os.getpid()}"
             with suppress(OSError):
-                _enter(parent / f"{GROUP_PREFIX}{name}-{os.getpid()}")
-
-
-def _enter(group: Path) -> None:
-    for _ in range(10):
-        group.mkdir(exist_ok=True)
-        # Another machine that starts now may take it for an empty one, and remove it.
-        try:
-            (group / "cgroup.procs").write_text("0")
-        except OSError as error:
-            if error.errno not in (errno.ENOENT, errno.ENODEV):
-                raise
-        else:
-            return
+                group.mkdir(exist_ok=True)
+                (group / "cgroup.procs").write_text("0")
 
 
 def _group_mounts(controllers: str) -> list[Path]:
@@ -142,8 +130,10 @@ def _group_mounts(controllers: str) -> list[Path]:
 
 
 def _remove_empty_groups(parent: Path) -> None:
-    """Remove the groups of machines that have ended."""
+    """Remove the groups of machines that have ended. Those of one that starts are empty, too, for a moment."""
     for group in parent.glob(f"{GROUP_PREFIX}*"):
+        if Path(f"/proc/{group.name.rpartition('-')[2]}").exists():
+            continue
         for folder, _, _ in os.walk(group, topdown=False):
             with suppress(OSError):
                 Path(folder).rmdir()

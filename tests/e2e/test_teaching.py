@@ -8,6 +8,8 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from aisandbox.manifest import REPOSITORY
 from tests.support import teaching
 
@@ -21,6 +23,7 @@ def test_a_model_learns_from_a_file_and_says_it_again(tmp_path: Path) -> None:
     assert len(told["refused"]) == 5, told["refused"]
 
 
+@pytest.mark.timeout(1200)
 def test_make_guide_goes_all_the_way(tmp_path: Path) -> None:
     """With a few lessons: the base is read and asked, taught, and the adapter is written."""
     out = tmp_path / "adapter.safetensors"
