@@ -89,7 +89,7 @@ def test_what_a_first_start_reads_is_recorded(host: Host) -> None:
         recorded = host.file(f"{OPT}/cache/read-ahead/{name}")
         assert (recorded.mode, recorded.user) == (0o644, "root")
         assert part in recorded.content_string
-    unit = host.file("/etc/systemd/system/aisandbox-read-ahead.service").content_string
+    unit = host.file("/etc/systemd/system/aisandbox-read-ahead.service").content_string.replace("\\\n", "")
     (command,) = (line.removeprefix("ExecStart=") for line in unit.splitlines() if line.startswith("ExecStart="))
     assert "asked for" in host.check_output(command)
 
