@@ -104,6 +104,10 @@ function evaluated(id, problem, outcome) {
 // SIGINT stops a script under `breakOnSigint` even in a loop without end. What only waits has no script to stop.
 const guarded = new vm.Script('globalThis.__sandboxRun()', { filename: __filename });
 
+// V8 lets go of the promise that it evaluates to. If that is settled at once, and memory is collected before its reaction
+// runs, the process ends ("Invoke in DisallowJavascriptExecutionScope"): so it always waits once, and the value stays.
+const WAIT = '\n;const {} = await {};';
+
 function execute({ id, code, cwd }) {
   current = id;
   try {
@@ -113,7 +117,7 @@ function execute({ id, code, cwd }) {
   }
   count += 1;
   try {
-    const expression = asScript(code);
+    const expression = asScript(code) + WAIT;
     let started = false;
     Object.defineProperty(globalThis, '__sandboxRun', {
       configurable: true,

@@ -8,6 +8,7 @@ import pytest
 
 from sandbox_api.app import create_app
 from sandbox_api.code.router import direct as code_routes
+from sandbox_api.compat.aio.shell_routes import direct as agent_sandbox_routes
 from sandbox_api.shell.router import direct as shell_routes
 from tests.support.sandbox import Sandbox
 
@@ -36,7 +37,8 @@ def post(sandbox: Sandbox, path: str, content: bytes, headers: dict[str, str]) -
 
 
 def test_every_direct_route_is_tested_and_documented() -> None:
-    assert BODIES.keys() == (shell_routes | code_routes).keys() <= create_app().openapi()["paths"].keys()
+    routes = shell_routes | agent_sandbox_routes | code_routes
+    assert BODIES.keys() == routes.keys() <= create_app().openapi()["paths"].keys()
 
 
 @pytest.mark.parametrize("path", BODIES)

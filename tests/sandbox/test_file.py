@@ -473,7 +473,7 @@ def test_grep(engine: Sandbox, request: pytest.FixtureRequest) -> None:
     assert grep(r"(?P<first>t)hr(?=e)|(?P<again>w)o (?:t(?P=again)o)")["names"] == ["a.txt:2", "a.txt:3"]
     slow = folder.parent / "slow"
     slow.mkdir()
-    (slow / "evil").write_text("a" * 1000 + "\n")
+    (slow / "long").write_text("a" * 1000 + "\n")
     result = call(engine, "grep", path=str(slow), pattern="(a|aa)+$(?<!a)")
     assert (result["timed_out"], result["matches"]) == (True, [])
     paged = grep("o", max_results=1, offset=1, include=["a.txt"])
