@@ -78,7 +78,8 @@ def play(instance: Instance, settings: HostSettings, folder: Path, *words: str) 
 
 def dry_run(instance: Instance, settings: HostSettings, folder: Path) -> tuple[str, str]:
     """What a dry run prints, and the files and folders that it has changed all the same."""
-    instance.run("touch /tmp/before-dry-run")
+    # The first sudo of a user leaves a file in the home directory.
+    instance.run("sudo true && touch /tmp/before-dry-run")
     said = play(instance, settings, folder, "--check", "--diff")
     places = "/boot /etc /home /opt /root /srv /usr /var/lib/dpkg"
     find = f"sudo find {places} -xdev -newer /tmp/before-dry-run"
