@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
+
+TAIL_BYTES = 8192
 
 
 def failure(lines: Sequence[str]) -> str | None:
@@ -16,6 +19,16 @@ def failure(lines: Sequence[str]) -> str | None:
         if "fatal: [" in line or "failed: [" in line:
             return f"{task}: {_words(line)}"
     return None
+
+
+def tail(log: Path) -> str:
+    """The end of a log that is being written; empty before it is there."""
+    try:
+        with log.open("rb") as handle:
+            handle.seek(max(0, log.stat().st_size - TAIL_BYTES))
+            return handle.read().decode(errors="replace")
+    except OSError:
+        return ""
 
 
 def _words(line: str) -> str:

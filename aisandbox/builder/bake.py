@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from aisandbox import manifest
-from aisandbox.builder import container, host, kernels, packer_client
+from aisandbox.builder import ansible_output, container, host, kernels, packer_client
 from aisandbox.builder.errors import BuildError
 from aisandbox.builder.layers import TOP, Layer, Store, cache_directory, load
 from aisandbox.builder.progress import Phases
@@ -194,12 +194,7 @@ def _bootstrap(packages: Sequence[str], root: Path, log: Path) -> None:
 
 def _current_task(log: Path) -> str:
     """The task that Ansible is at, from the end of the log."""
-    try:
-        with log.open("rb") as handle:
-            handle.seek(max(0, log.stat().st_size - 8192))
-            tail = handle.read().decode(errors="replace")
-    except OSError:
-        return ""
+    tail = ansible_output.tail(log)
     if "TASK [" in tail:
         return tail.rsplit("TASK [", 1)[1].split("]", 1)[0]
     return (tail.splitlines() or [""])[-1]

@@ -35,7 +35,7 @@ def test_a_socket_that_an_earlier_run_still_holds_is_waited_for(tmp_path: Path) 
     assert ended and not path.exists()
 
 
-@pytest.mark.skipif(os.name == "nt" or os.getuid() != 0, reason="gives a folder to somebody else")
+@pytest.mark.skipif(os.getuid() != 0, reason="gives a folder to somebody else")
 def test_git_works_in_a_repository_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By what the catalogue sets, and for commands, which get it from the server's environment."""
     subprocess.run(["git", "init", "--quiet", tmp_path / "repository"], check=True)

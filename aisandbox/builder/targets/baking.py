@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aisandbox import manifest
-from aisandbox.builder import host, packer_client, seed
+from aisandbox.builder import ansible_output, host, packer_client, seed
 from aisandbox.builder.errors import BuildError
 from aisandbox.builder.host import HostSettings
 from aisandbox.builder.image import IMAGES
@@ -190,10 +190,4 @@ def _literal(value: str | int | bool) -> str:
 
 def _step(log: Path) -> str:
     """What Packer or Ansible is at, from the end of the log."""
-    try:
-        with log.open("rb") as handle:
-            handle.seek(max(0, log.stat().st_size - 8192))
-            tail = handle.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return ([found["step"] for found in STEP.finditer(tail)] or [""])[-1]
+    return ([found["step"] for found in STEP.finditer(ansible_output.tail(log))] or [""])[-1]
