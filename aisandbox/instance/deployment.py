@@ -66,6 +66,8 @@ class Hardware:
     """Build of vLLM in the image."""
     ram_gib: float = 0
     cpus: int = 0
+    bfloat16: bool = True
+    """Whether the processor itself computes in it; it matters where there is no GPU."""
     gpus: tuple[Gpu, ...] = ()
     """GPUs that the model server uses. They are all of one kind."""
     devices: tuple[str, ...] = ()

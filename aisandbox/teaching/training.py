@@ -22,6 +22,13 @@ POOL = 64
 SAY_SECONDS = 15.0
 
 
+def fast_type() -> torch.dtype:
+    """bfloat16 where GPU or processor have instructions for it; others would convert every number, and back."""
+    told = torch.cpu.get_capabilities()
+    able = torch.cuda.is_available() or any(told.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
+    return torch.bfloat16 if able else torch.float32
+
+
 def train(
     model: PreTrainedModel,
     epochs: Sequence[Sequence[Encoded]],
@@ -57,10 +64,11 @@ def train(
     optimizer = torch.optim.AdamW(learned, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.0)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _share(step, steps, recipe.warm_up))
     taught.train()
+    dtype = fast_type()
     started = said = time.monotonic()
     losses: list[float] = []
     for step, batch in enumerate(itertools.chain(*plans), start=1):
-        with torch.autocast(device.type, torch.bfloat16):
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
             loss = _loss(taught, batch, pad, device)
         optimizer.zero_grad()
         loss.backward()

@@ -92,7 +92,23 @@ def fixes(found: Hardware) -> str:
     return "\n".join(problem.fix for problem in found.problems)
 
 
-# GPUs that serve
+# GPUs that serve, and the processor
+
+
+@pytest.mark.parametrize(
+    ("flags", "has"),
+    [
+        ("flags\t\t: fpu avx512f avx512_bf16 amx_bf16\n", True),
+        ("Features\t: fp asimd bf16 i8mm\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_vnni\n", False),
+        (None, True),
+    ],
+)
+def test_whether_the_processor_computes_in_bfloat16(find: Find, places: Places, flags: str | None, has: bool) -> None:
+    if flags:
+        (places.root / "proc").mkdir(exist_ok=True)
+        (places.root / "proc" / "cpuinfo").write_text(f"processor\t: 0\n{flags}\n")
+    assert find(flavour="cpu").bfloat16 is has
 
 
 def test_every_fact_of_equal_gpus_and_the_one_with_least_memory_counts(find: Find) -> None:

@@ -40,6 +40,13 @@ def test_without_gpu_the_embedded_model_is_served_with_nothing_gpu_like() -> Non
     assert not planned.problems
 
 
+def test_the_embedded_model_computes_in_what_the_processor_is_fast_with() -> None:
+    planned = decide(replace(CPU, bfloat16=False), vllm_args="--max-num-seqs 8")
+    for serving in (planned.serving, planned.guide):
+        assert serving.args[5:7] == ("--dtype", "float32")
+    assert planned.serving.args[7:] == ("--max-num-seqs", "8"), "the user's arguments come last and decide"
+
+
 @pytest.mark.parametrize(("memory_gib", "model"), [(15.0, MIDDLE), (44.5, LARGE), (79.6, LARGE)])
 def test_without_a_choice_the_best_listed_model_that_fits(memory_gib: float, model: object) -> None:
     planned = decide(gpus(memory_gib))

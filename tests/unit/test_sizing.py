@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -324,6 +325,18 @@ def test_a_gpu_without_bfloat16_computes_in_half() -> None:
     assert value(sized, "--dtype") == "half"
     assert "--dtype" not in size("Qwen3-8B", fleet("L4")).args
     assert "--dtype" not in size("Qwen2.5-7B-Instruct-AWQ", fleet("T4")).args, "it is published in float16"
+
+
+def test_a_processor_without_bfloat16_computes_in_float32_where_memory_is_plenty() -> None:
+    old = replace(cpu(256), bfloat16=False)
+    sized = size("Qwen3-8B", old)
+    assert value(sized, "--dtype") == "float32"
+    assert row(sized, "Computes in") == "float32: this processor has no bfloat16"
+    assert "32.8 GB as computed here" in sized.sentence
+    assert "--dtype" not in size("Qwen3-8B", cpu(256)).args
+    assert "--dtype" not in size("Qwen3-8B", replace(old, ram_gib=64)).args, "twice the memory is too much for it"
+    assert "--dtype" not in size("Qwen2.5-7B-Instruct-AWQ", old).args, "compressed weights stay as they are"
+    assert size("Qwen3-8B", old, vllm_args="--dtype bfloat16").args.count("--dtype") == 1
 
 
 def test_weights_that_the_gpu_must_unpack_are_no_faster() -> None:

@@ -30,7 +30,7 @@ def resolve(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hard
         choice = choice.model_copy(update={"revision": None})
     embedded = manifest.embedded_model
     listed = manifest.model(choice.model) if choice.model else _default(manifest, hardware)
-    serving = _serving(choice, listed, manifest)
+    serving = _serving(choice, listed, manifest, hardware)
     if serving.embedded and choice.max_model_len:
         problems.append(
             Problem(
@@ -42,7 +42,7 @@ def resolve(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hard
         )
     return Deployment(
         serving=serving,
-        guide=_serving(Choice(model=embedded.id), embedded, manifest),
+        guide=_serving(Choice(model=embedded.id), embedded, manifest, hardware),
         # A condition of this moment would be out of date in the document; the doctor looks again.
         hardware=replace(hardware, conditions=()),
         asked=Asked(
@@ -57,14 +57,14 @@ def resolve(choice: Choice, found: tuple[Problem, ...], manifest: Manifest, hard
     )
 
 
-def _serving(choice: Choice, listed: Model | None, manifest: Manifest) -> Serving:
+def _serving(choice: Choice, listed: Model | None, manifest: Manifest, hardware: Hardware) -> Serving:
     model = listed.id if listed else choice.model or manifest.embedded_model.id
     embedded = bool(listed and listed.embedded)
     return Serving(
         model=model,
         revision=choice.revision or (listed and listed.revision) or "main",
         served_names=(choice.served_name or model,),
-        args=tuple(_embedded_arguments(manifest, choice)) if embedded else (),
+        args=tuple(_embedded_arguments(manifest, choice, hardware)) if embedded else (),
         embedded=embedded,
     )
 
@@ -74,8 +74,10 @@ def _default(manifest: Manifest, hardware: Hardware) -> Model:
     return manifest.fitting(hardware.gpu_memory_gib, len(hardware.gpus), hardware.capability)[0]
 
 
-def _embedded_arguments(manifest: Manifest, choice: Choice) -> list[str]:
+def _embedded_arguments(manifest: Manifest, choice: Choice, hardware: Hardware) -> list[str]:
     # So small a model would rather fill an answer with the blank lines that JSON allows than end it.
     structured = ["--structured-outputs-config", '{"backend": "guidance", "disable_any_whitespace": true}']
     parsers = parser_arguments(manifest.parser(manifest.embedded_model.id))
-    return [*structured, *parsers, *shlex.split(choice.vllm_args or "")]
+    # As with other small models (fit/sizing/numerics.py).
+    computed = ["--dtype", "float32"] if hardware.flavour == "cpu" and not hardware.bfloat16 else []
+    return [*structured, *parsers, *computed, *shlex.split(choice.vllm_args or "")]

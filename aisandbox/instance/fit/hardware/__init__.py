@@ -22,6 +22,8 @@ __all__ = ["CUDA", "GIB", "LEAST_DRIVER", "Gpu", "Hardware", "find", "ram_gib", 
 
 WORTH_TELLING = GIB // 2
 """Memory that other programs may have without a word: vLLM leaves more than that free."""
+BFLOAT16_FLAGS = ("avx512_bf16", "amx_bf16", "bf16")
+"""Names in /proc/cpuinfo: Intel's and AMD's, and last ARM's."""
 HOST = "On the host: "
 
 
@@ -30,7 +32,8 @@ def find(places: Places) -> Hardware:
     machine: dict[str, Any] = {"ram_gib": ram_gib(places), "cpus": len(os.sched_getaffinity(0))}
     if (files.read_json(places.release) or {}).get("flavour") == "cpu":
         unused = unused_gpu(places)
-        return Hardware(flavour="cpu", **machine, problems=(unused,) if unused else ())
+        problems = (unused,) if unused else ()
+        return Hardware(flavour="cpu", **machine, bfloat16=computes_in_bfloat16(places), problems=problems)
     found = Hardware(flavour="cuda", **machine, **_nvidia(places))
     return _for_container(found) if places.container else found
 
@@ -45,6 +48,15 @@ def ram_gib(places: Places) -> float:
         except (OSError, ValueError):
             continue  # there is none, or it says "max"
     return round(total / GIB, 1)
+
+
+def computes_in_bfloat16(places: Places) -> bool:
+    """Whether the processor has instructions for it. Without them each number is converted, before and after."""
+    try:
+        words = set((places.root / "proc" / "cpuinfo").read_text().split())
+    except OSError:
+        return True
+    return not words.isdisjoint(BFLOAT16_FLAGS)
 
 
 def unused_gpu(places: Places) -> Problem | None:

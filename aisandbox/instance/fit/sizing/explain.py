@@ -93,7 +93,8 @@ def rows(
         more = f"{CONFIGURE} --set vllm_args='--tensor-parallel-size {len(hardware.gpus)}'"
         yield "Idle", f"{idle} GPUs, since the model fits without them; all of them may be faster: {more}"
     if numbers.dtype:
-        yield "Computes in", f"{numbers.dtype}: this GPU has no bfloat16"
+        what = "GPU" if hardware.gpus else "processor"
+        yield "Computes in", f"{numbers.dtype}: this {what} has no bfloat16"
     native = NATIVE_CAPABILITY.get(facts.quantization.method) if facts.quantization else None
     if native and hardware.capability and hardware.capability < native:
         yield "Speed", "this GPU unpacks such weights on the fly, which saves memory and no time"
