@@ -69,10 +69,14 @@ def _heed_interrupts() -> None:
 
 
 def kill_packer(pid: int) -> None:
-    """Kill the Packer of the bake that is the process of that number, with all that it has started."""
-    for process in _below(pid):
-        with suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
+    """Kill the Packer of the bake that is the process of that number, with all that it has started.
+
+    Stopped first, none of them has time to clean up after another one's end.
+    """
+    for number in (signal.SIGSTOP, signal.SIGKILL):
+        for process in _below(pid):
+            with suppress(ProcessLookupError):
+                os.kill(process, number)
 
 
 def _below(pid: int) -> list[int]:

