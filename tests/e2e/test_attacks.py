@@ -13,10 +13,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
 from aisandbox.builder.machine import Machine
+from aisandbox.instance.fit.hardware import computes_in_bfloat16
 from aisandbox.manifest import REPOSITORY
 from tests.support.attacks import ATTACKS, MODEL
 from tests.support.machines import MANIFEST, output, properties, wait_for, wait_until_ready
@@ -40,13 +42,13 @@ import http.client, json, sys, time
 chat, api, model, seconds = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 body = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1, "stream": True})
 def token():
-    connection = http.client.HTTPConnection("127.0.0.1", api, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", api, timeout=110)
     connection.request("POST", "/v1/chat/completions", body, {"Content-Type": "application/json"})
     answer = connection.getresponse()
     assert answer.status == 200, (answer.status, answer.read())
     next(line for line in answer if b'"finish_reason":"' in line)  # with the only token
 def page():
-    connection = http.client.HTTPConnection("127.0.0.1", chat, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", chat, timeout=110)
     connection.request("GET", "/api/config")
     answer = connection.getresponse()
     assert answer.status == 200 and json.loads(answer.read())
@@ -115,6 +117,9 @@ def test_the_others_hardly_notice(machine: Machine, quiet: dict[str, float], nam
         name, "quiet", quiet, "waited", waited, "longest", {what: max(found) for what, found in times.items()}, answers
     )
     allowed = {what: 2 * seconds + 1 for what, seconds in quiet.items()}
+    if not computes_in_bfloat16(Path("/")):
+        # The engine reads prompts in the order in which they came, here a hundred tokens a second.
+        allowed["token"] = 100
     assert {what: seconds for what, seconds in waited.items() if seconds > allowed[what]} == {}, (quiet, times, answers)
     if name in REFUSED:
         assert answers and answers.keys() <= REFUSED[name] | {0}, answers

@@ -33,7 +33,7 @@ def find(places: Places) -> Hardware:
     if (files.read_json(places.release) or {}).get("flavour") == "cpu":
         unused = unused_gpu(places)
         problems = (unused,) if unused else ()
-        return Hardware(flavour="cpu", **machine, bfloat16=computes_in_bfloat16(places), problems=problems)
+        return Hardware(flavour="cpu", **machine, bfloat16=computes_in_bfloat16(places.root), problems=problems)
     found = Hardware(flavour="cuda", **machine, **_nvidia(places))
     return _for_container(found) if places.container else found
 
@@ -50,10 +50,10 @@ def ram_gib(places: Places) -> float:
     return round(total / GIB, 1)
 
 
-def computes_in_bfloat16(places: Places) -> bool:
+def computes_in_bfloat16(root: Path) -> bool:
     """Whether the processor has instructions for it. Without them each number is converted, before and after."""
     try:
-        words = set((places.root / "proc" / "cpuinfo").read_text().split())
+        words = set((root / "proc" / "cpuinfo").read_text().split())
     except OSError:
         return True
     return not words.isdisjoint(BFLOAT16_FLAGS)
