@@ -154,6 +154,11 @@ class Places:
         return self.published_status.with_name("loading.json")
 
     @property
+    def published_loading_messages(self) -> Path:
+        """The same as Anthropic's clients read it."""
+        return self.published_status.with_name("loading-messages.json")
+
+    @property
     def published_motd(self) -> Path:
         """The login message."""
         return self.published_status.with_name("motd")

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from aisandbox.instance.choose.options import Choice
 from tests.gateway.stack import Gateway, running_gateway
-from tests.gateway.test_api_port import ALLOWED, call, error
+from tests.gateway.test_api_port import ALLOWED, call, what
 from tests.gateway.upstream import MODEL, Upstream
 
 KEY = "a.b~c_d-E" + "f" * 119
@@ -32,9 +32,10 @@ def vllm(gateway: Gateway) -> Iterator[Upstream]:
 
 @pytest.mark.parametrize(("method", "path"), ALLOWED)
 def test_the_key_opens_every_route(gateway: Gateway, vllm: Upstream, method: str, path: str) -> None:
-    headers = {"Authorization": f"Bearer {KEY}"}
-    assert call(gateway, method, path, json={} if method == "POST" else None, headers=headers).status_code == 200
-    assert KEY not in str(vllm.seen[-1].headers)
+    both = {"Authorization": f"Bearer {KEY}", "x-api-key": KEY}
+    for headers in (both, *({name: value} for name, value in both.items())):
+        assert call(gateway, method, path, json={} if method == "POST" else None, headers=headers).status_code == 200
+        assert KEY not in str(vllm.seen[-1].headers)
 
 
 @pytest.mark.parametrize(
@@ -59,9 +60,31 @@ def test_nothing_else_does(gateway: Gateway, vllm: Upstream, method: str, path: 
     headers = {} if given is None else {"Authorization": given}
     response = call(gateway, method, path, json={} if method == "POST" else None, headers=headers)
     assert response.status_code == 401
-    assert (error(response)["type"], error(response)["code"]) == ("invalid_request_error", "invalid_api_key")
+    assert what(response) == ("authentication_error" if path.startswith("/v1/messages") else "invalid_api_key")
     assert response.headers["WWW-Authenticate"].startswith("Bearer")
     assert len(vllm.seen) == before
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("x-api-key", "")],
+        [("x-api-key", f"{KEY}x")],
+        [("x-api-key", f"Bearer {KEY}")],
+        [("x-api-key", KEY.upper())],
+        [("x-api-key", KEY), ("Authorization", "Bearer other")],
+        [("x-api-key", "other"), ("Authorization", f"Bearer {KEY}")],
+        [("Authorization", f"Bearer {KEY}|{KEY}")],
+        [("Authorization", f"|{KEY}")],
+    ],
+)
+def test_nor_does_a_wrong_second_key(gateway: Gateway, vllm: Upstream, headers: list[tuple[str, str]]) -> None:
+    assert call(gateway, "GET", "/v1/models", headers=headers).status_code == 401
+
+
+def test_nor_a_key_in_the_address(gateway: Gateway, vllm: Upstream) -> None:
+    assert call(gateway, "GET", f"/v1/models?api_key={KEY}&key={KEY}").status_code == 401
+    assert KEY not in gateway.log()
 
 
 def test_probes_need_no_key(gateway: Gateway, vllm: Upstream) -> None:
@@ -106,7 +129,7 @@ def test_as_it_comes_with_the_image_it_is_closed(tmp_path_factory: pytest.TempPa
             if path != "/ready":
                 response = call(gateway, method, path, json={} if method == "POST" else None)
                 assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
-                assert error(response)["code"] == "model_loading"
+                assert what(response) == ("overloaded_error" if "messages" in path else "model_loading")
         assert vllm.seen == []
         assert call(gateway, "GET", "/health").status_code == 200
         # The choice opens it, without a restart.

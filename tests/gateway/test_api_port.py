@@ -25,6 +25,8 @@ ALLOWED = [
     ("POST", "/v1/responses"),
     ("GET", "/v1/responses/resp_1"),
     ("POST", "/v1/responses/resp_1/cancel"),
+    ("POST", "/v1/messages"),
+    ("POST", "/v1/messages/count_tokens"),
 ]
 
 # Routes of vLLM that would give away, change or stop something, and tricks to reach them.
@@ -48,6 +50,8 @@ CLOSED = [
     "/v1/load_lora_adapter",
     "/v1/chat/completions/render",
     "/v1/chat/completions/batch",
+    "/v1/messages/render",
+    "/v1/messages/batches",
     "/v1/models/../../tokenize",
     "/v1/models/%2e%2e/%2e%2e/metrics",
     "/v1/models/..%2f..%2fmetrics",
@@ -74,12 +78,20 @@ def call(gateway: Gateway, method: str, path: str, **options: object) -> httpx.R
 
 
 def error(response: httpx.Response) -> dict[str, object]:
-    """The error in a response, which must have exactly the shape of OpenAI's."""
+    """The error in a response, which must have exactly the shape of OpenAI's, or of Anthropic's in its API."""
     assert response.headers["Content-Type"] == "application/json"
     data = response.json()
-    assert list(data) == ["error"] and set(data["error"]) == {"message", "type", "param", "code"}
     fields: dict[str, object] = data["error"]
+    if response.url.path.startswith("/v1/messages"):
+        assert list(data) == ["type", "error"] and data["type"] == "error" and set(fields) == {"type", "message"}
+    else:
+        assert list(data) == ["error"] and set(fields) == {"message", "type", "param", "code"}
     return fields
+
+
+def what(response: httpx.Response) -> object:
+    """What is wrong, in the word that programs read: OpenAI's `code`, Anthropic's `type`."""
+    return error(response).get("code") or error(response)["type"]
 
 
 @pytest.mark.parametrize(("method", "path"), ALLOWED)
@@ -95,7 +107,7 @@ def test_everything_else_is_unknown(gateway: Gateway, vllm: Upstream, method: st
     before = len(vllm.seen)
     response = call(gateway, method, path)
     assert response.status_code == 404
-    assert error(response)["code"] == "unknown_url"
+    assert what(response) == ("not_found_error" if path.startswith("/v1/messages") else "unknown_url")
     assert len(vllm.seen) == before
 
 
@@ -108,6 +120,23 @@ def test_wrong_method(gateway: Gateway, vllm: Upstream, method: str, path: str, 
     assert response.status_code == 405
     assert response.headers["Allow"] == allow
     assert error(response)["code"] == "method_not_supported"
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens", "/v1/messages?beta=true"])
+def test_refusals_of_messages_are_shaped_as_anthropics(gateway: Gateway, vllm: Upstream, path: str) -> None:
+    refused = {
+        "invalid_request_error": (405, call(gateway, "GET", path)),
+        "request_too_large": (413, call(gateway, "POST", path, content=b"x" * (64 << 20) + b"x")),
+    }
+    assert {kind: (response.status_code, error(response)["type"]) for kind, (_, response) in refused.items()} == {
+        kind: (status, kind) for kind, (status, _) in refused.items()
+    }
+    long = call(gateway, "POST", path, headers={"X-Long": "x" * 9000})
+    stranger = call(gateway, "POST", path, headers={"Host": "elsewhere.example.com"})
+    assert [(long.status_code, what(long)), (stranger.status_code, what(stranger))] == [
+        (400, "invalid_request_error"),
+        (421, "invalid_request_error"),
+    ]
 
 
 def test_long_headers(gateway: Gateway, vllm: Upstream) -> None:
@@ -124,9 +153,9 @@ def test_other_web_pages_may_not_call_it(gateway: Gateway, vllm: Upstream) -> No
 
 def test_large_requests_pass_and_keys_stay_here(gateway: Gateway, vllm: Upstream) -> None:
     body = b"x" * (8 << 20)
-    headers = {"Authorization": "Bearer sk-secret"}
+    headers = {"Authorization": "Bearer sk-secret", "x-api-key": "sk-secret"}
     assert call(gateway, "POST", "/v1/completions", content=body, headers=headers).json()["length"] == len(body)
-    assert vllm.seen[-1].header("Authorization") == []
+    assert vllm.seen[-1].header("Authorization") == vllm.seen[-1].header("x-api-key") == []
 
 
 @pytest.mark.parametrize(("sent", "arrives"), [("r" * 256, ["r" * 256]), ("r" * 257, []), ("two words", [])])

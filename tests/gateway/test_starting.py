@@ -12,8 +12,9 @@ import httpx
 import openai
 import pytest
 
+from aisandbox.instance.observe.publisher import for_messages
 from tests.gateway.stack import Gateway
-from tests.gateway.test_api_port import ALLOWED, call, error
+from tests.gateway.test_api_port import ALLOWED, call, error, what
 from tests.gateway.upstream import ANSWER, Upstream
 
 NEVER = "Fri, 01 Jan 2100 00:00:00 GMT"
@@ -27,14 +28,16 @@ def open_webui(gateway: Gateway) -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def loading(gateway: Gateway) -> Iterator[bytes]:
-    """The body of the API's 503, as the status publisher writes it."""
+def loading(gateway: Gateway) -> Iterator[dict[str, bytes]]:
+    """The bodies of the API's 503, as the status publisher writes them, by the end of their names."""
     told = {"message": "Downloading: 42 %", "type": "service_unavailable", "param": None, "code": "model_loading"}
-    body = json.dumps({"error": {**told, "progress": {"bytes_done": 42}}}).encode()
-    file = gateway.www / "loading.json"
-    file.write_bytes(body)
-    yield body
-    file.unlink()
+    answer = {"error": {**told, "progress": {"bytes_done": 42}}}
+    bodies = {"": json.dumps(answer).encode(), "-messages": json.dumps(for_messages(answer)).encode()}
+    for name, body in bodies.items():
+        (gateway.www / f"loading{name}.json").write_bytes(body)
+    yield bodies
+    for name in bodies:
+        (gateway.www / f"loading{name}.json").unlink()
 
 
 def page(gateway: Gateway, path: str = "/", **headers: str) -> httpx.Response:
@@ -50,25 +53,26 @@ def test_api_asks_to_come_back(gateway: Gateway, method: str, path: str) -> None
     response = call(gateway, method, path, json={} if method == "POST" else None)
     assert response.status_code == 503
     assert response.headers["Retry-After"] == "5"
-    assert (error(response)["type"], error(response)["code"]) == ("service_unavailable", "model_loading")
+    assert what(response) == ("overloaded_error" if "messages" in path else "model_loading")
 
 
 @pytest.mark.parametrize(("method", "path"), ALLOWED)
-def test_api_tells_the_progress(gateway: Gateway, loading: bytes, method: str, path: str) -> None:
+def test_api_tells_the_progress(gateway: Gateway, loading: dict[str, bytes], method: str, path: str) -> None:
     response = call(gateway, method, path, json={} if method == "POST" else None)
-    assert (response.status_code, response.content) == (503, loading)
+    assert (response.status_code, response.content) == (503, loading["-messages" if "messages" in path else ""])
     assert response.headers["Content-Type"] == "application/json"
     assert (response.headers["Retry-After"], response.headers["Cache-Control"]) == ("5", "no-store")
 
 
 @pytest.mark.parametrize("headers", [{"Range": "bytes=0-3"}, {"If-None-Match": "*"}, {"If-Modified-Since": NEVER}])
-def test_the_progress_comes_whole(gateway: Gateway, loading: bytes, headers: dict[str, str]) -> None:
+def test_the_progress_comes_whole(gateway: Gateway, loading: dict[str, bytes], headers: dict[str, str]) -> None:
     response = call(gateway, "GET", "/v1/models", headers=headers)
-    assert (response.status_code, response.content) == (503, loading)
+    assert (response.status_code, response.content) == (503, loading[""])
 
 
-def test_the_progress_is_no_route_of_its_own(gateway: Gateway, loading: bytes) -> None:
-    assert call(gateway, "GET", "/aisandbox/loading.json").status_code == 404
+@pytest.mark.parametrize("name", ["loading", "loading-messages"])
+def test_the_progress_is_no_route_of_its_own(gateway: Gateway, loading: dict[str, bytes], name: str) -> None:
+    assert call(gateway, "GET", f"/aisandbox/{name}.json").status_code == 404
 
 
 def test_alive_is_not_ready(gateway: Gateway) -> None:

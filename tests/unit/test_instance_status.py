@@ -189,7 +189,7 @@ def test_the_page_gets_the_status_and_a_mark_when_ready(
     for manifest, ready in ((all_healthy, True), (on_ports({}), False)):
         publish_once(places, manifest, monkeypatch)
         assert places.published_ready.exists() is ready
-        assert places.published_loading.exists() is not ready
+        assert places.published_loading.exists() is places.published_loading_messages.exists() is not ready
         assert (json.loads(places.published_status.read_text())["state"] == "ready") is ready
 
 
@@ -234,6 +234,10 @@ def test_the_api_says_how_far_the_model_is(places: Places, monkeypatch: pytest.M
     )
     assert (progress["bytes_done"], progress["bytes_total"]) == (4_000_000_000, 16_000_000_000)
     assert progress["elapsed_s"] > 0
+    assert json.loads(places.published_loading_messages.read_text()) == {
+        "type": "error",
+        "error": {"type": "overloaded_error", "message": error["message"], "progress": progress},
+    }
 
 
 def test_the_api_says_why_nothing_can_be_served(places: Places, monkeypatch: pytest.MonkeyPatch) -> None:

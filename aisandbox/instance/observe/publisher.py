@@ -30,10 +30,13 @@ def publish(places: Places, manifest: Manifest) -> None:
         _note_times(places, manifest, overview, seen)
         if overview.ready:
             files.write(places.published_ready, "ready\n")
-            places.published_loading.unlink(missing_ok=True)
+            for file in (places.published_loading, places.published_loading_messages):
+                file.unlink(missing_ok=True)
         else:
             places.published_ready.unlink(missing_ok=True)
-            files.write(places.published_loading, json.dumps(loading(overview, manifest), ensure_ascii=False))
+            answer = loading(overview, manifest)
+            files.write(places.published_loading, json.dumps(answer, ensure_ascii=False))
+            files.write(places.published_loading_messages, json.dumps(for_messages(answer), ensure_ascii=False))
         files.write(places.published_motd, motd(template, overview, manifest))
         # The state comes last: its age tells the age of the rest.
         files.write(places.published_status, overview.model_dump_json())
@@ -74,6 +77,15 @@ def loading(overview: Overview, manifest: Manifest) -> dict[str, Any]:
                 "elapsed_s": round(clock.since_power_on(), 1),
             },
         }
+    }
+
+
+def for_messages(answer: dict[str, Any]) -> dict[str, Any]:
+    """The same as Anthropic shapes errors."""
+    error = answer["error"]
+    return {
+        "type": "error",
+        "error": {"type": "overloaded_error", **{key: error[key] for key in ("message", "progress")}},
     }
 
 
