@@ -124,6 +124,18 @@ def test_responses(client: openai.OpenAI, known: Entry) -> None:
     assert (response.status, response.output_text) == ("completed", known.answer)
 
 
+def test_responses_go_on_by_items(client: openai.OpenAI, known: Entry) -> None:
+    """None is kept, and the refusal says what to send instead."""
+    first = client.responses.create(model=MODEL, input=known.questions[0], temperature=0)
+    with pytest.raises(openai.BadRequestError, match="earlier items again"):
+        client.responses.create(model=MODEL, input="And then?", previous_response_id=first.id)
+    items = [{"role": "user", "content": known.questions[0]}, *first.output, {"role": "user", "content": "Thank you"}]
+    again = client.responses.create(model=MODEL, input=items, temperature=0)  # type: ignore[arg-type]
+    assert again.status == "completed" and again.usage and first.usage
+    assert again.usage.input_tokens > first.usage.input_tokens + first.usage.output_tokens // 2
+    assert again.usage.input_tokens_details.cached_tokens > 0
+
+
 def test_streamed_responses(client: openai.OpenAI, known: Entry) -> None:
     with client.responses.create(model=MODEL, input=known.questions[0], temperature=0, stream=True) as events:
         seen = list(events)

@@ -119,6 +119,8 @@ def test_arguments_on_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--served-model-name name alias --disable-uvicorn-access-log" in " ".join(fast)
     assert fast[-2:] == ["--dtype", "float32"]
     assert "--middleware aisandbox.instance.serve.request_limits.RequestLimits" in " ".join(fast)
+    assert "--middleware aisandbox.instance.serve.request_models.OneModel" in " ".join(fast)
+    assert "--enable-prompt-tokens-details" in fast
     assert "--allowed-media-domains none.invalid" in " ".join(plain)
     assert "--enforce-eager" in fast
     assert "--enforce-eager" in plain

@@ -53,6 +53,7 @@ def deep(levels: int) -> Any:
         (HELLO | {"model": "m" * 257}, "model", "string_above_max_length"),
         ({"input": "a", "previous_response_id": "resp_" + "0" * 252}, "previous_response_id",
          "string_above_max_length"),
+        ({"input": "a", "previous_response_id": "resp_1"}, "previous_response_id", "unsupported_parameter"),
         (HELLO | {"request_id": "r" * 300}, "request_id", "string_above_max_length"),
         (HELLO | {"user": "u" * 300}, "user", "string_above_max_length"),
         ({"input": ["a"] * 2049}, "input", "array_above_max_length"),
@@ -93,6 +94,7 @@ def test_json_too_deep_to_parse_is_refused() -> None:
         json.dumps({"prompt": [1] * CONTEXT, "n": 2}).encode(),
         json.dumps({"prompt": [[1] * 100] * 8}).encode(),
         json.dumps({"model": "m" * 256, "input": ["a"] * 2048}).encode(),
+        json.dumps({"previous_response_id": None, "input": "a"}).encode(),
         json.dumps({"model": None, "user": 5, "input": [1] * 4096}).encode(),
         json.dumps({"prompt": None, "n": None}).encode(),
         json.dumps({"messages": [{"role": "user", "content": "word " * CONTEXT}] * 8}).encode(),
@@ -110,7 +112,9 @@ def test_a_longer_context_takes_longer_requests() -> None:
     assert characters(CONTEXT) == MOST and characters(1 << 20) == 16 << 20
 
 
-def serve(body: list[bytes], method: str = "POST", kind: str = "http") -> tuple[list[bytes], list[dict[str, Any]]]:
+def serve(
+    body: list[bytes], method: str = "POST", kind: str = "http", path: str = "/v1/completions"
+) -> tuple[list[bytes], list[dict[str, Any]]]:
     """What the server behind the middleware gets of a request, and what is sent back."""
     seen: list[bytes] = []
     sent: list[Any] = []
@@ -131,7 +135,7 @@ def serve(body: list[bytes], method: str = "POST", kind: str = "http") -> tuple[
             assert (await receive())["type"] == "http.disconnect"
         await send({"type": "app"})
 
-    asyncio.run(RequestLimits(app)(scope(method, kind), receive, send))
+    asyncio.run(RequestLimits(app)(scope(method, kind) | {"path": path}, receive, send))
     return seen, sent
 
 
@@ -167,6 +171,20 @@ def test_a_refusal_has_the_shape_of_openais() -> None:
         "param": "n",
         "code": "integer_above_max_value",
     }
+
+
+@pytest.mark.parametrize("path", ["/v1/messages", "/v1/messages/count_tokens"])
+def test_a_refusal_of_messages_has_the_shape_of_anthropics(path: str) -> None:
+    _, (start, end) = serve([json.dumps(HELLO | {"model": "m" * 257}).encode()], path=path)
+    assert start["status"] == 400 and json.loads(end["body"]) == {
+        "type": "error",
+        "error": {"type": "invalid_request_error", "message": "model has 257 characters; at most 256."},
+    }
+
+
+def test_pictures_in_messages_are_not_counted() -> None:
+    source = {"type": "base64", "media_type": "image/png", "data": "A" * 4_000_000}
+    check(json.dumps({"messages": [{"content": [{"type": "image", "source": source}]}]}).encode(), MOST)
 
 
 class Engine:

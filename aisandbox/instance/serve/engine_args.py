@@ -51,7 +51,9 @@ def build_argv(attempt: Attempt, port: int, cpu: bool) -> list[str]:
     argv = ["--model", candidate.folder, "--host", "127.0.0.1", "--port", str(port)]
     if candidate.served_names:
         argv += ["--served-model-name", *candidate.served_names]
-    argv += ["--disable-uvicorn-access-log", "--middleware", "aisandbox.instance.serve.request_limits.RequestLimits"]
+    argv += ["--disable-uvicorn-access-log", "--enable-prompt-tokens-details"]
+    for middleware in ("request_limits.RequestLimits", "request_models.OneModel"):
+        argv += ["--middleware", f"aisandbox.instance.serve.{middleware}"]
     argv += ["--allowed-media-domains", NO_DOMAIN]
     if cpu:
         if not _has(args, "--enforce-eager", "--no-enforce-eager"):

@@ -22,6 +22,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from aisandbox.instance.serve.request_limits import RequestLimits
+from aisandbox.instance.serve.request_models import OneModel
 
 TOOL_CALLS = {
     "defaults": {"role": "assistant"},
@@ -79,7 +80,8 @@ def make_app(folder: str, names: list[str]) -> Starlette:
         Route("/v1/chat/completions", complete, methods=["POST"]),
         Route("/{path:path}", _absent, methods=["GET", "POST", "DELETE"]),
     ]
-    app = Starlette(routes=routes, middleware=[Middleware(RequestLimits)], exception_handlers={HTTPException: _refusal})
+    middleware = [Middleware(RequestLimits), Middleware(OneModel)]
+    app = Starlette(routes=routes, middleware=middleware, exception_handlers={HTTPException: _refusal})
     # What the limits ask of vLLM.
     app.state.vllm_config = SimpleNamespace(
         model_config=SimpleNamespace(max_model_len=context), scheduler_config=SimpleNamespace(max_num_seqs=1)

@@ -1,6 +1,7 @@
 """A middleware of vLLM: refuses what would cost the engine far more than an answer, and shares it. Stdlib only.
 
-It refuses before anything is tokenized or compiled, in the shape of OpenAI's errors. The gateway bounds the body.
+It refuses before anything is tokenized or compiled, in the shape of the API that was called. The gateway bounds the
+body.
 """
 
 from __future__ import annotations
@@ -8,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Iterator, MutableMapping
-from typing import Any
+from typing import Any, NamedTuple
 
+from aisandbox.instance.serve.request_stream import kept_alive
 from aisandbox.instance.serve.request_turns import MAX_BYTES, Busy, Client, Gone, Turns
 
 Scope = MutableMapping[str, Any]
@@ -24,6 +26,10 @@ MAX_TEXT = {"regex": 4096, "pattern": 4096, "guided_regex": 4096, "grammar": 65_
 MAX_NAME = 256
 NAMES = ("model", "previous_response_id", "request_id", "user", "safety_identifier", "prompt_cache_key", "cache_salt")
 """Names and ids of a request, which errors repeat, in the answer and in the journal."""
+NOTHING_KEPT = (
+    "No responses are kept here, so previous_response_id leads nowhere. Send the conversation's earlier items again, "
+    "in input: those of each response's output, and your own."
+)
 MAX_INPUTS = 2048
 """Items of `input`: texts to embed, as OpenAI takes, or of a conversation. Token ids are counted as characters are."""
 MAX_TOP_LOGPROBS = 20
@@ -39,8 +45,23 @@ SMALL_BYTES = 1 << 18
 """A larger body is read beside the event loop."""
 
 
+MESSAGES = "/v1/messages"
+NAMED_EVENTS = (MESSAGES, "/v1/responses")
+"""Routes whose streams name their events."""
+
+
+class Asked(NamedTuple):
+    """What a request asks for."""
+
+    answers: int
+    stream: bool
+
+
 class TooMuch(ValueError):
-    """A request over a limit. `args`: message, name of the parameter or None, OpenAI's code for the error."""
+    """A request over a limit, or for what is not kept.
+
+    `args`: message, name of the parameter or None, OpenAI's code for the error.
+    """
 
 
 class RequestLimits:
@@ -54,6 +75,7 @@ class RequestLimits:
         if scope["type"] != "http" or scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
+        messages = _is_below(scope, MESSAGES)
         with self.turns.request(_client(scope)) as client:
             taken = 0
             try:
@@ -71,10 +93,10 @@ class RequestLimits:
                 await self._answer(scope, receive, send, client, bytes(body))
             except TooMuch as refusal:
                 message, parameter, code = refusal.args
-                await _refuse(send, 400, message, parameter, code)
+                await _refuse(send, messages, 400, message, parameter, code)
             except Busy:
                 message = f"Your open requests hold more than {MAX_BYTES >> 20} MiB. Try again when some have ended."
-                await _refuse(send, 429, message, None, "too_many_requests")
+                await _refuse(send, messages, 429, message, None, "too_many_requests")
             except Gone:
                 return
             finally:
@@ -83,7 +105,7 @@ class RequestLimits:
     async def _answer(self, scope: Scope, receive: Receive, send: Send, client: Client, body: bytes) -> None:
         settings = scope["app"].state.vllm_config
         limit = characters(settings.model_config.max_model_len)
-        seats = await asyncio.to_thread(check, body, limit) if len(body) > SMALL_BYTES else check(body, limit)
+        asked = await asyncio.to_thread(check, body, limit) if len(body) > SMALL_BYTES else check(body, limit)
         first = True
         # After the body, nothing comes but word that the client has gone.
         gone = asyncio.ensure_future(receive())
@@ -96,10 +118,19 @@ class RequestLimits:
             return {"type": "http.request", "body": body, "more_body": False}
 
         try:
-            async with client.turn(seats, share(settings.scheduler_config.max_num_seqs), gone):
-                await self.app(scope, replay, send)
+            named = any(_is_below(scope, route) for route in NAMED_EVENTS)
+            async with (
+                kept_alive(send, asked.stream, named) as kept,
+                client.turn(asked.answers, share(settings.scheduler_config.max_num_seqs), gone),
+            ):
+                await self.app(scope, replay, kept)
         finally:
             gone.cancel()
+
+
+def _is_below(scope: Scope, route: str) -> bool:
+    path: str = scope.get("path", "")
+    return path == route or path.startswith(f"{route}/")
 
 
 def _client(scope: Scope) -> str:
@@ -117,19 +148,18 @@ def characters(context: int) -> int:
     return max(MIN_CHARACTERS, CHARACTERS_PER_TOKEN * context)
 
 
-def check(body: bytes, most_characters: int) -> int:
+def check(body: bytes, most_characters: int) -> Asked:
     """Look at a request. What is no JSON object is left to vLLM, which says what is wrong.
-
-    Returns:
-        how many answers it asks for.
 
     Raises:
         TooMuch: it is over a limit.
     """
     request = _parse(body)
     if not isinstance(request, dict):
-        return 1
+        return Asked(1, False)
     _check_names(request)
+    if request.get("previous_response_id"):
+        raise TooMuch(NOTHING_KEPT, "previous_response_id", "unsupported_parameter")
     sequences = _check_sequences(request)
     _check_inputs(request)
     for key in ("logprobs", "top_logprobs", "prompt_logprobs"):
@@ -152,7 +182,7 @@ def check(body: bytes, most_characters: int) -> int:
         if room < 0:
             message = f"The request has more than {most_characters} characters, which is more than the model can read."
             raise TooMuch(message, None, "context_length_exceeded")
-    return sequences
+    return Asked(sequences, request.get("stream") is True)
 
 
 def _parse(text: str | bytes) -> Any:
@@ -224,9 +254,12 @@ def _values(request: dict[str, Any]) -> Iterator[tuple[str, Any]]:
             waiting.append(("", _parse(value), depth + 1, said))
 
 
-async def _refuse(send: Send, status: int, message: str, parameter: str | None, code: str) -> None:
+async def _refuse(send: Send, messages: bool, status: int, message: str, parameter: str | None, code: str) -> None:
+    """Refuse in the shape of OpenAI's errors, or of Anthropic's to a call of its `messages`."""
     kind = "rate_limit_error" if status == 429 else "invalid_request_error"
-    body = json.dumps({"error": {"message": message, "type": kind, "param": parameter, "code": code}}).encode()
+    error: dict[str, Any] = {"message": message, "type": kind}
+    told = {"type": "error", "error": error} if messages else {"error": error | {"param": parameter, "code": code}}
+    body = json.dumps(told).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(b"retry-after", b"5")] if status == 429 else []
     await send({"type": "http.response.start", "status": status, "headers": headers})
