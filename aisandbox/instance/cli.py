@@ -11,7 +11,19 @@ from typing import Annotated, Any
 
 import typer
 
-from aisandbox.instance.commands import certificate, change, check, doctor, keys, look, models, schema, units, upgrade
+from aisandbox.instance.commands import (
+    certificate,
+    change,
+    check,
+    connect,
+    doctor,
+    keys,
+    look,
+    models,
+    schema,
+    units,
+    upgrade,
+)
 from aisandbox.instance.commands.console import Context, say
 
 # The commands import their own modules: `configure` is on the way to the first answer, and must not wait for
@@ -44,7 +56,7 @@ _add(look.status)
 _add(change.configure, cls=change.Configure)
 _add(look.logs)
 app.add_typer(models.app, name="models")
-for shown in (keys.keys, doctor.doctor, check.check, upgrade.upgrade, schema.schema):
+for shown in (keys.keys, connect.connect, doctor.doctor, check.check, upgrade.upgrade, schema.schema):
     _add(shown)
 for hidden in (
     look.motd,
