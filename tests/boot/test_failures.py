@@ -101,7 +101,7 @@ def told(machine: Machine, *texts: str) -> dict[str, Any]:
         return bool(found)
 
     try:
-        wait_for(f"a problem with {texts}", there, 90)
+        wait_for(f"a problem with {texts}", there, 180)
     except TimeoutError:
         pytest.fail(f"no problem with {texts}: {json.dumps(status(machine)['problems'], indent=1)}")
     # How often something has crashed changes all the time, and its last words are not for everyone.
