@@ -142,7 +142,7 @@ class Visitor:
     """Somebody at the chat page, by Open WebUI's own API."""
 
     def __init__(self, machine: Addressed) -> None:
-        self._client = httpx.Client(base_url=url(machine, "chat"), timeout=60)
+        self._client = httpx.Client(base_url=url(machine, "chat"), timeout=180)
         session = self._post("/api/v1/auths/signin", {"email": "", "password": ""})
         self._client.headers["Authorization"] = f"Bearer {session['token']}"
 
