@@ -14,7 +14,7 @@ from openai.types.chat import ChatCompletionMessageParam
 from aisandbox.builder.machine import Machine
 from aisandbox.guide.corpus import Entry
 from sandbox_api.compat.open_webui.panel import SYSTEM_PROMPT
-from tests.support import examination, teaching
+from tests.support import examination, guide_base
 from tests.support.examination import Asked, Said
 from tests.support.machines import MANIFEST, url
 
@@ -57,13 +57,6 @@ async def _answer(client: openai.AsyncOpenAI, asked: Asked) -> Said:
     return Said(message.content or "", [(function.name, json.loads(function.arguments)) for function in functions])
 
 
-def base(asked: Sequence[Asked]) -> list[Said]:
-    """What the guide was made from, held in memory on this host."""
-    questions = json.dumps([[question.messages[-1]["content"], question.tokens] for question in asked])
-    done = teaching.run("tests.support.base_answers", given=questions)
-    return [Said(text) for text in json.loads(done)]
-
-
 @pytest.fixture(scope="module")
 def guide(machine: Machine) -> Guide:
     return Guide(machine)
@@ -81,7 +74,7 @@ def test_it_knows_the_product(guide: Guide, corpus: dict[str, Entry]) -> None:
 
 @pytest.mark.timeout(1800)
 def test_it_knows_no_less_of_the_world_than_its_base(guide: Guide) -> None:
-    ours, theirs = examination.general(guide, "guide"), examination.general(base, "base")
+    ours, theirs = examination.general(guide, "guide"), examination.general(guide_base.answers, "base")
     print(ours, theirs, sep="\n")
     # Both answer a few otherwise on another processor.
     assert ours.right >= theirs.right - 3 > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,6 +17,7 @@ from aisandbox.guide.corpus import Entry
 from tests.support.machines import MANIFEST, url
 
 MODEL = MANIFEST.embedded_model.id
+RESULT = {"exit_code": 0, "stdout": "Linux aisandbox 6.1.7", "stderr": ""}
 LONG = f"Say hello. {'These words are read once. ' * 60}"
 SURE = {"temperature": 0}
 """Anthropic's own client no longer has a name for it."""
@@ -80,12 +82,12 @@ def test_a_tool(claude: anthropic.Anthropic, streamed: bool) -> None:
     assert (call.name, call.input) == ("run_command", {"command": "uname -a"})
     result: MessageParam = {
         "role": "user",
-        "content": [{"type": "tool_result", "tool_use_id": call.id, "content": "Linux teapot 6.1.0"}],
+        "content": [{"type": "tool_result", "tool_use_id": call.id, "content": json.dumps(RESULT)}],
     }
     messages += [{"role": "assistant", "content": asked.content}, result]
     said = answer()
     assert said.stop_reason == "end_turn"
-    assert "teapot" in "".join(block.text for block in said.content if block.type == "text")
+    assert RESULT["stdout"] in "".join(block.text for block in said.content if block.type == "text")
 
 
 def test_what_was_read_before_is_told_in_both_dialects(claude: anthropic.Anthropic, client: openai.OpenAI) -> None:
