@@ -17,6 +17,7 @@ from typing import cast
 
 import pytest
 import yaml
+from playwright._impl._driver import compute_driver_executable
 from typer.testing import CliRunner, Result
 
 from aisandbox.instance import cli
@@ -115,7 +116,9 @@ def test_programs_are_programs(name: str) -> None:
 def test_the_one_for_nodejs_is_one_too(tmp_path: Path) -> None:
     program = tmp_path / "client.mjs"
     program.write_text(text("openai-node"))
-    subprocess.run(["node", "--check", program], check=True)
+    # The one that Playwright brings: the host has none.
+    node, _ = compute_driver_executable()
+    subprocess.run([node, "--check", program], check=True)
 
 
 def test_an_environment_file_is_one() -> None:
