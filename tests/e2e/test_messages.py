@@ -17,7 +17,7 @@ from aisandbox.guide.corpus import Entry
 from tests.support.machines import MANIFEST, url
 
 MODEL = MANIFEST.embedded_model.id
-RESULT = {"exit_code": 0, "stdout": "Linux aisandbox 6.1.7", "stderr": ""}
+RESULT: dict[str, Any] = {"exit_code": 0, "stdout": "Linux aisandbox 6.1.7", "stderr": ""}
 LONG = f"Say hello. {'These words are read once. ' * 60}"
 SURE = {"temperature": 0}
 """Anthropic's own client no longer has a name for it."""
