@@ -1,14 +1,16 @@
-"""A company's proxy: tinyproxy on loopback."""
+"""Proxies on loopback: a company's, which is tinyproxy, and one that lets nothing through."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -60,3 +62,37 @@ def _wait(url: str) -> None:
             time.sleep(0.1)
         else:
             return
+
+
+@dataclass(frozen=True)
+class Closed:
+    """A proxy that refuses every request."""
+
+    url: str
+    asked: list[str] = field(default_factory=list)
+    """What clients wanted to reach: hosts with ports, or whole addresses."""
+
+
+@contextmanager
+def closed() -> Iterator[Closed]:
+    """A proxy that refuses every request, until the block ends."""
+
+    class Refuse(BaseHTTPRequestHandler):
+        def refuse(self) -> None:
+            proxy.asked.append(self.path)
+            self.send_error(403)
+
+        do_CONNECT = do_GET = do_HEAD = do_POST = refuse
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuse) as server:
+        proxy = Closed(f"http://127.0.0.1:{server.server_address[1]}")
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            server.shutdown()
+            thread.join()

@@ -108,6 +108,12 @@ def test_yaml_is_yaml(name: str) -> None:
     assert isinstance(yaml.safe_load(text(name)), dict)
 
 
+def test_the_file_for_litellm_says_how_it_is_started_without_internet() -> None:
+    assert text("litellm").startswith(
+        "# Start it with: LITELLM_LOCAL_MODEL_COST_MAP=True litellm --config config.yaml\n"
+    )
+
+
 @pytest.mark.parametrize("name", ["anthropic", "langchain", "llama-index", "openai"])
 def test_programs_are_programs(name: str) -> None:
     ast.parse(text(name))
