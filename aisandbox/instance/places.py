@@ -159,6 +159,11 @@ class Places:
         return self.published_status.with_name("loading-messages.json")
 
     @property
+    def published_clients(self) -> Path:
+        """What clients of the API are told, without the key; there while chat and API answer."""
+        return self.published_status.with_name("connect.json")
+
+    @property
     def published_motd(self) -> Path:
         """The login message."""
         return self.published_status.with_name("motd")

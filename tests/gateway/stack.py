@@ -151,7 +151,8 @@ def _configure(folder: Path, here: Manifest) -> Path:
     lock = here.paths.etc / "nginx" / "api-lock.conf"
     lock.parent.mkdir(parents=True)
     lock.write_text(render("nginx/api-lock.conf.j2", **variables))
-    (here.paths.opt / "www" / "progress.html").write_text(render("progress.html.j2", **variables))
+    for page in ("progress.html", "connect.html"):
+        (here.paths.opt / "www" / page).write_text(render(f"{page}.j2", **variables))
     configuration = folder / "nginx.conf"
     configuration.write_text(render("nginx/nginx.conf.j2", **variables))
     return configuration

@@ -79,6 +79,12 @@ def test_documents_reach_the_model_whole(
     assert text in json.dumps(chat.vllm.chats()[-1])
 
 
+def test_an_empty_chat_leads_to_what_programs_are_told(page: Page, chat: OpenWebUI) -> None:
+    open_chat(page, chat)
+    page.get_by_role("link", name="Use this model from your own programs").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Use AI Sandbox from your own programs")
+
+
 def test_settings_open(page: Page, chat: OpenWebUI) -> None:
     open_chat(page, chat)
     page.get_by_role("button", name="User menu").first.click()

@@ -94,7 +94,9 @@ def test_the_policy_knows_the_scripts_of_this_open_webui(chat: OpenWebUI) -> Non
         "/static/favicon.png",
         "/openai/models",
         "/aisandbox/progress.html",
+        "/aisandbox/connect.html",
         "/aisandbox/status.json",
+        "/aisandbox/connect.json",
         "/aisandbox/chat",
     ],
 )
@@ -106,7 +108,7 @@ def test_every_answer_says_what_may_run(chat: OpenWebUI, path: str) -> None:
     policy = headers["Content-Security-Policy"]
     assert "frame-ancestors" in policy
     assert policy.startswith("sandbox; ") == path.startswith(
-        ("/api/", "/cache/", "/openai/", "/aisandbox/s", "/aisandbox/c")
+        ("/api/", "/cache/", "/openai/", "/aisandbox/s", "/aisandbox/chat", "/aisandbox/connect.json")
     )
     assert len(headers.get_list("Content-Security-Policy")) == len(headers.get_list("Content-Type")) == 1
 

@@ -208,7 +208,17 @@ def test_one_request_has_one_host(gateway: Gateway, reached: dict[str, Upstream]
 
 @both
 @pytest.mark.parametrize(
-    "path", ["/", "/health", "/ready", "/aisandbox/status.json", "/v1/chat/completions", "/x/../y"]
+    "path",
+    [
+        "/",
+        "/health",
+        "/ready",
+        "/aisandbox/status.json",
+        "/aisandbox/connect.html",
+        "/aisandbox/connect.json",
+        "/v1/chat/completions",
+        "/x/../y",
+    ],
 )
 def test_no_path_is_an_exception(gateway: Gateway, reached: dict[str, Upstream], port: str, path: str) -> None:
     with httpx.Client(base_url=gateway.url(port), headers={"Host": "rebind.evil.example"}) as client:

@@ -8,12 +8,13 @@ import os
 import stat
 import subprocess
 import threading
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 import yaml
@@ -22,7 +23,7 @@ from typer.testing import CliRunner, Result
 
 from aisandbox.instance import cli
 from aisandbox.instance.commands import console
-from aisandbox.instance.observe import clients
+from aisandbox.instance.observe import clients, publisher, status
 from aisandbox.instance.observe.clients import CLIENTS, Connection
 from aisandbox.instance.places import Places
 from aisandbox.manifest import REPOSITORY, Manifest
@@ -35,9 +36,11 @@ Connect = Callable[..., Result]
 
 
 class Models(BaseHTTPRequestHandler):
+    answer: ClassVar[dict[str, object]] = {"data": [{"id": "acme/name", "max_model_len": 40_960}]}
+
     def do_GET(self) -> None:
-        answer = json.dumps({"data": [{"id": "acme/name", "max_model_len": 40_960}]}).encode()
-        self.send_response(200 if self.path == "/v1/models" else 404)
+        answer = json.dumps(self.answer).encode()
+        self.send_response(200 if self.path in ("/v1/models", "/health") else 404)
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
@@ -197,3 +200,67 @@ def test_mistakes(connect: Connect, engine: int) -> None:
     assert unknown.exit_code == 2 and "no client emacs" in unknown.stderr and "opencode" in unknown.stderr
     early = connect("curl")
     assert early.exit_code == 1 and "status --wait" in early.stderr
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_the_page_tells_the_same_without_the_key(connect: Connect, places: Places, engine: int, asked: bool) -> None:
+    appliance.options(places, f"api_key: {KEY}\n" if asked else "")
+    resolve(places, model=appliance.GUIDE, access={"api_key": asked})
+    manifest = on_port(engine)
+    page = clients.public(places, manifest, status.compose(places, manifest))
+    assert KEY not in json.dumps(page)
+    assert (page["key"], page["model"]) == (clients.YOUR_KEY if asked else "", "acme/name")
+    assert [told["name"] for told in page["clients"]] == list(CLIENTS)
+    for told in page["clients"]:
+        assert page["server"] in told["text"]
+        assert told["text"].replace(clients.YOUR_KEY, KEY) == connect(told["name"], port=engine).stdout
+        assert (told["label"], told["place"]) == (CLIENTS[told["name"]].label, CLIENTS[told["name"]].place)
+
+
+def test_it_is_published_while_the_instance_is_ready(
+    places: Places, engine: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def publish(manifest: Manifest, *then: Callable[[], None]) -> None:
+        """As many rounds as there are things to do after them, and one more."""
+        rest = iter(then)
+
+        def pause(_: float) -> None:
+            if not (step := next(rest, None)):
+                raise KeyboardInterrupt
+            step()
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(time, "sleep", pause)
+            publisher.publish(places, manifest)
+
+    def published() -> str:
+        return cast("str", json.loads(places.published_clients.read_text())["key"])
+
+    def all_on(port: int) -> Manifest:
+        moved = {name: entry.model_copy(update={"port": port}) for name, entry in MANIFEST.ports.items()}
+        return MANIFEST.model_copy(update={"ports": moved})
+
+    keys: list[str] = []
+
+    def ask_for_a_key() -> None:
+        keys.append(published())
+        resolve(places, model=appliance.GUIDE, access={"api_key": True})
+
+    publish(all_on(engine), ask_for_a_key)
+    assert [*keys, published()] == ["", clients.YOUR_KEY]
+    publish(all_on(1))
+    assert not places.published_clients.exists()
+
+
+def test_a_server_that_lists_no_model_does_not_serve(
+    places: Places, engine: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overview = status.compose(places, on_port(engine)).model_copy(update={"state": "ready"})
+    monkeypatch.setattr(Models, "answer", {"data": []})
+    with pytest.raises(clients.NotServingError):
+        clients.public(places, on_port(engine), overview)
+
+
+def test_an_address_with_brackets_stays_one_word_of_the_shell() -> None:
+    told = text("curl", Connection("P", "http://h:1", "m", "k", 400)).replace("http://h:1", "http://[2001:db8::7]:1")
+    assert "'http://[2001:db8::7]:1/v1/chat/completions'" in told

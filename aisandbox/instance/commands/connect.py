@@ -18,7 +18,7 @@ def connect(
 ) -> None:
     """Show what to tell a client (an editor, a coding agent, a library) to use this instance."""
     from aisandbox.instance.choose import access, configure, options
-    from aisandbox.instance.observe import clients
+    from aisandbox.instance.observe import clients, status
 
     if client is None:
         for name, known in clients.CLIENTS.items():
@@ -32,7 +32,8 @@ def connect(
     choice, _ = options.read(places, manifest)
     key = access.api_key(choice, configure.secrets_of(places))
     try:
-        text = clients.told(places, client, clients.connection(places, manifest, key))
+        overview = status.compose(places, manifest)
+        text = clients.told(places, client, clients.connection(manifest, overview, key))
     except clients.NotServingError:
         say("The model does not answer yet, so its limits are unknown. See: sudo aisandbox status --wait 600")
         raise typer.Exit(1) from None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import dataclass
+from typing import Any
 
 from aisandbox.instance.http_probe import ask
-from aisandbox.instance.observe import status
+from aisandbox.instance.observe.status import HEALTH_TIMEOUT_S, Overview
 from aisandbox.instance.places import Places
 from aisandbox.manifest import Manifest
 
 NO_KEY = "none"
 """Clients insist on a key, also where none is asked for."""
+YOUR_KEY = "YOUR_KEY"
+"""Stands for the key in the texts that everyone may read."""
 ANSWER_S = 5.0
 MOST_BYTES = 1 << 20
 OUTPUT_PART, MOST_OUTPUT = 4, 8192
@@ -72,25 +74,48 @@ class Connection:
         return min(self.context // OUTPUT_PART, MOST_OUTPUT)
 
 
-def connection(places: Places, manifest: Manifest, key: str | None) -> Connection:
+def connection(manifest: Manifest, overview: Overview, key: str | None, timeout_s: float = ANSWER_S) -> Connection:
     """How this instance is reached now, with the key if it asks for one.
 
     Raises:
         NotServingError: the model server does not answer.
     """
-    answer = ask(manifest.ports["api_upstream"].port, "/v1/models", ANSWER_S, most=MOST_BYTES)
+    answer = ask(manifest.ports["api_upstream"].port, "/v1/models", timeout_s, most=MOST_BYTES)
     if not answer.ok:
         raise NotServingError
-    model = json.loads(answer.content)["data"][0]
-    overview = status.compose(places, manifest)
+    try:
+        served = json.loads(answer.content)["data"][0]
+        model, context = str(served["id"]), int(served["max_model_len"])
+    except (ValueError, LookupError, TypeError):
+        raise NotServingError from None
     (url,) = (endpoint.url for endpoint in overview.endpoints if endpoint.name == "api")
     return Connection(
         product=manifest.product.name,
         server=url.removesuffix("/v1"),
-        model=model["id"],
+        model=model,
         key=key or NO_KEY,
-        context=int(model["max_model_len"]),
+        context=context,
     )
+
+
+def public(places: Places, manifest: Manifest, overview: Overview) -> dict[str, Any]:
+    """What every client is told, without the key: for the page that everyone may read.
+
+    Raises:
+        NotServingError: the model server does not answer.
+    """
+    key = YOUR_KEY if overview.access.api_key else ""
+    # The publisher has more to do than to wait for this.
+    here = connection(manifest, overview, key, HEALTH_TIMEOUT_S)
+    return {
+        "server": here.server,
+        "model": here.model,
+        "key": key,
+        "clients": [
+            {"name": name, "label": client.label, "place": client.place, "text": told(places, name, here)}
+            for name, client in CLIENTS.items()
+        ],
+    }
 
 
 def told(places: Places, name: str, connection: Connection) -> str:
@@ -100,4 +125,9 @@ def told(places: Places, name: str, connection: Connection) -> str:
     template = (places.templates / "connect" / f"{name}.j2").read_text(encoding="utf-8")
     facts = ("product", "server", "api", "model", "key", "context", "output")
     values = {fact: getattr(connection, fact) for fact in facts}
-    return rendering.fill(template, values | {"sh": lambda text: shlex.quote(str(text))})
+    return rendering.fill(template, values | {"sh": _quoted})
+
+
+def _quoted(value: object) -> str:
+    """A word of the shell, always in quotes: the page puts its visitor's address in, which may have brackets."""
+    return "'" + str(value).replace("'", "'\"'\"'") + "'"

@@ -8,7 +8,7 @@ from typing import Any
 
 from aisandbox.instance import clock, files
 from aisandbox.instance.http_probe import listening
-from aisandbox.instance.observe import timeline
+from aisandbox.instance.observe import clients, timeline
 from aisandbox.instance.observe.journal import KernelErrors, Tail
 from aisandbox.instance.observe.status import HEALTH_TIMEOUT_S, POLL_S, Overview, Phase, compose
 from aisandbox.instance.places import Places
@@ -22,6 +22,7 @@ def publish(places: Places, manifest: Manifest) -> None:
     watch = services.watch() if places.live else None
     errors = KernelErrors(places) if places.live and not places.container else None
     seen: dict[str, float] = (files.read_json(places.status("publish")) or {}).get("timeline", {})
+    told: object = None
     template = (places.templates / "motd.txt.j2").read_text(encoding="utf-8")
     while True:
         if errors:
@@ -37,10 +38,31 @@ def publish(places: Places, manifest: Manifest) -> None:
             answer = loading(overview, manifest)
             files.write(places.published_loading, json.dumps(answer, ensure_ascii=False))
             files.write(places.published_loading_messages, json.dumps(for_messages(answer), ensure_ascii=False))
+        told = _publish_clients(places, manifest, overview, told)
         files.write(places.published_motd, motd(template, overview, manifest))
         # The state comes last: its age tells the age of the rest.
         files.write(places.published_status, overview.model_dump_json())
         time.sleep(POLL_S)
+
+
+def _publish_clients(places: Places, manifest: Manifest, overview: Overview, told: object) -> object:
+    """Publish what clients are told while chat and API answer, anew when that changes.
+
+    Returns what it was made from, to be given as `told` the next time; None when nothing is published.
+    """
+    if not overview.ready:
+        places.published_clients.unlink(missing_ok=True)
+        return None
+    made_from = (overview.serving, overview.access, [endpoint.url for endpoint in overview.endpoints])
+    if made_from == told:
+        return told
+    try:
+        files.write_json(places.published_clients, clients.public(places, manifest, overview))
+    except clients.NotServingError:
+        # What was published may be wrong by now; the next round tries again.
+        places.published_clients.unlink(missing_ok=True)
+        return None
+    return made_from
 
 
 def motd(template: str, overview: Overview, manifest: Manifest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from testinfra.host import Host
 
 from aisandbox import manifest
@@ -40,8 +41,9 @@ def test_it_starts_with_the_machine_and_again_whenever_it_stops(host: Host) -> N
     assert host.file("/etc/systemd/system/nginx.service.d/aisandbox.conf").contains("^Restart=always$")
 
 
-def test_the_progress_page_is_rendered(host: Host) -> None:
-    page = host.file(f"{MANIFEST.paths.opt}/www/progress.html")
+@pytest.mark.parametrize("name", ["progress", "connect"])
+def test_our_pages_are_rendered(host: Host, name: str) -> None:
+    page = host.file(f"{MANIFEST.paths.opt}/www/{name}.html")
     assert (page.user, page.mode) == ("root", 0o644)
     assert MANIFEST.product.name in page.content_string
     assert "{{" not in page.content_string
