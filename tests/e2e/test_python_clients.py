@@ -28,6 +28,7 @@ from tests.support.proxy import Closed
 from tests.support.sandbox import free_port
 
 MODEL = MANIFEST.embedded_model.id
+KEY = "sk-of-the-proxy"
 NAME, ARGUMENTS = "run_command", {"command": "uname -a"}
 RESULT = json.dumps({"exit_code": 0, "stdout": "Linux aisandbox 6.1.7", "stderr": ""})
 LANGCHAIN = """
@@ -133,7 +134,7 @@ def test_a_library_answers_streams_and_calls_a_tool(client_of: Client, known: En
 
 
 def test_litellms_proxy_answers_streams_and_calls_a_tool(client_of: Client, known: Entry) -> None:
-    with _serving(client_of) as base, openai.OpenAI(base_url=base, api_key="none", max_retries=0, timeout=60) as client:
+    with _serving(client_of) as base, openai.OpenAI(base_url=base, api_key=KEY, max_retries=0, timeout=60) as client:
         assert [model.id for model in client.models.list()] == [MODEL]
         question: list[ChatCompletionMessageParam] = [{"role": "user", "content": known.questions[0]}]
         answer = client.chat.completions.create(model=MODEL, messages=question, temperature=0)
@@ -147,12 +148,12 @@ def test_litellms_proxy_answers_streams_and_calls_a_tool(client_of: Client, know
 
 @contextmanager
 def _serving(client_of: Client) -> Iterator[str]:
-    """LiteLLM's proxy with the printed file, started as docs/clients.md says; gives its address."""
+    """LiteLLM's proxy with the printed file, started as its comment says; gives its address."""
     config, log, port = client_of.folder / "config.yaml", client_of.folder / "log", free_port()
     config.write_text(client_of.told("litellm"))
     command = [client_of.python, client_of.python.with_name("litellm"), "--config", config]
     command += ["--host", "127.0.0.1", "--port", str(port)]
-    variables = {**client_of.variables, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    variables = {**client_of.variables, "LITELLM_MASTER_KEY": KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with (
         log.open("w") as written,
         subprocess.Popen(command, cwd=client_of.folder, env=variables, stdout=written, stderr=written) as process,
