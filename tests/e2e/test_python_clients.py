@@ -151,7 +151,7 @@ def _serving(client_of: Client) -> Iterator[str]:
     """LiteLLM's proxy with the printed file, started as its comment says; gives its address."""
     config, log, port = client_of.folder / "config.yaml", client_of.folder / "log", free_port()
     config.write_text(client_of.told("litellm"))
-    command = [client_of.python, client_of.python.with_name("litellm"), "--config", config]
+    command: list[str | Path] = [client_of.python, client_of.python.with_name("litellm"), "--config", config]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     variables = {**client_of.variables, "LITELLM_MASTER_KEY": KEY, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     with (
