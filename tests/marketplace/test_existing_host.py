@@ -193,7 +193,7 @@ def test_what_changed_is_told_brought_and_restarted(host: Host, package_sources:
     unit, site = "/etc/systemd/system/auxiliary.service", "/etc/nginx/aisandbox/api.conf"
     host.instance.run(f"echo '# older' | sudo tee --append {unit} {site}")
     renderings = [
-        "gateway : Configure nginx and its sites, and render the progress page",
+        "gateway : Configure nginx and its sites, and render our pages",
         "appliance : Render the services of the catalogue",
     ]
     said, touched = dry_run(host.instance, package_sources, tmp_path)
