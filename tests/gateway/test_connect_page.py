@@ -10,11 +10,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from aisandbox.instance import files
 from aisandbox.instance.observe import clients
-from aisandbox.instance.observe.clients import CLIENTS, YOUR_KEY, Connection
+from aisandbox.instance.observe.clients import CLIENTS, NO_KEY, YOUR_KEY, Connection
 from aisandbox.instance.places import Places
 from tests.gateway.stack import Gateway
-from tests.gateway.test_progress_page import CONTRAST, publish, state
-from tests.support import appliance, chromium
+from tests.gateway.test_progress_page import CONTRAST, publish, state, watched
+from tests.support import appliance
 
 OWN = "http://10.0.0.5:8000"
 PATH = "/aisandbox/connect.html"
@@ -22,12 +22,7 @@ PATH = "/aisandbox/connect.html"
 
 def document(places: Places, server: str = OWN, key: str = YOUR_KEY) -> dict[str, Any]:
     """What the publisher would publish."""
-    here = Connection("AI Sandbox", server, "acme/name", key, 40_960)
-    told = [
-        {"name": name, "label": client.label, "place": client.place, "text": clients.told(places, name, here)}
-        for name, client in CLIENTS.items()
-    ]
-    return {"server": server, "model": "acme/name", "key": key, "clients": told}
+    return clients.document(places, Connection("AI Sandbox", server, "acme/name", key, 40_960))
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +91,7 @@ def test_the_address_is_the_one_that_the_visitor_knows(
     page.goto(gateway.url("chat", f"{PATH}#curl").replace("127.0.0.1", "127.0.0.2"))
     expect(page.locator("#text")).to_have_text(told["curl"].replace(OWN, "http://127.0.0.2:8000"))
     # A domain with HTTPS is the same for everyone.
-    domain = document(places, "https://ai.example.com", key="")
+    domain = document(places, "https://ai.example.com", NO_KEY)
     files.write_json(gateway.www / "connect.json", domain)
     expect(page.locator("#text")).to_contain_text("'https://ai.example.com/v1/chat/completions'")
     expect(page.locator("#key")).to_be_hidden()
@@ -137,16 +132,10 @@ def test_the_progress_page_leads_there_once_ready(page: Page, gateway: Gateway, 
 
 
 def test_it_loads_nothing_from_elsewhere(browser: Browser, gateway: Gateway, told: dict[str, str]) -> None:
-    asked: list[str] = []
-    complaints: list[str] = []
-    refusals: list[str] = []
-    with chromium.new_page(browser, refusals) as page:
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.goto(gateway.url("chat", PATH))
-        expect(page.locator("#text")).to_have_text(told["aider"])
-    assert complaints == refusals == []
-    assert [url for url in asked if not url.startswith((gateway.url("chat"), "data:"))] == []
+    with watched(browser) as seen:
+        seen.page.goto(gateway.url("chat", PATH))
+        expect(seen.page.locator("#text")).to_have_text(told["aider"])
+    assert seen.complaints == seen.refusals == seen.asked_of_others(gateway) == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,29 @@ from tests.gateway.upstream import Upstream
 from tests.support import appliance, chromium
 
 BEGAN = datetime(2026, 11, 22, 8, tzinfo=UTC)
+
+
+@dataclass
+class Watched:
+    """A page, with what it asked for, what went wrong in it, and what its policy refused."""
+
+    page: Page
+    asked: list[str] = field(default_factory=list)
+    complaints: list[str] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+
+    def asked_of_others(self, gateway: Gateway) -> list[str]:
+        return [url for url in self.asked if not url.startswith((gateway.url("chat"), "data:"))]
+
+
+@contextmanager
+def watched(browser: Browser) -> Iterator[Watched]:
+    refusals: list[str] = []
+    with chromium.new_page(browser, refusals) as page:
+        seen = Watched(page, refusals=refusals)
+        page.on("request", lambda request: seen.asked.append(request.url))
+        page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+        yield seen
 
 
 def at(second: float) -> str:
@@ -215,23 +240,18 @@ def test_strangers_text_is_text(progress: Page, gateway: Gateway) -> None:
 
 
 def test_it_loads_nothing_from_elsewhere(browser: Browser, gateway: Gateway) -> None:
-    asked: list[str] = []
-    complaints: list[str] = []
-    refusals: list[str] = []
-    with chromium.new_page(browser, refusals) as page:
-        page.on("request", lambda request: asked.append(request.url))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
+    with watched(browser) as seen:
+        page = seen.page
         publish(gateway, state())
         page.goto(gateway.url("chat"))
         expect(page.get_by_text("118 MB/s")).to_be_visible()
-        assert complaints == refusals == []
-        assert [url for url in asked if not url.startswith((gateway.url("chat"), "data:"))] == []
+        assert seen.complaints == seen.refusals == seen.asked_of_others(gateway) == []
         # Nor could it: the page's own policy forbids it.
         fetched = "fetch('http://127.0.0.1:1/').then(() => '', (error) => document.location && error.name)"
         assert page.evaluate(fetched) == "TypeError"
         policy = page.locator("meta[http-equiv='Content-Security-Policy']").get_attribute("content")
         assert policy and "default-src 'none'" in policy and "connect-src 'self'" in policy
-    assert any("127.0.0.1:1" in refusal for refusal in refusals)
+    assert any("127.0.0.1:1" in refusal for refusal in seen.refusals)
 
 
 def test_when_all_is_ready_it_says_so_and_how_long_each_phase_took(page: Page, gateway: Gateway) -> None:

@@ -104,13 +104,17 @@ def public(places: Places, manifest: Manifest, overview: Overview) -> dict[str, 
     Raises:
         NotServingError: the model server does not answer.
     """
-    key = YOUR_KEY if overview.access.api_key else ""
+    key = YOUR_KEY if overview.access.api_key else None
     # The publisher has more to do than to wait for this.
-    here = connection(manifest, overview, key, HEALTH_TIMEOUT_S)
+    return document(places, connection(manifest, overview, key, HEALTH_TIMEOUT_S))
+
+
+def document(places: Places, here: Connection) -> dict[str, Any]:
+    """What the page reads: `key` is what stands for the key in the texts, empty where none is asked for."""
     return {
         "server": here.server,
         "model": here.model,
-        "key": key,
+        "key": "" if here.key == NO_KEY else here.key,
         "clients": [
             {"name": name, "label": client.label, "place": client.place, "text": told(places, name, here)}
             for name, client in CLIENTS.items()
